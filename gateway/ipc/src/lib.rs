@@ -1,1 +1,11 @@
-//! To be written.
+//! What the network side may ask of the side that holds the keys, and what it is answered. Types only.
+//!
+//! Two rules shape the requests. The key side signs nothing it did not put together itself: it gets the messages and builds
+//! the AUTH octets from them (RFC 7296 section 2.15). And every request names the realm, so that an address, a route or an
+//! identity can be checked against what the realm allows.
+
+#![forbid(unsafe_code)]
+
+pub mod request;
+
+pub use request::{AuthInput, CertData, IkeSaRef, Offered, PeerProof, Refusal, Reply, Request, Role, RouteChange, TunSpec};

@@ -1,0 +1,202 @@
+//! Requests and replies.
+
+use std::net::IpAddr;
+
+use policy::Identity;
+use spi::{Hash, Prf};
+
+/// The network side's name of an IKE SA. Never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct IkeSaRef(pub u64);
+
+/// Which end of the IKE_SA_INIT exchange we are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// We sent the request.
+    Initiator,
+    /// We answered it.
+    Responder,
+}
+
+/// A question to the key side.
+pub enum Request {
+    /// Prove who we are. Answered by [`Reply::Proof`] or [`Reply::Refused`].
+    MakeAuth {
+        /// For which IKE SA; at most one `MakeAuth` each.
+        sa: IkeSaRef,
+        /// Whose policy, keys and certificates.
+        realm: String,
+        /// The identity we claim.
+        own_id: Identity,
+        /// The identity the peer claims or is expected to have, to find a PSK by; `None` when unknown yet.
+        peer_id: Option<Identity>,
+        /// From what the octets are built.
+        input: AuthInput,
+        /// What the peer said it understands.
+        offered: Offered,
+    },
+    /// Check the peer's proof. Answered by [`Reply::PeerAccepted`] or [`Reply::Refused`].
+    CheckAuth {
+        /// For which IKE SA.
+        sa: IkeSaRef,
+        /// Whose policy and trust anchors.
+        realm: String,
+        /// The identity we use towards this peer, to find a PSK by.
+        own_id: Identity,
+        /// The identity the peer claims.
+        peer_id: Identity,
+        /// From what the octets are built.
+        input: AuthInput,
+        /// What the peer sent.
+        proof: PeerProof,
+    },
+    /// The IKE SA is gone: forget what was kept for it. Not answered.
+    Forget {
+        /// Which.
+        sa: IkeSaRef,
+    },
+    /// Make a TUN device, or take over one of ours that is left. Answered by [`Reply::Tun`].
+    OpenTun(TunSpec),
+    /// Add or remove a route. Answered by [`Reply::Ok`] or [`Reply::Refused`].
+    Route(RouteChange),
+    /// Add or remove an address on a TUN device.
+    Address {
+        /// Whose policy allows it.
+        realm: String,
+        /// The device.
+        device: String,
+        /// The address.
+        address: IpAddr,
+        /// Prefix length in bits.
+        prefix: u8,
+        /// Add or remove.
+        add: bool,
+    },
+}
+
+/// From what the signed octets are put together: `message | nonce | maced_id` (RFC 7296 section 2.15).
+pub struct AuthInput {
+    /// Which end we are.
+    pub role: Role,
+    /// The IKE_SA_INIT message of the side that proves itself, as it went over the wire, without a non-ESP marker.
+    pub message: Vec<u8>,
+    /// The nonce of the other side.
+    pub nonce: Vec<u8>,
+    /// `prf(SK_pi or SK_pr, ID payload body)` of the side that proves itself.
+    pub maced_id: Vec<u8>,
+    /// The negotiated PRF.
+    pub prf: Prf,
+    /// Octets appended after `maced_id` (IntAuth of RFC 9242); empty without IKE_INTERMEDIATE.
+    pub int_auth: Vec<u8>,
+}
+
+/// What the peer said it understands.
+#[derive(Clone, Debug, Default)]
+pub struct Offered {
+    /// SIGNATURE_HASH_ALGORITHMS; empty: the peer does not know RFC 7427.
+    pub hashes: Vec<Hash>,
+    /// Hashes of CA public keys from its CERTREQ payloads, 20 octets each.
+    pub authorities: Vec<[u8; 20]>,
+}
+
+/// A CERT payload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertData {
+    /// Cert Encoding (RFC 7296 section 3.6): 4 X.509 signature, 15 raw public key (RFC 7670).
+    pub encoding: u8,
+    /// The data.
+    pub data: Vec<u8>,
+}
+
+/// The peer's AUTH and CERT payloads.
+pub struct PeerProof {
+    /// Auth Method.
+    pub method: u8,
+    /// Authentication data.
+    pub data: Vec<u8>,
+    /// CERT payloads in their order; the first is the end entity's.
+    pub certs: Vec<CertData>,
+}
+
+/// A TUN device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TunSpec {
+    /// Name, at most 15 octets.
+    pub name: String,
+    /// MTU in octets.
+    pub mtu: u16,
+    /// Queues.
+    pub queues: u16,
+}
+
+/// A route into a TUN device.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RouteChange {
+    /// Whose policy allows it.
+    pub realm: String,
+    /// Destination and prefix length in bits.
+    pub destination: (IpAddr, u8),
+    /// The device.
+    pub device: String,
+    /// Preferred source address, so that the gateway's own packets match the selectors.
+    pub source: Option<IpAddr>,
+    /// Add or remove.
+    pub add: bool,
+}
+
+/// An answer.
+pub enum Reply {
+    /// Done.
+    Ok,
+    /// Our AUTH payload and the certificates that go with it.
+    Proof {
+        /// Auth Method.
+        method: u8,
+        /// Authentication data.
+        data: Vec<u8>,
+        /// CERT payloads, end entity first.
+        certs: Vec<CertData>,
+    },
+    /// The peer is who it claims to be.
+    PeerAccepted {
+        /// How it proved it, for the log: `PSK`, `ECDSA P-256 SHA2-256, certificate of CN=…`.
+        how: String,
+    },
+    /// A TUN device, one descriptor for each queue.
+    Tun {
+        /// The descriptors.
+        queues: Vec<std::os::fd::OwnedFd>,
+        /// The name it has now.
+        name: String,
+    },
+    /// No, and why.
+    Refused(Refusal),
+}
+
+/// Why not. The text is for the operator and holds no secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The peer's proof is wrong, or there is nothing to check it with: AUTHENTICATION_FAILED.
+    AuthenticationFailed(String),
+    /// We have no key or secret to prove ourselves with.
+    NoCredential(String),
+    /// The realm's policy does not allow it.
+    NotAllowed(String),
+    /// Asked in the wrong phase or a second time.
+    OutOfTurn(String),
+    /// The system said no.
+    System(String),
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Refusal::AuthenticationFailed(s) => write!(f, "authentication failed: {s}"),
+            Refusal::NoCredential(s) => write!(f, "no credential: {s}"),
+            Refusal::NotAllowed(s) => write!(f, "not allowed: {s}"),
+            Refusal::OutOfTurn(s) => write!(f, "out of turn: {s}"),
+            Refusal::System(s) => write!(f, "system: {s}"),
+        }
+    }
+}

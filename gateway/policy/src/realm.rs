@@ -1,0 +1,182 @@
+//! Realms: the policy that peers of one role share. Holds no secret; those are found by realm name and identity on the
+//! side that keeps keys.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use wire::TrafficSelector;
+
+use crate::id::{IdMatch, Identity};
+use crate::lifetime::{Dpd, Lifetime};
+use crate::proposal::{EspProposal, IkeProposal};
+
+/// A realm.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Realm {
+    /// Name in the configuration.
+    pub name: String,
+    /// Our addresses it is reachable at; empty: any.
+    pub local: Vec<IpAddr>,
+    /// Where its peers are; empty: anywhere.
+    pub remote: Vec<RemoteAddress>,
+    /// IKE proposals, preferred first.
+    pub ike: Vec<IkeProposal>,
+    /// Who we are.
+    pub local_id: Identity,
+    /// How we prove it.
+    pub local_auth: AuthPolicy,
+    /// Who the peer may be.
+    pub remote_id: IdMatch,
+    /// How it must prove it.
+    pub remote_auth: AuthPolicy,
+    /// Children, preferred first when narrowing for a peer.
+    pub children: Vec<Child>,
+    /// When to bring it up by ourselves.
+    pub start: Start,
+    /// ESP in UDP or raw.
+    pub encap: Encap,
+    /// Whether IKE fragmentation (RFC 7383) is offered and accepted.
+    pub fragmentation: bool,
+    /// Longest IKE datagram we send when fragmenting, IP header included; octets.
+    pub fragment_size: u16,
+    /// IKE SAs without a Child SA (RFC 6023).
+    pub childless: Childless,
+    /// When the IKE SA is rekeyed.
+    pub ike_rekey: Lifetime,
+    /// When it is replaced by a new one with fresh authentication; zero time: never.
+    pub ike_reauth: Lifetime,
+    /// Liveness.
+    pub dpd: Dpd,
+    /// Addresses we ask for as a client.
+    pub virtual_ip: VirtualIpRequest,
+    /// Addresses we hand out as a server.
+    pub pool: Option<Pool>,
+    /// Whether a second IKE SA of the same identity replaces the first (RFC 7296 section 2.4, INITIAL_CONTACT).
+    pub unique: bool,
+}
+
+/// Where a peer may be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RemoteAddress {
+    /// One address; the first of these is where we initiate to.
+    Host(IpAddr),
+    /// A prefix: address and length in bits.
+    Prefix(IpAddr, u8),
+}
+
+/// A way of authenticating.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthPolicy {
+    /// Pre-shared key (RFC 7296 section 2.15).
+    Psk,
+    /// Signature by certificate or raw public key (RFC 7427 and the older methods).
+    Pubkey,
+}
+
+/// When to set up an SA by ourselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// As soon as the gateway runs.
+    Boot,
+    /// When a packet needs it.
+    Traffic,
+    /// When asked to, or by the peer.
+    Manual,
+}
+
+/// How ESP travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encap {
+    /// In UDP when the peer is one of ours or there is a NAT; raw otherwise.
+    Auto,
+    /// Always in UDP.
+    Udp,
+    /// Never in UDP, unless there is a NAT.
+    Raw,
+}
+
+/// IKE SAs without a Child SA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Childless {
+    /// If the peer asks for it.
+    Allow,
+    /// Ask for it where the peer can.
+    Prefer,
+    /// Refuse.
+    Never,
+}
+
+/// A Child SA to be.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Child {
+    /// Name in the configuration, unique in its realm.
+    pub name: String,
+    /// Tunnel or transport.
+    pub mode: ChildMode,
+    /// What is ours.
+    pub local: Vec<SelectorSpec>,
+    /// What is the peer's.
+    pub remote: Vec<SelectorSpec>,
+    /// ESP proposals, preferred first.
+    pub esp: Vec<EspProposal>,
+    /// When to bring it up.
+    pub start: Start,
+    /// When it is rekeyed.
+    pub rekey: Lifetime,
+    /// Anti-replay window in packets; 0: off.
+    pub replay_window: u32,
+    /// Pad outgoing packets to this many octets of inner packet (RFC 4303 section 2.7); 0: off.
+    pub tfc: u16,
+    /// Copy the DF bit of the inner packet to the outer header.
+    pub copy_df: bool,
+    /// Copy DSCP to the outer header (RFC 4301 section 5.1.2).
+    pub copy_dscp: bool,
+    /// Name of the TUN device; empty: the gateway's default.
+    pub tun: String,
+}
+
+/// Tunnel or transport.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChildMode {
+    /// A packet in a packet.
+    Tunnel,
+    /// Only between the two gateways themselves.
+    Transport,
+}
+
+/// A traffic selector as configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SelectorSpec {
+    /// A fixed range.
+    Fixed(TrafficSelector),
+    /// The host's own address: the virtual one if there is one, else the outer one; with this protocol and port range.
+    Dynamic {
+        /// IP protocol; 0: any.
+        protocol: u8,
+        /// First port.
+        start_port: u16,
+        /// Last port.
+        end_port: u16,
+    },
+}
+
+/// Addresses to ask for (RFC 7296 section 3.15).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VirtualIpRequest {
+    /// INTERNAL_IP4_ADDRESS.
+    pub v4: bool,
+    /// INTERNAL_IP6_ADDRESS.
+    pub v6: bool,
+}
+
+/// Addresses to hand out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// Network and prefix length; network, broadcast and the first address are not handed out.
+    pub v4: Option<(Ipv4Addr, u8)>,
+    /// Network and prefix length.
+    pub v6: Option<(Ipv6Addr, u8)>,
+    /// Name servers for the client.
+    pub dns: Vec<IpAddr>,
+    /// Networks behind us (INTERNAL_IP4_SUBNET, INTERNAL_IP6_SUBNET): address and length.
+    pub subnets: Vec<(IpAddr, u8)>,
+}
