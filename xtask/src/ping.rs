@@ -1,0 +1,95 @@
+//! Pings: a few that must be answered, and a stream in which no gap may appear.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use rustix::process::Signal;
+
+use crate::process::{self, Daemon};
+use crate::world::World;
+
+/// Three pings; an error unless all are answered. `from` is a host of the map.
+pub fn check(world: &World, from: &str, to: &str) -> Result<()> {
+    let mut command = world.on(from, "ping");
+    command.args(["-n", "-q", "-c", "3", "-i", "0.05", "-W", "2", to]);
+    let done = process::finish(&mut command, Duration::from_secs(15))?;
+    if !done.stdout.contains(" 3 received") {
+        bail!("{from} pings {to}: {}", summary(&done.text()));
+    }
+    Ok(())
+}
+
+/// Ping until one is answered, at most `limit`: what brings a tunnel up that waits for traffic.
+pub fn until_answered(world: &World, from: &str, to: &str, limit: Duration) -> Result<()> {
+    let answered = process::until(limit, || {
+        let mut command = world.on(from, "ping");
+        let done = process::finish(command.args(["-n", "-q", "-c", "1", "-W", "1", to]), Duration::from_secs(5))?;
+        Ok(done.status.success().then_some(()))
+    })?;
+    if answered.is_none() {
+        bail!("{from} gets no answer from {to} within {} s", limit.as_secs());
+    }
+    Ok(())
+}
+
+fn summary(text: &str) -> &str {
+    text.lines().find(|line| line.contains("received")).unwrap_or(text).trim()
+}
+
+/// A ping every 20 ms in the background.
+pub struct Stream {
+    daemon: Daemon,
+    what: String,
+}
+
+impl Stream {
+    /// Start it, its output going to `log`.
+    pub fn start(world: &World, from: &str, to: &str, log: &Path) -> Result<Stream> {
+        fs::remove_file(log).ok();
+        let mut command = world.on(from, "ping");
+        command.args(["-n", "-i", "0.02", "-W", "2", to]);
+        Ok(Stream { daemon: Daemon::start(&mut command, log)?, what: format!("{from} pings {to}") })
+    }
+
+    /// Stop it; an error if any ping before the last answered one had no answer. Returns how many were answered.
+    pub fn finish(mut self) -> Result<usize> {
+        std::thread::sleep(Duration::from_millis(100));
+        self.daemon.stop(Signal::INT, Duration::from_secs(5))?;
+        let text = fs::read_to_string(self.daemon.log())?;
+        let (answered, lost) = gaps(&text);
+        if answered == 0 {
+            bail!("{}: no answer at all", self.what);
+        }
+        if !lost.is_empty() {
+            bail!("{}: {} of {} lost: number {lost:?}", self.what, lost.len(), answered + lost.len());
+        }
+        Ok(answered)
+    }
+}
+
+/// How many were answered, and which numbers are missing between the first sent and the last heard of.
+fn gaps(text: &str) -> (usize, Vec<u32>) {
+    let seen: BTreeSet<u32> = text.lines().filter(|line| line.contains("bytes from")).filter_map(number).collect();
+    let last = seen.last().copied().unwrap_or(0);
+    ((seen.len()), (1..=last).filter(|n| !seen.contains(n)).collect())
+}
+
+fn number(line: &str) -> Option<u32> {
+    line.split_once("icmp_seq=")?.1.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_ping_is_named_and_one_still_flying_at_the_end_is_not_lost() {
+        let line = |n: u32| format!("64 bytes from 10.2.0.10: icmp_seq={n} ttl=62 time=0.5 ms\n");
+        let text: String = [1, 2, 4, 5].into_iter().map(line).collect();
+        assert_eq!(gaps(&text), (4, vec![3]));
+        assert_eq!(gaps(&(line(1) + "From 10.1.0.1 icmp_seq=2 Destination Host Unreachable\n")), (1, vec![]));
+    }
+}

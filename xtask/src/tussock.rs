@@ -1,0 +1,258 @@
+//! Our own gateway as a peer: its TOML, its process in a namespace, its own commands to drive it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::peer::{ChildSa, IkeSa, Peer, host_dir};
+use crate::pki::{Pki, shown};
+use crate::process::{self, Daemon};
+use crate::tunnel::{Auth, CHILD, Encap, End, FirstChild, Lease, REALM, Start};
+use crate::world::World;
+
+/// How long one of our commands may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// One `tussock run` on one lab host.
+pub struct Tussock<'w> {
+    world: &'w World,
+    host: &'static str,
+    binary: PathBuf,
+    /// Its configuration and log, kept after the run.
+    dir: PathBuf,
+    /// Its state folder, with the control socket.
+    run: PathBuf,
+    log: PathBuf,
+    daemon: Option<Daemon>,
+}
+
+impl<'w> Tussock<'w> {
+    /// Write its configuration below `results`; it is not started yet.
+    pub fn new(world: &'w World, end: &End, binary: &Path, results: &Path) -> Result<Tussock<'w>> {
+        let dir = host_dir(results, end.host)?;
+        let run = world.state(end.host)?;
+        let log = dir.join("tussock.log");
+        fs::write(dir.join("gateway.toml"), config(end, &run)?)?;
+        Ok(Tussock { world, host: end.host, binary: binary.to_path_buf(), dir, run, log, daemon: None })
+    }
+
+    /// Put lines into the `[gateway]` table, which the file begins with.
+    pub fn amend_gateway(&self, lines: &str) -> Result<()> {
+        self.rewrite(|text| text.replacen("[gateway]\n", &format!("[gateway]\n{lines}\n"), 1))
+    }
+
+    /// Change the configuration file; a running gateway notices at `reload`.
+    pub fn rewrite(&self, change: impl Fn(&str) -> String) -> Result<()> {
+        let file = self.file();
+        fs::write(&file, change(&fs::read_to_string(&file)?))?;
+        Ok(())
+    }
+
+    /// Its folder, where configuration and log are kept.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Any of its commands, with the socket of this gateway.
+    pub fn order(&self, arguments: &[&str]) -> Result<String> {
+        let mut command = Command::new(&self.binary);
+        command.args(arguments).arg("--socket").arg(self.socket());
+        let done = process::finish(&mut command, PATIENCE)?;
+        if !done.status.success() {
+            bail!("`tussock {}` on {} failed: {}", arguments.join(" "), self.host, done.text().trim());
+        }
+        Ok(done.stdout)
+    }
+
+    /// The command line a reader can repeat, less the arguments.
+    pub fn by_hand(&self) -> String {
+        format!("{} --socket {}", self.binary.display(), self.socket().display())
+    }
+
+    /// Forget the process: it stays when this value goes away.
+    pub fn leave(&mut self) {
+        if let Some(daemon) = self.daemon.take() {
+            daemon.leave();
+        }
+    }
+
+    fn file(&self) -> PathBuf {
+        self.dir.join("gateway.toml")
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.run.join("control.sock")
+    }
+}
+
+impl Peer for Tussock<'_> {
+    fn maker(&self) -> String {
+        format!("tussock on {}", self.host)
+    }
+
+    fn start(&mut self) -> Result<()> {
+        let mut command = self.world.on(self.host, &self.binary);
+        command.args(["run", "--config"]).arg(self.file());
+        let mut daemon = Daemon::start(&mut command, &self.log)?;
+        let ready = process::until(Duration::from_secs(10), || {
+            Ok((daemon.has_ended() || self.order(&["status", "--json"]).is_ok()).then_some(()))
+        })?;
+        if ready.is_none() || daemon.has_ended() {
+            bail!("tussock does not start on {}:\n{}", self.host, process::tail(&self.log, 20));
+        }
+        self.daemon = Some(daemon);
+        Ok(())
+    }
+
+    fn stop(&mut self) -> Result<()> {
+        let Some(mut daemon) = self.daemon.take() else { return Ok(()) };
+        if !daemon.stop(Signal::TERM, Duration::from_secs(8))? {
+            bail!("tussock did not end on SIGTERM");
+        }
+        Ok(())
+    }
+
+    fn kill(&mut self) {
+        if let Some(mut daemon) = self.daemon.take() {
+            daemon.kill();
+        }
+    }
+
+    fn pid(&self) -> Option<u32> {
+        self.daemon.as_ref().map(Daemon::pid)
+    }
+
+    fn up(&self) -> Result<()> {
+        self.order(&["up", &format!("{REALM}/{CHILD}")]).map(drop)
+    }
+
+    fn down(&self) -> Result<()> {
+        self.order(&["down", REALM]).map(drop)
+    }
+
+    fn rekey_child(&self) -> Result<()> {
+        self.order(&["rekey", &format!("{REALM}/{CHILD}")]).map(drop)
+    }
+
+    fn rekey_ike(&self) -> Result<()> {
+        self.order(&["rekey", REALM, "--ike"]).map(drop)
+    }
+
+    fn sas(&self) -> Result<Vec<IkeSa>> {
+        let text = self.order(&["sas", "--json"])?;
+        parse_sas(&text).with_context(|| format!("`tussock sas --json` said {text}"))
+    }
+
+    fn log(&self) -> &Path {
+        &self.log
+    }
+}
+
+/// `sas --json`: a list of IKE SAs, each with its children.
+fn parse_sas(text: &str) -> Result<Vec<IkeSa>> {
+    let all: Value = serde_json::from_str(text)?;
+    let list = all.get("ike_sas").unwrap_or(&all).as_array().context("no list of IKE SAs")?;
+    Ok(list.iter().map(ike_sa).collect())
+}
+
+fn ike_sa(sa: &Value) -> IkeSa {
+    let children = sa.get("children").and_then(Value::as_array);
+    IkeSa {
+        spis: (word(sa, "spi_i"), word(sa, "spi_r")),
+        established: word(sa, "state") == "established",
+        children: children.map(|all| all.iter().map(child_sa).collect()).unwrap_or_default(),
+    }
+}
+
+fn child_sa(sa: &Value) -> ChildSa {
+    ChildSa { spis: (word(sa, "spi_in"), word(sa, "spi_out")), installed: word(sa, "state") == "installed" }
+}
+
+fn word(object: &Value, key: &str) -> String {
+    object.get(key).and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
+/// The configuration file.
+fn config(end: &End, run: &Path) -> Result<String> {
+    let mut text = format!("[gateway]\nstate_dir = {}\nlog = \"info\"\n", quoted(&shown(run)));
+    if end.auth == Auth::Psk || end.peer_auth == Auth::Psk {
+        let ids = list(&[&end.id, &end.peer_id]);
+        text += &format!("\n[[psk]]\nids = {ids}\nsecret = {}\n", quoted(&end.secret));
+    }
+    text += &format!("\n[realm.{REALM}]\n");
+    if let Some(address) = end.address {
+        text += &format!("local = {}\n", list(&[address]));
+    }
+    if let Some(address) = end.peer_address {
+        text += &format!("remote = {}\n", list(&[address]));
+    }
+    text += match end.start {
+        Start::Manual => "start = \"manual\"\n",
+        Start::Traffic => "start = \"traffic\"\n",
+    };
+    text += match end.encap {
+        Encap::Auto => "encap = \"auto\"\n",
+        Encap::Udp => "encap = \"udp\"\n",
+        Encap::Raw => "encap = \"raw\"\n",
+    };
+    text += &format!("ike = {}\n", list(&[&end.ike]));
+    if let Some(size) = end.fragment_size {
+        text += &format!("fragment_size = {size}\n");
+    }
+    if end.first_child == FirstChild::Later {
+        text += "childless = \"prefer\"\n";
+    }
+    text += &format!("local_auth = {}\n", own_proof(end)?);
+    text += &format!("remote_auth = {}\n", their_proof(end)?);
+    match end.lease {
+        Lease::None => {}
+        Lease::Request => text += "virtual_ip = { request = [\"ipv4\"] }\n",
+        Lease::Pool(prefix) => text += &format!("pool = {{ ipv4 = {} }}\n", quoted(prefix)),
+    }
+    text += &format!("\n[[realm.{REALM}.child]]\nname = {}\nmode = \"tunnel\"\n", quoted(CHILD));
+    text += &format!("local = {}\nremote = {}\n", selectors(&end.local), selectors(&end.remote));
+    text += &format!("esp = {}\n", list(&[&end.esp]));
+    Ok(text)
+}
+
+fn own_proof(end: &End) -> Result<String> {
+    let id = quoted(&end.id);
+    Ok(match end.auth {
+        Auth::Psk => format!("{{ method = \"psk\", id = {id} }}"),
+        Auth::Cert(kind) => {
+            let pki = Pki::of(kind)?;
+            let (cert, key) = (quoted(&shown(&pki.cert(end.host))), quoted(&shown(&pki.key(end.host))));
+            format!("{{ method = \"pubkey\", id = {id}, cert = [{cert}], key = {key} }}")
+        }
+    })
+}
+
+fn their_proof(end: &End) -> Result<String> {
+    let id = quoted(&end.peer_id);
+    Ok(match end.peer_auth {
+        Auth::Psk => format!("{{ method = \"psk\", id = {id} }}"),
+        Auth::Cert(kind) => {
+            let ca = quoted(&shown(&Pki::of(kind)?.ca()));
+            format!("{{ method = \"pubkey\", id = {id}, ca = [{ca}] }}")
+        }
+    })
+}
+
+fn selectors(list_of: &[&str]) -> String {
+    if list_of.is_empty() { list(&["dynamic"]) } else { list(list_of) }
+}
+
+fn list(words: &[&str]) -> String {
+    let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
+    format!("[{}]", words.join(", "))
+}
+
+/// A TOML basic string.
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}
