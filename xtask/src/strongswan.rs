@@ -81,8 +81,8 @@ impl<'w> StrongSwan<'w> {
             Release::Trixie => PathBuf::from("/lab"),
         };
         fs::write(dir.join("strongswan.conf"), strongswan_conf(&end, &seen))?;
-        fs::write(dir.join("swanctl.conf"), swanctl_conf(&end))?;
         credentials(&end, &dir)?;
+        fs::write(dir.join("swanctl/swanctl.conf"), swanctl_conf(&end))?;
         Ok(StrongSwan { world, end, release, dir, run, log, daemon: None })
     }
 
@@ -120,7 +120,6 @@ impl<'w> StrongSwan<'w> {
     fn swanctl(&self, arguments: &[&str]) -> Result<process::Finished> {
         let mut command = Command::new("swanctl");
         command.args(arguments).arg("--uri").arg(format!("unix://{}", self.socket().display()));
-        command.env("SWANCTL_DIR", self.dir.join("swanctl"));
         command.env("STRONGSWAN_CONF", self.dir.join("strongswan.conf"));
         process::finish(&mut command, Duration::from_secs(30))
     }
@@ -152,7 +151,8 @@ impl Peer for StrongSwan<'_> {
             bail!("charon does not start:\n{}{}", process::tail(daemon.log(), 10), process::tail(&self.log, 10));
         }
         self.daemon = Some(daemon);
-        let file = self.dir.join("swanctl.conf");
+        // swanctl looks for keys and certificates in folders beside this file.
+        let file = self.dir.join("swanctl/swanctl.conf");
         let file = file.to_str().context("the checkout's path is not UTF-8")?;
         self.order(&["--load-all", "--noprompt", "--file", file])
     }

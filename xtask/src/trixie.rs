@@ -16,7 +16,9 @@ use crate::process;
 
 const SUITE: &str = "trixie";
 
-const PACKAGES: &[&str] = &["strongswan-charon", "libcharon-extra-plugins", "libstrongswan-extra-plugins"];
+/// swanctl for the control socket's plugin, which comes with it.
+const PACKAGES: &[&str] =
+    &["strongswan-charon", "strongswan-swanctl", "libcharon-extra-plugins", "libstrongswan-extra-plugins"];
 
 /// The folder the packages are unpacked into.
 pub fn root() -> PathBuf {
@@ -74,6 +76,7 @@ fn fetch_and_unpack() -> Result<()> {
         fs::create_dir_all(root.join("usr").join(folder))?;
         std::os::unix::fs::symlink(Path::new("usr").join(folder), root.join(folder)).ok();
     }
+    std::os::unix::fs::symlink("/run", root.join("var/run")).ok();
     for folder in ["proc", "sys", "dev", "run", "tmp", "lab"] {
         fs::create_dir_all(root.join(folder))?;
     }

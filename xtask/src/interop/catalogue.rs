@@ -66,6 +66,8 @@ fn sites() -> Vec<Scenario> {
             name: "traffic",
             shows: "the first packet brings the tunnel up",
             start: Start::Traffic,
+            // Debian 12's has user-space ESP that drops the packet and asks nobody.
+            release: Release::Trixie,
             ..SITES
         },
         Scenario {
