@@ -5,9 +5,15 @@
 
 #![forbid(unsafe_code)]
 
+pub mod config;
 pub mod effect;
+pub mod engine;
+pub mod status;
 
+pub use config::{Config, SourceFor};
 pub use effect::{
     ChildId, ChildInstall, ChildRemoved, Command, CommandId, Effect, EspSignal, Event, InnerAddress, IkeSaId, KeyLogEntry, Path,
     Why,
 };
+pub use engine::Engine;
+pub use status::{ChildView, IkeSaView, Status};
