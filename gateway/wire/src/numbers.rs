@@ -37,6 +37,7 @@ macro_rules! registry {
 }
 
 mod algorithms;
+mod eap;
 mod exchange;
 mod identity;
 mod notify;
@@ -44,8 +45,11 @@ mod notify;
 pub use algorithms::{
     AttributeType, DhId, EncrId, EsnId, HashId, IntegId, IpcompId, KeId, PrfId, TransformType,
 };
+pub use eap::{EapCode, EapType};
 pub use exchange::{ExchangeType, PayloadType, ProtocolId};
-pub use identity::{AuthMethod, CertEncoding, CfgAttrType, CfgType, IdType, TsType};
+pub use identity::{
+    AuthMethod, CertEncoding, CfgAttrType, CfgType, GatewayIdType, IdType, PpkIdType, TsType,
+};
 pub use notify::NotifyType;
 
 #[cfg(test)]

@@ -185,6 +185,11 @@ impl Body {
     }
 }
 
+/// Whether the type is one [`Body`] has a variant for: the critical bit is ignored on these.
+pub(crate) const fn is_understood(kind: PayloadType) -> bool {
+    matches!(kind.0, 33..=48 | 53)
+}
+
 impl From<Body> for Payload {
     fn from(body: Body) -> Self {
         Payload { flags: 0, body }

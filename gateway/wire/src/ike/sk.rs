@@ -6,7 +6,7 @@ use super::error::{ErrorKind, ParseError, TooLong};
 use super::header::{HEADER_LEN, Header, check_header};
 use super::message::patch_message_len;
 use super::payload::Payload;
-use super::payload::check_fragment;
+use super::payload::{check_fragment, is_understood};
 use crate::numbers::PayloadType;
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -19,7 +19,7 @@ use core::ops::Range;
 pub struct SkSplit {
     /// The fixed header, checked.
     pub header: Header,
-    /// Type of the first payload inside.
+    /// Type of the first payload inside; to be ignored in fragments after the first.
     pub first_inner: PayloadType,
     /// Where the generic header of SK or SKF begins; 28 unless unencrypted payloads stand before it.
     pub payload_offset: usize,
@@ -84,10 +84,10 @@ pub fn sk_split(datagram: &[u8]) -> Result<Option<SkSplit>, ParseError> {
             PayloadType::SK => None,
             PayloadType::SKF => {
                 let (number, total) = (link.content.u16()?, link.content.u16()?);
-                check_fragment(number, total, link.next).map_err(|what| link.content.syntax(what))?;
+                check_fragment(number, total).map_err(|what| link.content.syntax(what))?;
                 Some(SkFragment { number, total })
             }
-            kind if link.flags & Payload::CRITICAL != 0 && kind.name().is_none() => {
+            kind if link.flags & Payload::CRITICAL != 0 && !is_understood(kind) => {
                 let kind_of = ErrorKind::UnsupportedCritical(kind);
                 return Err(ParseError { kind: kind_of, payload: Some(kind), offset: link.offset });
             }

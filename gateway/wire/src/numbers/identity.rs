@@ -103,3 +103,20 @@ registry! {
         10 SECLABEL "TS_SECLABEL",
     }
 }
+
+registry! {
+    /// How REDIRECT and REDIRECTED_FROM name a gateway, one octet (RFC 5685 section 8).
+    GatewayIdType(u8) {
+        1 IPV4 "IPv4 address of the VPN gateway",
+        2 IPV6 "IPv6 address of the VPN gateway",
+        3 FQDN "FQDN of the VPN gateway",
+    }
+}
+
+registry! {
+    /// How PPK_IDENTITY names a post-quantum preshared key, one octet (RFC 8784 section 5.1).
+    PpkIdType(u8) {
+        1 OPAQUE "PPK_ID_OPAQUE",
+        2 FIXED "PPK_ID_FIXED",
+    }
+}

@@ -1,4 +1,4 @@
-//! Selectors as operators write them: `10.1.0.0/16[tcp/80]`, `10.0.0.1-10.0.0.9[udp/1024-65535]`, `fec0::/16[icmpv6/128(0)]`.
+//! Selectors as operators write them: `10.1.0.0/16[tcp/80]`, `10.0.0.1-10.0.0.9[udp/1024-65535]`, `fec0::/16[icmpv6/128]`.
 
 use super::TrafficSelector;
 use core::fmt;
@@ -187,7 +187,7 @@ mod tests {
             "0.0.0.0/0[icmp/8]",
             "0.0.0.0/0[icmp/8(0)]",
             "0.0.0.0/0[icmp/3-5]",
-            "fec0::/16[icmpv6/128(0)-129(255)]",
+            "fec0::/16[icmpv6/128(1)-129(255)]",
             "::/0",
         ] {
             assert_eq!(text.parse::<TrafficSelector>().unwrap().to_string(), text);

@@ -17,7 +17,7 @@ pub struct Encrypted {
 /// One encrypted fragment, still closed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fragment {
-    /// Type of the first payload inside; meaningful in fragment 1 only, NONE in the others.
+    /// Type of the first payload inside; meaningful in fragment 1 only, sent as NONE in the others.
     pub first_inner: PayloadType,
     /// Number of this fragment, from 1.
     pub number: u16,
@@ -31,7 +31,7 @@ impl Fragment {
     pub(crate) fn parse(first_inner: PayloadType, r: &mut Reader<'_>) -> Result<Self, ParseError> {
         let number = r.u16()?;
         let total = r.u16()?;
-        check_fragment(number, total, first_inner).map_err(|what| r.syntax(what))?;
+        check_fragment(number, total).map_err(|what| r.syntax(what))?;
         Ok(Fragment { first_inner, number, total, body: r.rest().into() })
     }
 
@@ -42,13 +42,7 @@ impl Fragment {
     }
 }
 
-/// RFC 7383 section 2.5: numbers count from 1 to the total, and only the first fragment names an inner payload.
-pub(crate) fn check_fragment(number: u16, total: u16, first_inner: PayloadType) -> Result<(), &'static str> {
-    if number == 0 || number > total {
-        return Err("fragment number outside 1..=total");
-    }
-    if number > 1 && first_inner != PayloadType::NONE {
-        return Err("later fragment names a first payload");
-    }
-    Ok(())
+/// RFC 7383 section 2.5: numbers count from 1 to the total.
+pub(crate) fn check_fragment(number: u16, total: u16) -> Result<(), &'static str> {
+    if number == 0 || number > total { Err("fragment number outside 1..=total") } else { Ok(()) }
 }
