@@ -1,0 +1,111 @@
+//! What the tests of this crate share: a device, one packet or one operation at a time, hexadecimal.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "each test file uses its own part, and may panic"
+)]
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use soft::{Soft, SoftDevice};
+use spi::pend::Pend;
+use spi::{
+    CryptoDone, CryptoOp, CryptoOutput, Device, Direction, Encr, EspBurst, EspOp, Integ, Outcome, Pool,
+    QueueConfig, SaId, SaParams, Secret, Token,
+};
+
+pub fn device() -> Arc<SoftDevice> {
+    Soft::default().device()
+}
+
+pub fn hex(text: &str) -> Vec<u8> {
+    let digits: Vec<u8> = text.bytes().filter(|b| !b.is_ascii_whitespace()).collect();
+    digits
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).expect("hexadecimal"))
+        .collect()
+}
+
+pub fn block<const N: usize>(text: &str) -> [u8; N] {
+    hex(text).try_into().expect("length")
+}
+
+/// Key material for a transform: counting octets.
+pub fn params(dir: Direction, encr: Encr, integ: Integ, esn: bool) -> SaParams {
+    let (e, i) = (encr.info().unwrap(), integ.info().unwrap());
+    SaParams {
+        spi: 0x1234_5678,
+        dir,
+        encr,
+        integ,
+        encr_key: Secret::new((0..(e.key_len + e.salt_len) as u8).collect()),
+        integ_key: Secret::new((100..100 + i.key_len as u8).collect()),
+        esn,
+    }
+}
+
+/// Runs one operation through a fresh queue and gives the operation and its octets afterwards.
+pub fn esp(device: &dyn Device, sa: SaId, dir: Direction, op: EspOp, octets: &[u8]) -> (EspOp, Vec<u8>) {
+    let pool = Pool::new(octets.len().max(op.at as usize + op.len as usize) + 128, 1).unwrap();
+    let mut buf = pool.take().unwrap();
+    buf.bytes_mut()[..octets.len()].copy_from_slice(octets);
+    buf.push_op(op).unwrap();
+    let mut queue = device.esp_queue(QueueConfig { depth: 1, cpu: None }).unwrap();
+    let mut jobs = VecDeque::from([EspBurst { token: Token(1), sa, dir, buf }]);
+    assert_eq!(queue.submit(&mut jobs), Ok(1));
+    let mut out = None;
+    queue.poll(1, &mut |done: EspBurst| {
+        let op = done.buf.ops()[0];
+        out = Some((op, done.buf.op_bytes(0).to_vec()));
+    });
+    out.expect("one completion")
+}
+
+/// Seals one text; gives the whole packet.
+pub fn seal(device: &dyn Device, sa: SaId, head: usize, seq: u64, text: &[u8]) -> Vec<u8> {
+    let mut octets = vec![0; head];
+    octets.extend_from_slice(text);
+    let (op, packet) = esp(device, sa, Direction::Seal, EspOp::new(0, text.len() as u16, seq), &octets);
+    assert_eq!(op.outcome, Outcome::Done);
+    packet
+}
+
+/// Opens one packet; gives the outcome and the text.
+pub fn open(device: &dyn Device, sa: SaId, seq: u64, packet: &[u8]) -> (Outcome, Vec<u8>) {
+    let op = EspOp::new(0, packet.len() as u16, seq);
+    let (op, text) = esp(device, sa, Direction::Open, op, packet);
+    (op.outcome, text)
+}
+
+/// Runs one operation to its end.
+pub fn crypto(device: &dyn Device, op: CryptoOp) -> CryptoDone {
+    let queue = device.crypto_queue(QueueConfig::default()).unwrap();
+    Pend::new(queue, 4).block_on(op).unwrap_or_else(|fault| CryptoDone {
+        token: Token(0),
+        outcome: Outcome::Failed(fault),
+        output: CryptoOutput::None,
+    })
+}
+
+/// The secret an operation gave, or how else it ended.
+pub fn secret(done: CryptoDone) -> Result<Vec<u8>, Outcome> {
+    match (done.outcome, done.output) {
+        (Outcome::Done, CryptoOutput::Secret(secret)) => Ok(secret.expose().to_vec()),
+        (outcome, _) => Err(outcome),
+    }
+}
+
+/// A directory of test vectors that lies beside the checkout; `None`, loudly, when it is not there.
+pub fn vectors(name: &str) -> Option<Vec<u8>> {
+    let root = std::env::var_os("TUSSOCK_VECTORS")
+        .map(std::path::PathBuf::from)
+        .unwrap_or_else(|| std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/vectors"));
+    let path = root.join(name);
+    let found = std::fs::read(&path).ok();
+    if found.is_none() {
+        eprintln!("SKIPPED: {} is not there; set TUSSOCK_VECTORS", path.display());
+    }
+    found
+}
