@@ -4,8 +4,8 @@ use crate::numbers::{EapCode, EapType};
 use alloc::vec::Vec;
 use core::fmt;
 
-/// One EAP message, borrowed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// One EAP message, borrowed. `Debug` leaves out the data: some methods carry passwords.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct EapMessage<'a> {
     /// Request, response, success or failure.
     pub code: EapCode,
@@ -15,6 +15,16 @@ pub struct EapMessage<'a> {
     pub kind: Option<EapType>,
     /// What follows the type octet.
     pub data: &'a [u8],
+}
+
+impl fmt::Debug for EapMessage<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EAP {} {} ", self.code, self.identifier)?;
+        if let Some(kind) = self.kind {
+            write!(f, "{kind} ")?;
+        }
+        write!(f, "({} octets)", self.data.len())
+    }
 }
 
 /// Octets that are not an EAP message; RFC 3748 has them dropped silently.

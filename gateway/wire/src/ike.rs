@@ -24,6 +24,6 @@ pub use list::PayloadList;
 pub use message::Message;
 pub use payload::{
     Attribute, Auth, Body, Cert, CertReq, CfgAttr, Cp, Delete, Eap, Encrypted, Fragment, Id, Ke, Nonce,
-    Notify, Payload, Proposal, Sa, Transform, TsEntry, TsPayload, Unknown, Vendor,
+    Notify, Payload, Proposal, Redirect, Sa, Transform, TsEntry, TsPayload, Unknown, Vendor,
 };
 pub use sk::{SkFragment, SkParts, SkSplit, sk_prefix, sk_split, skf_prefix};

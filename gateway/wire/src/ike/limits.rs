@@ -15,7 +15,8 @@ pub const MAX_SELECTORS: usize = 255;
 pub const MAX_CFG_ATTRIBUTES: usize = 256;
 /// SPIs in one Delete payload.
 pub const MAX_DELETE_SPIS: usize = 1024;
-/// Payloads named by [`Message::summary`](super::Message::summary) before it says how many follow.
+/// Payloads named by [`Message::summary`](super::Message::summary), and transforms by a proposal's `Display`, before
+/// they say how many follow.
 pub const MAX_SUMMARY: usize = 24;
 /// Nonce lengths, octets, both ends included (RFC 7296 section 3.9).
 pub const NONCE_LEN: core::ops::RangeInclusive<usize> = 16..=256;

@@ -83,6 +83,23 @@ impl CfgAttr {
         Self::new(kind, Vec::new())
     }
 
+    /// An IPv4 address: INTERNAL_IP4_ADDRESS, _NETMASK, _DNS and the like.
+    pub fn from_ipv4(kind: CfgAttrType, address: Ipv4Addr) -> Self {
+        Self::new(kind, address.octets().into())
+    }
+
+    /// An IPv6 address, with its prefix length where the type has one (INTERNAL_IP6_ADDRESS, INTERNAL_IP6_SUBNET).
+    pub fn from_ipv6(kind: CfgAttrType, address: Ipv6Addr, prefix_len: Option<u8>) -> Self {
+        Self::new(kind, address.octets().into_iter().chain(prefix_len).collect())
+    }
+
+    /// INTERNAL_IP4_SUBNET; a prefix length past 32 counts as 32.
+    pub fn from_ipv4_subnet(address: Ipv4Addr, prefix_len: u8) -> Self {
+        let mask = !u32::MAX.checked_shr(prefix_len.into()).unwrap_or(0);
+        let value = [address.octets(), mask.to_be_bytes()].concat();
+        Self::new(CfgAttrType::INTERNAL_IP4_SUBNET, value)
+    }
+
     /// The value as an IPv4 address; `None` unless it has exactly 4 octets.
     pub fn ipv4(&self) -> Option<Ipv4Addr> {
         <[u8; 4]>::try_from(self.value.as_slice()).ok().map(Ipv4Addr::from)

@@ -2,8 +2,9 @@
 
 use crate::ike::error::ParseError;
 use crate::ike::reader::Reader;
-use crate::numbers::{NotifyType, ProtocolId};
+use crate::numbers::{HashId, NotifyType, ProtocolId};
 use alloc::vec::Vec;
+use core::net::IpAddr;
 
 /// An error report or a status.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +62,22 @@ impl Notify {
     /// The data as a list of big-endian `u16`, for SIGNATURE_HASH_ALGORITHMS; an odd last octet is left out.
     pub fn data_u16s(&self) -> impl Iterator<Item = u16> {
         self.data.as_chunks::<2>().0.iter().map(|pair| u16::from_be_bytes(*pair))
+    }
+
+    /// The data as one address, for ADDITIONAL_IP4_ADDRESS and ADDITIONAL_IP6_ADDRESS (RFC 4555 section 4.2);
+    /// `None` unless it has 4 or 16 octets.
+    pub fn data_address(&self) -> Option<IpAddr> {
+        match self.data.len() {
+            4 => <[u8; 4]>::try_from(self.data.as_slice()).ok().map(IpAddr::from),
+            16 => <[u8; 16]>::try_from(self.data.as_slice()).ok().map(IpAddr::from),
+            _ => None,
+        }
+    }
+
+    /// SIGNATURE_HASH_ALGORITHMS (RFC 7427 section 4).
+    pub fn hash_algorithms(hashes: &[HashId]) -> Self {
+        let data = hashes.iter().flat_map(|h| h.0.to_be_bytes()).collect();
+        Self::with_data(NotifyType::SIGNATURE_HASH_ALGORITHMS, data)
     }
 
     pub(crate) fn parse(r: &mut Reader<'_>) -> Result<Self, ParseError> {

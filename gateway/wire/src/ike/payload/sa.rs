@@ -1,10 +1,11 @@
 //! Security association payload: proposals, transforms, attributes (RFC 7296 section 3.3).
 
 use crate::ike::error::ParseError;
-use crate::ike::limits::{MAX_ATTRIBUTES, MAX_PROPOSALS, MAX_TRANSFORMS};
+use crate::ike::limits::{MAX_ATTRIBUTES, MAX_PROPOSALS, MAX_SUMMARY, MAX_TRANSFORMS};
 use crate::ike::reader::Reader;
-use crate::numbers::{AttributeType, ProtocolId, TransformType};
+use crate::numbers::{AttributeType, EncrId, EsnId, IntegId, KeId, PrfId, ProtocolId, TransformType};
 use alloc::vec::Vec;
+use core::fmt;
 
 /// What the sender offers, in order of preference, or the one proposal it chose.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -191,6 +192,42 @@ impl Transform {
         out.extend_from_slice(&self.id.to_be_bytes());
         self.attributes.iter().for_each(|a| a.emit_into(out));
         patch_len(out, start);
+    }
+}
+
+impl fmt::Display for Transform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self.kind {
+            TransformType::ENCR => EncrId(self.id).name(),
+            TransformType::PRF => PrfId(self.id).name(),
+            TransformType::INTEG => IntegId(self.id).name(),
+            TransformType::KE => KeId(self.id).name(),
+            TransformType::SN => EsnId(self.id).name(),
+            TransformType(6..=12) => KeId(self.id).name(),
+            _ => None,
+        };
+        match name {
+            Some(name) => f.write_str(name)?,
+            None => write!(f, "{}({})", self.kind, self.id)?,
+        }
+        match self.key_bits() {
+            Some(bits) => write!(f, "_{bits}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// One line, bounded: `2 ESP ENCR_AES_CBC_128/AUTH_HMAC_SHA2_256_128`.
+impl fmt::Display for Proposal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.number, self.protocol)?;
+        for (i, transform) in self.transforms.iter().take(MAX_SUMMARY).enumerate() {
+            write!(f, "{}{transform}", if i == 0 { ' ' } else { '/' })?;
+        }
+        match self.transforms.len().checked_sub(MAX_SUMMARY) {
+            Some(more @ 1..) => write!(f, "/… {more} more"),
+            _ => Ok(()),
+        }
     }
 }
 
