@@ -6,9 +6,19 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod cookie;
 pub mod effect;
 pub mod engine;
+pub mod frag;
+pub mod keymat;
+pub mod narrow;
+pub mod natd;
+pub mod pool;
+pub mod protect;
+pub mod select;
 pub mod status;
+pub mod timer;
+pub mod window;
 
 pub use config::{Config, SourceFor};
 pub use effect::{

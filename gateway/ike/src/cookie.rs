@@ -1,0 +1,218 @@
+//! Stateless cookies (RFC 7296 section 2.6), and when to ask for them.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use spi::{Fault, Prf, Secret, ShortOps};
+use wire::ike::Spi;
+
+/// How long a secret makes cookies; it verifies them for as long again.
+pub const ROTATION: Duration = Duration::from_secs(120);
+
+/// Longest cookie of a peer we send back, octets (RFC 7296 section 2.6).
+pub const MAX_COOKIE: usize = 64;
+
+/// Makes and checks cookies: `version | prf(secret, SPIi | address | Ni)`, 33 octets. Keeps two secrets and nothing else.
+pub struct CookieJar {
+    current: Key,
+    previous: Option<Key>,
+    rotated: Instant,
+}
+
+struct Key {
+    version: u8,
+    secret: Secret,
+}
+
+impl CookieJar {
+    /// A jar with a fresh secret.
+    pub fn new(ops: &dyn ShortOps, now: Instant) -> Self {
+        CookieJar { current: Key::new(ops, 1), previous: None, rotated: now }
+    }
+
+    /// Takes a new secret when the present one is older than [`ROTATION`]; the present one still verifies. Call it before
+    /// [`make`](Self::make) and [`check`](Self::check).
+    pub fn rotate_if_due(&mut self, ops: &dyn ShortOps, now: Instant) {
+        let age = now.saturating_duration_since(self.rotated);
+        if age < ROTATION {
+            return;
+        }
+        let next = Key::new(ops, self.current.version.wrapping_add(1));
+        let old = std::mem::replace(&mut self.current, next);
+        // A secret nobody used for so long that it should have been forgotten is forgotten.
+        self.previous = (age < 2 * ROTATION).then_some(old);
+        self.rotated = now;
+    }
+
+    /// The cookie for an initiator.
+    ///
+    /// # Errors
+    /// A [`Fault`] when the provider has no HMAC-SHA2-256.
+    pub fn make(&self, ops: &dyn ShortOps, ni: &[u8], remote: IpAddr, spi_i: Spi) -> Result<Vec<u8>, Fault> {
+        self.current.cookie(ops, ni, remote, spi_i)
+    }
+
+    /// Whether the cookie is one of ours for this initiator. Compares in constant time.
+    ///
+    /// # Errors
+    /// A [`Fault`] when the provider has no HMAC-SHA2-256.
+    pub fn check(
+        &self,
+        ops: &dyn ShortOps,
+        cookie: &[u8],
+        ni: &[u8],
+        remote: IpAddr,
+        spi_i: Spi,
+    ) -> Result<bool, Fault> {
+        // The version octet only saves a second computation; it is public.
+        let keys = std::iter::once(&self.current).chain(&self.previous);
+        for key in keys.filter(|key| cookie.first() == Some(&key.version)) {
+            if Secret::new(key.cookie(ops, ni, remote, spi_i)?).ct_eq(cookie) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+impl Key {
+    fn new(ops: &dyn ShortOps, version: u8) -> Self {
+        let mut bytes = vec![0; 32];
+        ops.random(&mut bytes);
+        Key { version, secret: Secret::new(bytes) }
+    }
+
+    fn cookie(&self, ops: &dyn ShortOps, ni: &[u8], remote: IpAddr, spi_i: Spi) -> Result<Vec<u8>, Fault> {
+        // Parts of fixed length first, so that no two inputs run into the same octets. The port is left out: it may differ
+        // from one message to the next behind a NAT.
+        let address = match remote {
+            IpAddr::V4(a) => a.to_ipv6_mapped().octets(),
+            IpAddr::V6(a) => a.octets(),
+        };
+        let mac = ops.prf(Prf::HMAC_SHA2_256, self.secret.expose(), &[&spi_i.to_bytes(), &address, ni])?;
+        let mut cookie = Vec::with_capacity(1 + mac.len());
+        cookie.push(self.version);
+        cookie.extend_from_slice(mac.expose());
+        Ok(cookie)
+    }
+}
+
+/// When cookies are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Thresholds {
+    /// Half-open IKE SAs; 0: always ask.
+    pub half_open: usize,
+    /// New IKE_SA_INIT requests within a second; 0: no such limit.
+    pub per_second: u32,
+    /// Ask when the crypto queue has room for fewer jobs than this; 0: no such limit.
+    pub crypto_room: usize,
+}
+
+impl Default for Thresholds {
+    fn default() -> Self {
+        Thresholds { half_open: 64, per_second: 100, crypto_room: 8 }
+    }
+}
+
+/// How things stand when an IKE_SA_INIT request arrives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// IKE SAs that wait for their peer to prove itself.
+    pub half_open: usize,
+    /// Jobs the crypto queue would take.
+    pub crypto_room: usize,
+}
+
+/// Switches cookies on and off. On at once; off only when everything has been at half of its threshold or better for
+/// [`CALM`].
+#[derive(Clone, Debug)]
+pub struct Gate {
+    thresholds: Thresholds,
+    on: bool,
+    second: Option<Instant>,
+    arrived: u32,
+    /// In the second before.
+    arrived_before: u32,
+    calm_since: Option<Instant>,
+}
+
+/// How long the load must be low before cookies go off.
+pub const CALM: Duration = Duration::from_secs(5);
+
+/// What a look at the load changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Switch {
+    /// Nothing.
+    Same,
+    /// Cookies are asked for from now on.
+    On,
+    /// They no longer are.
+    Off,
+}
+
+impl Gate {
+    /// A gate that stands open, unless the threshold of half-open SAs is 0.
+    pub fn new(thresholds: Thresholds) -> Self {
+        let on = thresholds.half_open == 0;
+        Gate { thresholds, on, second: None, arrived: 0, arrived_before: 0, calm_since: None }
+    }
+
+    /// Counts an IKE_SA_INIT request without a valid cookie and looks at the load. Ask [`is_on`](Self::is_on) afterwards.
+    pub fn handle_request(&mut self, now: Instant, load: Load) -> Switch {
+        self.turn_second(now);
+        self.arrived = self.arrived.saturating_add(1);
+        self.look(now, load)
+    }
+
+    /// Looks at the load without a request, so that cookies also go off when nobody comes any more.
+    pub fn handle_timeout(&mut self, now: Instant, load: Load) -> Switch {
+        self.turn_second(now);
+        self.look(now, load)
+    }
+
+    /// Whether cookies are asked for.
+    pub fn is_on(&self) -> bool {
+        self.on
+    }
+
+    fn look(&mut self, now: Instant, load: Load) -> Switch {
+        let t = self.thresholds;
+        let rate = self.arrived.max(self.arrived_before);
+        let high = t.half_open == 0
+            || load.half_open >= t.half_open
+            || (t.per_second != 0 && rate > t.per_second)
+            || load.crypto_room < t.crypto_room;
+        if high {
+            self.calm_since = None;
+            return match std::mem::replace(&mut self.on, true) {
+                true => Switch::Same,
+                false => Switch::On,
+            };
+        }
+        let low = load.half_open <= t.half_open / 2
+            && (t.per_second == 0 || rate <= t.per_second / 2)
+            && load.crypto_room >= t.crypto_room.saturating_mul(2);
+        if !self.on || !low {
+            self.calm_since = None;
+            return Switch::Same;
+        }
+        let since = *self.calm_since.get_or_insert(now);
+        if now.saturating_duration_since(since) < CALM {
+            return Switch::Same;
+        }
+        self.on = false;
+        self.calm_since = None;
+        Switch::Off
+    }
+
+    fn turn_second(&mut self, now: Instant) {
+        let age = self.second.map(|start| now.saturating_duration_since(start));
+        if age.is_some_and(|age| age < Duration::from_secs(1)) {
+            return;
+        }
+        let adjoining = age.is_some_and(|age| age < Duration::from_secs(2));
+        self.arrived_before = if adjoining { self.arrived } else { 0 };
+        self.arrived = 0;
+        self.second = Some(now);
+    }
+}
