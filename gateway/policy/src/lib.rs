@@ -3,12 +3,22 @@
 
 #![forbid(unsafe_code)]
 
+pub mod choose;
+pub mod dn;
 pub mod id;
 pub mod lifetime;
 pub mod proposal;
 pub mod realm;
+pub mod selector;
+mod token;
 
-pub use id::{IdMatch, Identity};
+pub use choose::{Ambiguity, ambiguities, choose_realm, realms_by_path};
+pub use dn::DnError;
+pub use id::{IdError, IdMatch, Identity, MAX_ID_LEN};
 pub use lifetime::{Dpd, DpdAction, Lifetime, Retransmission};
-pub use proposal::{EspProposal, IkeProposal};
-pub use realm::{AuthPolicy, Child, ChildMode, Childless, Encap, Pool, Realm, RemoteAddress, SelectorSpec, Start, VirtualIpRequest};
+pub use proposal::{EspProposal, IkeProposal, ProposalError, SIGNATURE_HASHES};
+pub use realm::{
+    AuthPolicy, Child, ChildMode, Childless, Encap, Pool, Realm, RemoteAddress, SelectorSpec, Start,
+    VirtualIpRequest,
+};
+pub use selector::SelectorError;

@@ -180,3 +180,40 @@ pub struct Pool {
     /// Networks behind us (INTERNAL_IP4_SUBNET, INTERNAL_IP6_SUBNET): address and length.
     pub subnets: Vec<(IpAddr, u8)>,
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::lifetime::DpdAction;
+    use std::time::Duration;
+
+    /// A realm of moon.lab.test with this `remote_id` and these `remote` addresses.
+    pub(crate) fn realm(name: &str, remote_id: &str, remote: &[&str]) -> Realm {
+        let remote = remote.iter().map(|text| match text.split_once('/') {
+            Some((address, len)) => RemoteAddress::Prefix(address.parse().unwrap(), len.parse().unwrap()),
+            None => RemoteAddress::Host(text.parse().unwrap()),
+        });
+        Realm {
+            name: name.into(),
+            local: vec![],
+            remote: remote.collect(),
+            ike: IkeProposal::defaults(),
+            local_id: Identity::parse("moon.lab.test").unwrap(),
+            local_auth: AuthPolicy::Psk,
+            remote_id: IdMatch::parse(remote_id).unwrap(),
+            remote_auth: AuthPolicy::Psk,
+            children: vec![],
+            start: Start::Manual,
+            encap: Encap::Auto,
+            fragmentation: true,
+            fragment_size: 1280,
+            childless: Childless::Allow,
+            ike_rekey: Lifetime::of(Duration::from_secs(14400)),
+            ike_reauth: Lifetime::of(Duration::ZERO),
+            dpd: Dpd { delay: Duration::from_secs(30), action: DpdAction::Restart },
+            virtual_ip: VirtualIpRequest::default(),
+            pool: None,
+            unique: true,
+        }
+    }
+}
