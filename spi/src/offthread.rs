@@ -128,7 +128,9 @@ impl<J: Send, D: Send> Queue for OffThread<J, D> {
                 }
             }
         }
-        self.parked = self.done.try_recv().ok();
+        if self.parked.is_none() {
+            self.parked = self.done.try_recv().ok();
+        }
         if self.parked.is_some() {
             // The bell was answered; whoever sleeps on it must hear of the rest.
             self.bell.ring();
@@ -190,6 +192,22 @@ mod tests {
             q.poll(3, &mut |d| assert!(seen.insert(d), "{d} came twice"));
         }
         assert_eq!(q.in_flight(), 0);
+    }
+
+    #[test]
+    fn a_poll_without_budget_loses_nothing() {
+        let mut q = OffThread::new(4, vec![()], |_: &mut (), n: u32| n).unwrap();
+        q.submit(&mut (0..4).collect()).unwrap();
+        let mut seen = Vec::new();
+        while seen.len() < 4 {
+            for budget in [0, 0, 1] {
+                let polled = q.poll(budget, &mut |d| seen.push(d));
+                assert!(polled.delivered <= budget);
+            }
+            std::thread::yield_now();
+            assert!(q.in_flight() == 4 - seen.len());
+        }
+        assert_eq!(seen, [0, 1, 2, 3]);
     }
 
     #[test]
