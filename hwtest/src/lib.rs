@@ -1,1 +1,6 @@
-//! To be written.
+//! What every backend owes, as checks that run over any [`Driver`](spi::Driver).
+
+pub mod seed;
+pub mod slow;
+
+pub use slow::{Pace, SlowDevice, SlowDriver, SlowQueue};
