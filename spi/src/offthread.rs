@@ -199,7 +199,9 @@ mod tests {
         let mut q = OffThread::new(4, vec![()], |_: &mut (), n: u32| n).unwrap();
         q.submit(&mut (0..4).collect()).unwrap();
         let mut seen = Vec::new();
+        let start = std::time::Instant::now();
         while seen.len() < 4 {
+            assert!(start.elapsed() < Duration::from_secs(5), "only {seen:?} came");
             for budget in [0, 0, 1] {
                 let polled = q.poll(budget, &mut |d| seen.push(d));
                 assert!(polled.delivered <= budget);
