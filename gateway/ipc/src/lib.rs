@@ -1,4 +1,5 @@
-//! What the network side may ask of the side that holds the keys, and what it is answered. Types only.
+//! What the network side may ask of the side that holds the keys, what it is answered, what may be asked when, and the
+//! channel between the two.
 //!
 //! Two rules shape the requests. The key side signs nothing it did not put together itself: it gets the messages and builds
 //! the AUTH octets from them (RFC 7296 section 2.15). And every request names the realm, so that an address, a route or an
@@ -6,6 +7,12 @@
 
 #![forbid(unsafe_code)]
 
+pub mod channel;
 pub mod request;
+pub mod table;
 
-pub use request::{AuthInput, CertData, IkeSaRef, Offered, PeerProof, Refusal, Reply, Request, Role, RouteChange, TunSpec};
+pub use channel::{NetworkEnd, Received, SecureEnd, Unsent, pair, pair_of};
+pub use request::{
+    AuthInput, CertData, IkeSaRef, Offered, PeerProof, Refusal, Reply, Request, Role, RouteChange, TunSpec,
+};
+pub use table::{Binding, Table};
