@@ -2,10 +2,16 @@
 #![forbid(unsafe_code)]
 
 mod counters;
+mod ecn;
 mod esp;
 mod flow;
 mod output;
+mod packet;
+mod reorder;
+mod replay;
 mod sa;
+mod seq;
+mod spd;
 
 pub use counters::{Counters, DropCounters, DropReason};
 pub use esp::{Config, Esp, Inner, Offload, Outer, SegmentKind, Segments};
