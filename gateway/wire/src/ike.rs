@@ -23,7 +23,7 @@ pub use header::{Flags, HEADER_LEN, Header, IkeSpi, Spi, peek_header};
 pub use list::PayloadList;
 pub use message::Message;
 pub use payload::{
-    Attribute, Auth, Body, Cert, CertReq, CfgAttr, Cp, Delete, Eap, Encrypted, Fragment, Id, Ke, Nonce,
-    Notify, Payload, Proposal, Redirect, Sa, Transform, TsEntry, TsPayload, Unknown, Vendor,
+    Attribute, Auth, Body, Cert, CertReq, CfgAttr, Cp, Delete, Eap, Encrypted, Fragment, GatewayId, Id, Ke,
+    Nonce, Notify, Payload, Proposal, Redirect, Sa, Transform, TsEntry, TsPayload, Unknown, Vendor,
 };
 pub use sk::{SkFragment, SkParts, SkSplit, sk_prefix, sk_split, skf_prefix};

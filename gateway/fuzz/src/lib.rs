@@ -1,0 +1,18 @@
+//! What the fuzzer runs: each target takes octets from a peer and panics where a promise is broken.
+//!
+//! A target is one file here, one line in `fuzz_targets/`, one `[[bin]]` in Cargo.toml, a directory in `seeds/`, and
+//! one entry in [`TARGETS`].
+#![forbid(unsafe_code)]
+
+pub mod seed;
+mod wire_esp;
+mod wire_ike;
+
+pub use wire_esp::wire_esp;
+pub use wire_ike::wire_ike;
+
+/// The body of a target.
+pub type Target = fn(&[u8]);
+
+/// Every target by the name of its binary and its seed directory.
+pub const TARGETS: &[(&str, Target)] = &[("wire_ike", wire_ike), ("wire_esp", wire_esp)];

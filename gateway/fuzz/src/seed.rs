@@ -1,0 +1,22 @@
+//! The seeds, built with the codec itself: one message of each kind a gateway meets, small.
+
+mod esp;
+mod ike;
+
+/// One file of a seed corpus.
+pub struct Seed {
+    /// Which target it is for.
+    pub target: &'static str,
+    /// File name.
+    pub name: &'static str,
+    /// Content.
+    pub bytes: Vec<u8>,
+}
+
+/// Every seed of every target.
+pub fn all() -> Vec<Seed> {
+    let named = |target, (name, bytes)| Seed { target, name, bytes };
+    let ike = ike::seeds().into_iter().map(|seed| named("wire_ike", seed));
+    let esp = esp::seeds().into_iter().map(|seed| named("wire_esp", seed));
+    ike.chain(esp).collect()
+}
