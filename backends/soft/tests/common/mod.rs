@@ -12,8 +12,8 @@ use std::sync::Arc;
 use soft::{Soft, SoftDevice};
 use spi::pend::Pend;
 use spi::{
-    CryptoDone, CryptoOp, CryptoOutput, Device, Direction, Encr, EspBurst, EspOp, Integ, Outcome, Pool,
-    QueueConfig, SaId, SaParams, Secret, Token,
+    CryptoDone, CryptoOp, CryptoOutput, Device, DhPrivate, Direction, Encr, EspBurst, EspOp, Group, Integ,
+    KeyId, Outcome, Pool, QueueConfig, SaId, SaParams, Secret, SignScheme, Token,
 };
 
 pub fn device() -> Arc<SoftDevice> {
@@ -79,21 +79,65 @@ pub fn open(device: &dyn Device, sa: SaId, seq: u64, packet: &[u8]) -> (Outcome,
     (op.outcome, text)
 }
 
-/// Runs one operation to its end.
-pub fn crypto(device: &dyn Device, op: CryptoOp) -> CryptoDone {
-    let queue = device.crypto_queue(QueueConfig::default()).unwrap();
-    Pend::new(queue, 4).block_on(op).unwrap_or_else(|fault| CryptoDone {
-        token: Token(0),
-        outcome: Outcome::Failed(fault),
-        output: CryptoOutput::None,
-    })
+/// A device and a queue of its own on which operations are run to their end, one by one.
+pub struct Ops {
+    pub device: Arc<SoftDevice>,
+    pend: Pend,
 }
 
-/// The secret an operation gave, or how else it ended.
-pub fn secret(done: CryptoDone) -> Result<Vec<u8>, Outcome> {
-    match (done.outcome, done.output) {
-        (Outcome::Done, CryptoOutput::Secret(secret)) => Ok(secret.expose().to_vec()),
-        (outcome, _) => Err(outcome),
+impl Ops {
+    pub fn new() -> Self {
+        let device = device();
+        let pend = Pend::new(device.crypto_queue(QueueConfig::default()).unwrap(), 4);
+        Ops { device, pend }
+    }
+
+    pub fn run(&self, op: CryptoOp) -> Result<CryptoOutput, Outcome> {
+        match self.pend.block_on(op) {
+            Ok(CryptoDone { outcome: Outcome::Done, output, .. }) => Ok(output),
+            Ok(CryptoDone { outcome, .. }) => Err(outcome),
+            Err(fault) => Err(Outcome::Failed(fault)),
+        }
+    }
+
+    pub fn generate(&self, group: Group) -> (Vec<u8>, Vec<u8>) {
+        match self.run(CryptoOp::DhGenerate { group }) {
+            Ok(CryptoOutput::DhPair(DhPrivate::Bytes(ours), public)) => (ours.expose().to_vec(), public),
+            _ => panic!("{group}: no key pair"),
+        }
+    }
+
+    pub fn derive(&self, group: Group, ours: &[u8], theirs: &[u8]) -> Result<Vec<u8>, Outcome> {
+        let ours = DhPrivate::Bytes(Secret::from_slice(ours));
+        match self.run(CryptoOp::DhDerive { group, ours, theirs: theirs.to_vec() })? {
+            CryptoOutput::Secret(secret) => Ok(secret.expose().to_vec()),
+            _ => panic!("{group}: no secret"),
+        }
+    }
+
+    pub fn encapsulate(&self, group: Group, theirs: &[u8]) -> Result<(Vec<u8>, Vec<u8>), Outcome> {
+        match self.run(CryptoOp::KemEncapsulate { group, theirs: theirs.to_vec() })? {
+            CryptoOutput::Encapsulated(ciphertext, secret) => Ok((ciphertext, secret.expose().to_vec())),
+            _ => panic!("{group}: no ciphertext"),
+        }
+    }
+
+    pub fn sign(&self, key: KeyId, scheme: SignScheme, octets: &[u8]) -> Result<Vec<u8>, Outcome> {
+        match self.run(CryptoOp::Sign { key, scheme, octets: octets.to_vec() })? {
+            CryptoOutput::Signature(signature) => Ok(signature),
+            _ => panic!("no signature"),
+        }
+    }
+
+    pub fn verify(
+        &self,
+        spki: &[u8],
+        scheme: SignScheme,
+        octets: &[u8],
+        signature: &[u8],
+    ) -> Result<(), Outcome> {
+        let (spki, octets, signature) = (spki.to_vec(), octets.to_vec(), signature.to_vec());
+        self.run(CryptoOp::Verify { spki, scheme, octets, signature }).map(|_| ())
     }
 }
 
