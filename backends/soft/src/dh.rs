@@ -1,6 +1,6 @@
 //! Key exchange: MODP, NIST curves, X25519, X448 and ML-KEM.
 //!
-//! Everything the peer sends is judged here (RFC 6989, RFC 8031 section 4): a value of the wrong length, out of range, off the
+//! Everything the peer sends is judged here (RFC 6989, RFC 7748 section 6): a value of the wrong length, out of range, off the
 //! curve or of small order is refused as [`Reject::BadPublicInput`]. Secrets come out at full length, leading zeroes and
 //! all (RFC 7296 section 2.14).
 

@@ -124,7 +124,9 @@ fn key_derivations_of_another_implementation() {
 }
 
 /// The sessions: file, then what protects IKE and what protects ESP.
-const SESSIONS: [(&str, (Encr, Integ), (Encr, Integ)); 7] = [
+type Suite = (Encr, Integ);
+
+const SESSIONS: [(&str, Suite, Suite); 7] = [
     ("ecdsa-aes256gcm16-x25519", (Encr::AES256_GCM16, Integ::NONE), (Encr::AES256_GCM16, Integ::NONE)),
     ("psk-aes128ccm16-ctr", (Encr::AES128_CCM16, Integ::NONE), (Encr::AES128_CTR, Integ::HMAC_SHA2_256_128)),
     (

@@ -148,7 +148,7 @@ fn xdh() {
             let name = format!("{set:?} {}", test.tc_id);
             judge(&name, test.result, got.is_ok());
             if test.flags.contains(&TestFlag::ZeroSharedSecret) {
-                assert!(got.is_err(), "{name}: RFC 8031 section 4 wants a result of zeroes refused");
+                assert!(got.is_err(), "{name}: RFC 7748 section 6: a result of zeroes is refused");
             } else if let Ok(secret) = got {
                 assert_eq!(secret, test.shared_secret[..], "{name}");
             }
