@@ -1,15 +1,19 @@
 //! One worker's data path.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use spi::{Direction, EspBurst, PacketBuf, Pool};
+use spi::{Direction, InFlight, Pool, Token};
 
-use crate::counters::{Counters, DropReason};
-use crate::output::{Output, Verdict};
-use crate::sa::{
-    Action, ChildId, Encap, InboundSa, InstallError, OutboundSa, Path, Policy, SaSummary, SaView, UdpEncap,
-};
+use crate::counters::Counters;
+use crate::device::{Device, Job};
+use crate::flow::FlowCache;
+use crate::keepalive::Keepalives;
+use crate::outbound::Decision;
+use crate::sa::{ChildId, Encap, SaView};
+use crate::sad::{Common, OutSa, Sad};
+use crate::spd::{RuleId, Spd};
+use crate::timer::Timers;
 
 /// How the data path of one worker is dimensioned.
 #[derive(Clone)]
@@ -29,9 +33,9 @@ pub struct Config {
     /// How long a burst that is done may wait for one that was submitted before it.
     pub reorder_hold: Duration,
     /// Source of our ICMPv4 errors; `None`: the destination of the packet they answer.
-    pub icmp_v4: Option<IpAddr>,
+    pub icmp_v4: Option<Ipv4Addr>,
     /// Source of our ICMPv6 errors; `None`: the destination of the packet they answer.
-    pub icmp_v6: Option<IpAddr>,
+    pub icmp_v6: Option<Ipv6Addr>,
     /// Lower the MSS option of TCP SYNs, both ways, to what the tunnel carries.
     pub clamp_mss: bool,
     /// Any number nobody can guess: spreads the hash tables.
@@ -111,127 +115,123 @@ pub struct Outer {
 
 /// The ESP data path of one worker: SAs, policies, flow cache and counters. Owned by that worker; no locks.
 pub struct Esp {
-    config: Config,
-    counters: Counters,
+    pub(crate) config: Config,
+    pub(crate) counters: Counters,
+    pub(crate) sad: Sad,
+    pub(crate) spd: Spd,
+    pub(crate) static_rules: Vec<RuleId>,
+    pub(crate) flows: FlowCache<Decision>,
+    pub(crate) devices: Vec<Device>,
+    pub(crate) jobs: InFlight<Job>,
+    /// SAs with a burst being gathered.
+    pub(crate) open_outbound: Vec<Token>,
+    pub(crate) open_inbound: Vec<Token>,
+    /// Children whose waiting packets may go.
+    pub(crate) served: Vec<ChildId>,
+    pub(crate) waiting_octets: usize,
+    pub(crate) timers: Timers,
+    pub(crate) keepalives: Keepalives,
+    pub(crate) icmp_rate: Rate,
+    pub(crate) unknown_rate: Rate,
+    /// A packet that has to be changed before it is cut.
+    pub(crate) scratch: Vec<u8>,
 }
 
 impl Esp {
     /// One without SAs and policies: it drops everything.
     pub fn new(config: Config) -> Self {
-        Esp { config, counters: Counters::default() }
+        let seed = config.seed;
+        Esp {
+            flows: FlowCache::new(config.flows, seed),
+            config,
+            counters: Counters::default(),
+            sad: Sad::new(seed),
+            spd: Spd::new(seed),
+            static_rules: Vec::new(),
+            devices: Vec::new(),
+            jobs: InFlight::new(usize::MAX),
+            open_outbound: Vec::new(),
+            open_inbound: Vec::new(),
+            served: Vec::new(),
+            waiting_octets: 0,
+            timers: Timers::default(),
+            keepalives: Keepalives::new(seed),
+            icmp_rate: Rate::new(100),
+            unknown_rate: Rate::new(10),
+            scratch: Vec::new(),
+        }
     }
-}
 
-/// The control plane's side.
-impl Esp {
-    /// Makes a device queue known and says how many bursts it takes now ([`spi::Queue::room`]); returns its index.
-    pub fn add_device(&mut self, _room: usize) -> usize {
-        0
-    }
-    /// Corrects the number of bursts a queue would take now. Not needed in normal running: completions give room back.
-    pub fn set_room(&mut self, _device: usize, _room: usize) {}
-    /// Installs an SA to send with. It is used at once if its child has none; otherwise from [`use_outbound`](Esp::use_outbound) on.
-    ///
-    /// # Errors
-    /// Why not; nothing has changed then.
-    pub fn install_outbound(&mut self, _sa: OutboundSa, _now: Instant) -> Result<(), InstallError> {
-        Ok(())
-    }
-    /// Installs an SA to receive with.
-    ///
-    /// # Errors
-    /// Why not; nothing has changed then.
-    pub fn install_inbound(&mut self, _sa: InboundSa, _now: Instant) -> Result<(), InstallError> {
-        Ok(())
-    }
-    /// Sends with this SA from now on. False when the child has no such SA.
-    pub fn use_outbound(&mut self, _child: ChildId, _spi: u32) -> bool {
-        false
-    }
-    /// Removes an SA. Give its handle back to the device.
-    pub fn remove(&mut self, _child: ChildId, _spi: u32, _dir: Direction) -> Option<SaSummary> {
-        None
-    }
-    /// Removes all SAs of a child and what waits for it.
-    pub fn remove_child(&mut self, _child: ChildId) -> Vec<SaSummary> {
-        Vec::new()
-    }
-    /// The peer or we have moved: new outer addresses for all SAs of a child (RFC 4555, RFC 7296 section 2.23).
-    pub fn update_peer(
-        &mut self,
-        _child: ChildId,
-        _local: IpAddr,
-        _remote: IpAddr,
-        _encap: Option<UdpEncap>,
-    ) {
-    }
-    /// The path takes packets of this many octets only (or again).
-    pub fn update_mtu(&mut self, _child: ChildId, _path_mtu: u16) {}
-    /// Replaces the SPD. SAs bring their own selectors and need no entry here.
-    pub fn set_policies(&mut self, _policies: Vec<Policy>) {}
-    /// The set-up of this child failed: drop what waits for it.
-    pub fn acquire_failed(&mut self, _child: ChildId) {}
-}
-
-/// The data plane's side.
-impl Esp {
-    /// Takes a packet from the inner side: policy, SA, burst. Call [`flush`](Esp::flush) when there is no more to read.
-    pub fn handle_inner(&mut self, _now: Instant, _packet: Inner<'_>, _out: &mut Output) -> Verdict {
-        Verdict::Dropped(DropReason::NoPolicy)
-    }
-    /// Takes an ESP packet (from SPI to ICV) from the outer side; it is copied.
-    pub fn handle_outer(&mut self, _now: Instant, _outer: &Outer, _packet: &[u8], _out: &mut Output) {}
-    /// Takes a run of ESP packets received in one piece (UDP_GRO): the first `len` octets of `buf`, cut every `segment` octets. Not copied when they are of one tunnel mode SA.
-    pub fn handle_outer_run(
-        &mut self,
-        _now: Instant,
-        _outer: &Outer,
-        _buf: PacketBuf,
-        _len: usize,
-        _segment: usize,
-        _out: &mut Output,
-    ) {
-    }
-    /// Submits what was gathered. Never wait on a timer with this: call it when there is no more to read.
-    pub fn flush(&mut self, _now: Instant, _out: &mut Output) {}
-    /// Takes a burst that came back from a device.
-    pub fn on_done(&mut self, _now: Instant, _burst: EspBurst, _out: &mut Output) {}
-    /// When [`handle_timeout`](Esp::handle_timeout) wants to be called.
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        None
-    }
-    /// Does what is due: late bursts, keepalives, dummy packets, packets that waited in vain.
-    pub fn handle_timeout(&mut self, _now: Instant, _out: &mut Output) {}
-    /// Judges a packet that arrived in the clear: `Err` says why it must be dropped (RFC 4301 section 5.2).
-    ///
-    /// # Errors
-    /// The reason, already counted.
-    pub fn check_cleartext(&mut self, _iface: u32, _packet: &[u8]) -> Result<(), DropReason> {
-        Ok(())
-    }
-    /// Whether devices are behind: the worker should stop reading.
-    pub fn congested(&self) -> bool {
-        false
-    }
-}
-
-/// Looking at it.
-impl Esp {
     /// What happened so far.
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
-    /// All SAs.
+
+    /// All SAs, in no order.
     pub fn sas(&self) -> impl Iterator<Item = SaView<'_>> {
-        std::iter::empty()
+        self.sad.children.values().flat_map(|child| {
+            let outbound = child.outbound.iter().filter_map(|token| {
+                let sa = self.sad.outbound.peek(*token)?;
+                Some(view(&sa.common, Direction::Seal, child.current == Some(*token), sa.seq.last()))
+            });
+            let inbound = child.inbound.iter().filter_map(|token| {
+                let sa = self.sad.inbound.peek(*token)?;
+                Some(view(&sa.common, Direction::Open, true, sa.replay.top()))
+            });
+            outbound.chain(inbound)
+        })
     }
+
     /// When the last authenticated packet of this child came: the peer was alive then (RFC 7296 section 2.4).
-    pub fn last_heard(&self, _child: ChildId) -> Option<Instant> {
-        None
+    pub fn last_heard(&self, child: ChildId) -> Option<Instant> {
+        let inbound = &self.sad.children.get(&child)?.inbound;
+        inbound.iter().filter_map(|t| self.sad.inbound.peek(*t)?.common.last_used).max()
     }
-    /// What the SPD says of a packet's selectors.
-    pub fn decide(&self, _flow: &crate::FlowKey) -> Option<Action> {
-        let _ = &self.config;
-        None
+
+    /// Largest inner packet that the child's current SA carries, octets; for the interface's MTU.
+    pub fn inner_mtu(&self, child: ChildId) -> Option<usize> {
+        let current = self.sad.children.get(&child)?.current?;
+        self.sad.outbound.peek(current).map(OutSa::inner_mtu)
+    }
+}
+
+fn view(sa: &Common, dir: Direction, current: bool, seq: u64) -> SaView<'_> {
+    SaView {
+        child: sa.child,
+        spi: sa.spi,
+        dir,
+        device: sa.device,
+        sa: sa.sa,
+        mode: sa.mode,
+        path: sa.path,
+        current,
+        packets: sa.usage.packets,
+        bytes: sa.usage.bytes,
+        seq,
+        last_used: sa.last_used,
+        drops: sa.drops(),
+    }
+}
+
+/// So many a second, saved up for one second.
+pub(crate) struct Rate {
+    per_second: u32,
+    left: u32,
+    since: Option<Instant>,
+}
+
+impl Rate {
+    pub(crate) fn new(per_second: u32) -> Self {
+        Rate { per_second, left: per_second, since: None }
+    }
+
+    pub(crate) fn allows(&mut self, now: Instant) -> bool {
+        let since = *self.since.get_or_insert(now);
+        if now.saturating_duration_since(since) >= Duration::from_secs(1) {
+            (self.left, self.since) = (self.per_second, Some(now));
+        }
+        let allowed = self.left > 0;
+        self.left -= u32::from(allowed);
+        allowed
     }
 }

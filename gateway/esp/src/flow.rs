@@ -5,6 +5,8 @@
 
 use std::net::IpAddr;
 
+use crate::hash::mix;
+
 /// The selectors of one packet, as seen from our side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowKey {
@@ -23,17 +25,6 @@ pub struct FlowKey {
 }
 
 impl FlowKey {
-    /// The same flow as its packets in the other direction have it, when sides are exchanged.
-    pub(crate) fn reversed(self) -> FlowKey {
-        FlowKey {
-            local: self.remote,
-            remote: self.local,
-            local_port: self.remote_port,
-            remote_port: self.local_port,
-            ..self
-        }
-    }
-
     fn hash(&self, seed: u64) -> u64 {
         let address = |a: IpAddr| match a {
             IpAddr::V4(a) => u64::from(a.to_bits()),
@@ -47,14 +38,6 @@ impl FlowKey {
         let addresses = mix(address(self.local) ^ seed, address(self.remote));
         mix(addresses ^ u64::from(self.iface), rest ^ seed.rotate_left(32))
     }
-}
-
-/// Multiplies to 128 bits and folds the halves: every bit of the input reaches every bit of the result.
-pub(crate) fn mix(a: u64, b: u64) -> u64 {
-    const A: u64 = 0x9e37_79b9_7f4a_7c15;
-    const B: u64 = 0xd6e8_feb8_6659_fd93;
-    let wide = u128::from(a ^ A) * u128::from(b ^ B);
-    wide as u64 ^ (wide >> 64) as u64
 }
 
 /// Entries one key can stand in.

@@ -284,7 +284,7 @@ pub enum InstallError {
 }
 
 /// Traffic selectors an SA or a policy may have on one side.
-pub const MAX_SELECTORS: usize = 255;
+pub const MAX_SELECTORS: usize = 64;
 
 /// What is left of an SA that was removed: the device's handle to give back, and the bill.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -97,12 +97,6 @@ impl Usage {
         self.bytes = self.bytes.saturating_add(bytes as u64);
     }
 
-    /// Uncounts packets that were dropped after all.
-    pub(crate) fn uncount(&mut self, packets: u64, bytes: u64) {
-        self.packets = self.packets.saturating_sub(packets);
-        self.bytes = self.bytes.saturating_sub(bytes);
-    }
-
     /// What should be told now, given whether the sequence numbers run out.
     pub(crate) fn notice(&mut self, runs_out: bool) -> Notice {
         if self.is_over() && !self.hard_told {

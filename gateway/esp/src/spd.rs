@@ -11,6 +11,7 @@ use wire::TrafficSelector;
 use wire::ip::protocol;
 
 use crate::flow::FlowKey;
+use crate::hash::Seeded;
 use crate::sa::Action;
 
 /// No rule.
@@ -47,19 +48,23 @@ struct Table {
     v6: bool,
     local_len: u8,
     remote_len: u8,
-    heads: HashMap<Key, u32>,
+    heads: HashMap<Key, u32, Seeded>,
 }
 
 /// The rules in force.
-#[derive(Default)]
 pub(crate) struct Spd {
     rules: Vec<Option<Rule>>,
     free: Vec<RuleId>,
     tables: Vec<Table>,
     births: u64,
+    seed: Seeded,
 }
 
 impl Spd {
+    pub(crate) fn new(seed: u64) -> Self {
+        Spd { rules: Vec::new(), free: Vec::new(), tables: Vec::new(), births: 0, seed: Seeded(seed) }
+    }
+
     /// Adds a rule for every pair of selectors that can match something, and notes their names in `ids`.
     pub(crate) fn insert(
         &mut self,
@@ -166,7 +171,7 @@ impl Spd {
     fn table(&mut self, v6: bool, local_len: u8, remote_len: u8) -> u32 {
         let same = |t: &Table| t.v6 == v6 && t.local_len == local_len && t.remote_len == remote_len;
         let index = self.tables.iter().position(same).unwrap_or_else(|| {
-            self.tables.push(Table { v6, local_len, remote_len, heads: HashMap::new() });
+            self.tables.push(Table { v6, local_len, remote_len, heads: HashMap::with_hasher(self.seed) });
             self.tables.len() - 1
         });
         index as u32
@@ -277,7 +282,7 @@ mod tests {
     }
 
     fn spd(rules: &[(&str, &str, u32, Action)]) -> Spd {
-        let mut spd = Spd::default();
+        let mut spd = Spd::new(5);
         for (local, remote, priority, action) in rules {
             spd.insert(&[ts(local)], &[ts(remote)], None, *priority, *action, &mut Vec::new());
         }
@@ -332,7 +337,7 @@ mod tests {
 
     #[test]
     fn a_hundred_thousand_hosts_stand_in_one_table() {
-        let mut spd = Spd::default();
+        let mut spd = Spd::new(5);
         let mut ids = Vec::new();
         for n in 0..100_000_u32 {
             let host = TrafficSelector::host(IpAddr::V4((0x0a00_0000 + n).into()));
@@ -403,7 +408,7 @@ mod tests {
             removed in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
             flows in prop::collection::vec(any_flow(), 1..60),
         ) {
-            let mut spd = Spd::default();
+            let mut spd = Spd::new(5);
             let mut alive = Vec::new();
             for (n, rule) in rules.iter().enumerate() {
                 let (l, r, iface, priority) = *rule;

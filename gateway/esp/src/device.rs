@@ -1,0 +1,260 @@
+//! Bursts on their way to devices and back.
+//!
+//! 1. A burst that is full or flushed is closed and handed to [`Esp::dispatch`].
+//! 2. While its device has room it is issued at once: sequence numbers are given, a place in the SA's order is taken, and
+//!    it appears in [`Output::submit`].
+//! 3. Otherwise it waits in the device's line, without numbers. The line is bounded; what does not fit is dropped.
+//! 4. A completion gives its room back, issues the next in line, and is judged by direction.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use spi::{Direction, EspBurst, FaultKind, Outcome, PacketBuf, Token};
+
+use crate::counters::DropReason;
+use crate::esp::{Esp, Outer};
+use crate::output::{Event, OuterPackets, Output};
+use crate::sad::Common;
+use crate::timer::Due;
+
+/// One device queue as we see it.
+pub(crate) struct Device {
+    /// Bursts it would take now.
+    pub(crate) room: usize,
+    waiting: VecDeque<(Work, PacketBuf)>,
+}
+
+impl Device {
+    pub(crate) fn new(room: usize) -> Self {
+        Device { room, waiting: VecDeque::new() }
+    }
+}
+
+/// Whose burst it is.
+#[derive(Clone, Copy)]
+pub(crate) enum Work {
+    /// Of an outbound SA.
+    Seal(Token),
+    /// Of an inbound SA, received like this.
+    Open(Token, Outer),
+}
+
+impl Work {
+    pub(crate) fn dir(&self) -> Direction {
+        match self {
+            Work::Seal(_) => Direction::Seal,
+            Work::Open(..) => Direction::Open,
+        }
+    }
+}
+
+/// A burst that is out.
+pub(crate) struct Job {
+    work: Work,
+    device: usize,
+    place: u64,
+}
+
+impl Esp {
+    /// Submits what was gathered, and what waited for SAs that came since. Call it when there is no more to read, and
+    /// after SAs were installed; never wait on a timer for more.
+    pub fn flush(&mut self, now: Instant, out: &mut Output) {
+        self.serve(now, out);
+        let mut list = std::mem::take(&mut self.open_outbound);
+        for token in list.drain(..) {
+            if let Some(sa) = self.sad.outbound.slot(token) {
+                sa.common.listed = false;
+                self.close_outbound(token, out);
+            }
+        }
+        self.open_outbound = list;
+        let mut list = std::mem::take(&mut self.open_inbound);
+        for token in list.drain(..) {
+            if let Some(sa) = self.sad.inbound.slot(token) {
+                sa.common.listed = false;
+                self.close_inbound(token, out);
+            }
+        }
+        self.open_inbound = list;
+    }
+
+    /// Takes a burst that came back from a device.
+    pub fn on_done(&mut self, now: Instant, burst: EspBurst, out: &mut Output) {
+        let Some(job) = self.jobs.take(burst.token) else {
+            self.counters.drops.add(DropReason::Stray, burst.buf.ops().len() as u64);
+            return;
+        };
+        if let Some(device) = self.devices.get_mut(job.device) {
+            device.room += 1;
+        }
+        self.pump(job.device, out);
+        match job.work {
+            Work::Seal(token) => self.sealed(now, token, job.place, burst.buf, out),
+            Work::Open(token, outer) => self.opened(now, token, &outer, job.place, burst.buf, out),
+        }
+    }
+
+    /// Whether devices or buffers are behind: the worker should stop reading for a while.
+    pub fn congested(&self) -> bool {
+        let half = self.config.waiting_bursts / 2;
+        self.devices.iter().any(|d| d.waiting.len() > half) || self.config.pool.available() == 0
+    }
+
+    /// Issues a closed burst, or lets it wait, or drops it.
+    pub(crate) fn dispatch(&mut self, work: Work, device: usize, buf: PacketBuf, out: &mut Output) {
+        if buf.ops().is_empty() {
+            return;
+        }
+        let Some(entry) = self.devices.get_mut(device) else { return };
+        if entry.room > 0 && entry.waiting.is_empty() {
+            self.issue(work, buf, out);
+        } else if entry.waiting.len() < self.config.waiting_bursts {
+            entry.waiting.push_back((work, buf));
+        } else {
+            let packets = buf.ops().len() as u64;
+            self.counters.drops.add(DropReason::Backpressure, packets);
+            match work {
+                Work::Seal(token) => {
+                    if let Some(sa) = self.sad.outbound.slot(token) {
+                        sa.seq.release(packets);
+                        sa.common.drop(DropReason::Backpressure, packets);
+                    }
+                }
+                Work::Open(token, _) => {
+                    if let Some(sa) = self.sad.inbound.slot(token) {
+                        sa.common.drop(DropReason::Backpressure, packets);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gives numbers and a place, and hands the burst out. The device must have room.
+    fn issue(&mut self, work: Work, mut buf: PacketBuf, out: &mut Output) {
+        let found = match work {
+            Work::Seal(token) => self.sad.outbound.slot(token).map(|sa| {
+                for op in buf.ops_mut() {
+                    op.seq = sa.seq.next();
+                }
+                (sa.common.device, sa.common.sa, sa.order.place())
+            }),
+            Work::Open(token, _) => {
+                let sa = self.sad.inbound.slot(token);
+                sa.map(|sa| (sa.common.device, sa.common.sa, sa.order.place()))
+            }
+        };
+        let Some((device, sa, place)) = found else {
+            self.counters.drops.add(DropReason::SaGone, buf.ops().len() as u64);
+            return;
+        };
+        let dir = work.dir();
+        let Ok(token) = self.jobs.insert(Job { work, device, place }) else { return };
+        if let Some(device) = self.devices.get_mut(device) {
+            device.room = device.room.saturating_sub(1);
+        }
+        self.counters.bursts += 1;
+        out.push(device, EspBurst { token, sa, dir, buf });
+    }
+
+    /// Issues what waits, as far as there is room.
+    fn pump(&mut self, device: usize, out: &mut Output) {
+        while let Some(entry) = self.devices.get_mut(device).filter(|d| d.room > 0) {
+            let Some((work, buf)) = entry.waiting.pop_front() else { return };
+            self.issue(work, buf, out);
+        }
+    }
+
+    /// A sealed burst is back: what succeeded leaves in order.
+    fn sealed(&mut self, now: Instant, token: Token, place: u64, mut buf: PacketBuf, out: &mut Output) {
+        let Some(sa) = self.sad.outbound.slot(token) else {
+            self.counters.drops.add(DropReason::SaGone, buf.ops().len() as u64);
+            return;
+        };
+        let capacity = buf.capacity();
+        let (mut good, mut octets, mut bad) = (0, 0, 0);
+        for op in buf.ops_mut() {
+            let inside = op.at as usize + usize::from(op.len) <= capacity;
+            if op.outcome == Outcome::Done && inside {
+                good += 1;
+                octets += u64::from(op.len);
+                continue;
+            }
+            // Never given to a device again: the buffer was being overwritten in place.
+            stale(&mut sa.common, op.outcome, Direction::Seal, out);
+            (op.len, bad) = (0, bad + 1);
+        }
+        if bad > 0 {
+            self.counters.drops.add(DropReason::DeviceFault, bad);
+            sa.common.drop(DropReason::DeviceFault, bad);
+        }
+        self.counters.sealed += good;
+        self.counters.sealed_bytes += octets;
+        if good > 0 {
+            sa.common.last_used = Some(now);
+            if let Some(kept) = sa.keepalive {
+                self.keepalives.touch(kept, now);
+            }
+        }
+        let packets = OuterPackets { path: sa.common.path, child: sa.common.child, buf };
+        let released = sa.order.done(place, packets, now, self.config.reorder_hold, |p| {
+            if !p.is_empty() {
+                out.outer.push_back(p);
+            }
+        });
+        self.counters.holes += released.holes;
+        self.counters.late += u64::from(released.late);
+        self.arm_order(Direction::Seal, token);
+    }
+
+    /// Starts the timer of an SA's order, when something is held back and none is running.
+    pub(crate) fn arm_order(&mut self, dir: Direction, token: Token) {
+        let (deadline, timer, due) = match dir {
+            Direction::Seal => {
+                let Some(sa) = self.sad.outbound.slot(token) else { return };
+                (sa.order.deadline(), &mut sa.common.order_timer, Due::OrderOut(token))
+            }
+            Direction::Open => {
+                let Some(sa) = self.sad.inbound.slot(token) else { return };
+                (sa.order.deadline(), &mut sa.common.order_timer, Due::OrderIn(token))
+            }
+        };
+        if let (Some(at), false) = (deadline, *timer) {
+            *timer = true;
+            self.timers.push(at, due);
+        }
+    }
+
+    pub(crate) fn order_due(&mut self, now: Instant, dir: Direction, token: Token, out: &mut Output) {
+        let hold = self.config.reorder_hold;
+        let released = match dir {
+            Direction::Seal => {
+                let Some(sa) = self.sad.outbound.slot(token) else { return };
+                sa.common.order_timer = false;
+                sa.order.handle_timeout(now, hold, |p| {
+                    if !p.is_empty() {
+                        out.outer.push_back(p);
+                    }
+                })
+            }
+            Direction::Open => {
+                let Some(sa) = self.sad.inbound.slot(token) else { return };
+                sa.common.order_timer = false;
+                sa.order.handle_timeout(now, hold, |p| {
+                    if !p.is_empty() {
+                        out.inner.push_back(p);
+                    }
+                })
+            }
+        };
+        self.counters.holes += released.holes;
+        self.arm_order(dir, token);
+    }
+}
+
+/// Raises [`Event::StaleSa`] once when a device says that it does not know an SA.
+pub(crate) fn stale(sa: &mut Common, outcome: Outcome, dir: Direction, out: &mut Output) {
+    let unknown = matches!(outcome, Outcome::Failed(fault) if fault.kind == FaultKind::StaleHandle);
+    if unknown && !std::mem::replace(&mut sa.stale_told, true) {
+        out.events.push_back(Event::StaleSa { child: sa.child, spi: sa.spi, dir });
+    }
+}

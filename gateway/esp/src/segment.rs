@@ -1,0 +1,202 @@
+//! Superpackets: what an interface with segmentation offload hands over in one read is cut into real packets here.
+
+use wire::ip::{IPV4_LEN, IpHeader, Sum, checksum, protocol};
+
+use crate::esp::{SegmentKind, Segments};
+
+/// Longest IP and transport header that is repeated.
+const MAX_HEAD: usize = 256;
+const FIN_PSH: u8 = 0x09;
+const CWR: u8 = 0x80;
+
+/// Cuts one superpacket, piece by piece.
+pub(crate) struct Cutter<'a> {
+    payload: &'a [u8],
+    head: [u8; MAX_HEAD],
+    head_len: usize,
+    header: IpHeader,
+    kind: SegmentKind,
+    size: usize,
+    at: usize,
+    /// TCP: first sequence number and the flags of the whole.
+    seq: u32,
+    flags: u8,
+    id: u16,
+}
+
+impl<'a> Cutter<'a> {
+    /// `None` when the description does not fit the packet.
+    pub(crate) fn new(packet: &'a [u8], header: &IpHeader, segments: Segments) -> Option<Cutter<'a>> {
+        let packet = packet.get(..header.total_len)?;
+        let upper = packet.get(header.payload_offset..)?;
+        let (wanted, upper_len) = match segments.kind {
+            SegmentKind::Tcp => (protocol::TCP, usize::from(upper.get(12)? >> 4) * 4),
+            SegmentKind::Udp => (protocol::UDP, 8),
+        };
+        let least = if wanted == protocol::TCP { 20 } else { 8 };
+        let head_len = header.payload_offset + upper_len;
+        let fits = header.protocol == wanted
+            && !header.is_fragment()
+            && upper_len >= least
+            && head_len <= MAX_HEAD
+            && segments.size > 0;
+        if !fits {
+            return None;
+        }
+        let (front, payload) = packet.split_at_checked(head_len)?;
+        let mut head = [0; MAX_HEAD];
+        head[..head_len].copy_from_slice(front);
+        let seq = upper.get(4..8).and_then(|s| s.try_into().ok()).map_or(0, u32::from_be_bytes);
+        Some(Cutter {
+            payload,
+            head,
+            head_len,
+            header: *header,
+            kind: segments.kind,
+            size: usize::from(segments.size),
+            at: 0,
+            seq,
+            flags: upper.get(13).copied().unwrap_or(0),
+            id: u16::from_be_bytes([front[4], front[5]]),
+        })
+    }
+
+    /// Octets of the longest packet it makes.
+    pub(crate) fn longest(&self) -> usize {
+        self.head_len + self.size.min(self.payload.len())
+    }
+
+    /// Header and payload of the next packet.
+    pub(crate) fn next(&mut self) -> Option<(&[u8], &'a [u8])> {
+        if self.at >= self.payload.len() {
+            return None;
+        }
+        let first = self.at == 0;
+        let end = (self.at + self.size).min(self.payload.len());
+        let body = &self.payload[self.at..end];
+        let last = end == self.payload.len();
+        let total = self.head_len + body.len();
+        let upper = self.header.payload_offset;
+        if self.header.version() == 4 {
+            let index = (self.at / self.size) as u16;
+            self.head[2..4].copy_from_slice(&(total as u16).to_be_bytes());
+            self.head[4..6].copy_from_slice(&self.id.wrapping_add(index).to_be_bytes());
+            self.head[10..12].fill(0);
+            let sum = checksum(&self.head[..upper.max(IPV4_LEN)]);
+            self.head[10..12].copy_from_slice(&sum.to_be_bytes());
+        } else {
+            self.head[4..6].copy_from_slice(&((total - 40) as u16).to_be_bytes());
+        }
+        let sum_at = match self.kind {
+            SegmentKind::Tcp => {
+                let seq = self.seq.wrapping_add(self.at as u32);
+                self.head[upper + 4..upper + 8].copy_from_slice(&seq.to_be_bytes());
+                // FIN and PSH belong to the end; CWR answers one mark and is said once (RFC 3168 section 6.1.2).
+                let drop = if last { 0 } else { FIN_PSH } | if first { 0 } else { CWR };
+                self.head[upper + 13] = self.flags & !drop;
+                upper + 16
+            }
+            SegmentKind::Udp => {
+                let len = (total - upper) as u16;
+                self.head[upper + 4..upper + 6].copy_from_slice(&len.to_be_bytes());
+                upper + 6
+            }
+        };
+        self.head[sum_at..sum_at + 2].fill(0);
+        let sum = Sum::new()
+            .pseudo(self.header.src, self.header.dst, self.header.protocol, total - upper)
+            .octets(&self.head[upper..self.head_len])
+            .octets(body)
+            .finish();
+        // In UDP an all-zero field means "no checksum" (RFC 768).
+        let sum = if sum == 0 && self.kind == SegmentKind::Udp { 0xffff } else { sum };
+        self.head[sum_at..sum_at + 2].copy_from_slice(&sum.to_be_bytes());
+        self.at = end;
+        Some((&self.head[..self.head_len], body))
+    }
+}
+
+/// Finishes a checksum the kernel left to us: over the octets from `start`, stored at `start + offset`.
+pub(crate) fn finish_checksum(packet: &mut [u8], start: usize, offset: usize, protocol: u8) -> Option<()> {
+    let sum = checksum(packet.get(start..)?);
+    let sum = if sum == 0 && protocol == protocol::UDP { 0xffff } else { sum };
+    packet.get_mut(start + offset..start + offset + 2)?.copy_from_slice(&sum.to_be_bytes());
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::tests::{v4, v6};
+
+    fn pieces(packet: &[u8], kind: SegmentKind, size: u16) -> Vec<Vec<u8>> {
+        let header = IpHeader::parse(packet).unwrap();
+        let mut cutter = Cutter::new(packet, &header, Segments { kind, size }).unwrap();
+        let mut all = Vec::new();
+        while let Some((head, body)) = cutter.next() {
+            all.push([head, body].concat());
+        }
+        all
+    }
+
+    fn right(packet: &[u8]) -> bool {
+        let h = IpHeader::parse(packet).unwrap();
+        let upper = &packet[h.payload_offset..];
+        let sum = Sum::new().pseudo(h.src, h.dst, h.protocol, upper.len()).octets(upper).finish();
+        sum == 0 && h.total_len == packet.len() && (h.version() == 6 || checksum(&packet[..20]) == 0)
+    }
+
+    #[test]
+    fn tcp_is_cut_into_whole_segments() {
+        let mut tcp = vec![0; 20];
+        tcp[4..8].copy_from_slice(&0xffff_ff00_u32.to_be_bytes());
+        tcp[12] = 0x50;
+        tcp[13] = 0x19 | CWR;
+        tcp.extend((0..3000).map(|i| i as u8));
+        for packet in [v4([10, 0, 0, 1], [10, 0, 0, 2], 6, &tcp), v6(1, 2, 6, &tcp)] {
+            let all = pieces(&packet, SegmentKind::Tcp, 1400);
+            let head = packet.len() - 3000;
+            let lens: Vec<_> = all.iter().map(|p| p.len() - head).collect();
+            assert_eq!(lens, [1400, 1400, 200]);
+            assert!(all.iter().all(|p| right(p)));
+            let flags: Vec<_> = all.iter().map(|p| p[head - 7]).collect();
+            assert_eq!(flags, [0x10 | CWR, 0x10, 0x19]);
+            let seq: Vec<_> = all.iter().map(|p| p[head - 16..head - 12].to_vec()).collect();
+            assert_eq!(seq[1], 0xffff_ff00_u32.wrapping_add(1400).to_be_bytes());
+            let body: Vec<u8> = all.iter().flat_map(|p| p[head..].to_vec()).collect();
+            assert_eq!(body, &tcp[20..]);
+        }
+    }
+
+    #[test]
+    fn udp_is_cut_into_datagrams() {
+        let mut udp = vec![0x30, 0x39, 0, 53, 0, 0, 0, 0];
+        udp.extend([9; 250]);
+        let all = pieces(&v4([10, 0, 0, 1], [10, 0, 0, 2], 17, &udp), SegmentKind::Udp, 100);
+        assert_eq!(all.iter().map(Vec::len).collect::<Vec<_>>(), [128, 128, 78]);
+        assert!(all.iter().all(|p| right(p)));
+    }
+
+    #[test]
+    fn a_description_that_does_not_fit_is_refused() {
+        let udp = v4([10, 0, 0, 1], [10, 0, 0, 2], 17, &[0; 40]);
+        let header = IpHeader::parse(&udp).unwrap();
+        let cut = |kind, size| Cutter::new(&udp, &header, Segments { kind, size }).is_some();
+        assert!(cut(SegmentKind::Udp, 10));
+        assert!(!cut(SegmentKind::Tcp, 10) && !cut(SegmentKind::Udp, 0));
+        let tcp = v4([10, 0, 0, 1], [10, 0, 0, 2], 6, &[0xff; 40]);
+        let header = IpHeader::parse(&tcp).unwrap();
+        assert!(Cutter::new(&tcp, &header, Segments { kind: SegmentKind::Tcp, size: 9 }).is_none());
+    }
+
+    #[test]
+    fn a_checksum_left_to_us_is_finished() {
+        let mut packet = v4([10, 0, 0, 1], [10, 0, 0, 2], 17, &[0, 1, 0, 2, 0, 12, 0, 0, 1, 2, 3, 4]);
+        let h = IpHeader::parse(&packet).unwrap();
+        let pseudo = !Sum::new().pseudo(h.src, h.dst, 17, 12).finish();
+        packet[26..28].copy_from_slice(&pseudo.to_be_bytes());
+        finish_checksum(&mut packet, 20, 6, 17).unwrap();
+        assert!(right(&packet));
+        assert!(finish_checksum(&mut packet, 20, 60, 17).is_none());
+    }
+}
