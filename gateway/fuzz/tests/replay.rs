@@ -21,7 +21,7 @@ fn seeds_on_disk_are_what_the_code_makes() {
     for seed in fuzz::seed::all() {
         let path = root.join(seed.target).join(seed.name);
         let found = std::fs::read(&path).unwrap_or_default();
-        assert_eq!(found, seed.bytes, "{}: run the seeds binary", path.display());
+        assert_eq!(found, seed.bytes, "{}: run the seeds example", path.display());
     }
 }
 

@@ -118,7 +118,16 @@ impl TrafficSelector {
             (_, true) => (self.start_port, self.end_port),
             _ if self.is_opaque() && other.is_opaque() => (u16::MAX, 0),
             _ if self.is_opaque() || other.is_opaque() => return None,
-            _ => (self.start_port.max(other.start_port), self.end_port.min(other.end_port)),
+            _ => {
+                let (first, last) =
+                    (self.start_port.max(other.start_port), self.end_port.min(other.end_port));
+                // Checked here and not by `is_empty` below: 65535 alone and 0 alone, which have nothing in common,
+                // would meet as 65535-0 and read as OPAQUE.
+                if first > last {
+                    return None;
+                }
+                (first, last)
+            }
         };
         let (start, end) = (self.start.max(other.start), self.end.min(other.end));
         let both = TrafficSelector { protocol, start_port, end_port, start, end };
@@ -169,6 +178,12 @@ mod tests {
         assert_eq!(opaque.intersect(&ts("10.0.0.0/8[tcp/80]")), None);
         assert!(opaque.contains("10.1.1.1".parse().unwrap(), 6, None));
         assert!(!opaque.contains("10.1.1.1".parse().unwrap(), 6, Some(80)));
+    }
+
+    #[test]
+    fn highest_and_lowest_port_do_not_meet_as_opaque() {
+        assert_eq!(ts("10.0.0.0/8[tcp/65535]").intersect(&ts("10.0.0.0/8[tcp/0]")), None);
+        assert_eq!(ts("10.0.0.0/8[tcp/0]").intersect(&ts("10.0.0.0/8[tcp/1-65535]")), None);
     }
 
     #[test]

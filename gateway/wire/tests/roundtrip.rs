@@ -52,6 +52,12 @@ fn id() -> impl Strategy<Value = Id> {
     })
 }
 
+/// Where ranges touch the ends of the number space, and OPAQUE with them.
+fn edge_ports() -> impl Strategy<Value = (u16, u16)> {
+    let edge = prop_oneof![Just(0u16), Just(1), Just(0xfffe), Just(0xffff)];
+    (edge.clone(), edge)
+}
+
 fn selector() -> impl Strategy<Value = TrafficSelector> {
     let ends = prop_oneof![
         any::<[u32; 2]>().prop_map(|e| e.map(|a| IpAddr::V4(Ipv4Addr::from_bits(a)))),
@@ -59,7 +65,13 @@ fn selector() -> impl Strategy<Value = TrafficSelector> {
         // A small world, in which selectors meet.
         any::<[u8; 2]>().prop_map(|e| e.map(|a| IpAddr::V4(Ipv4Addr::new(10, 0, 0, a)))),
     ];
-    let ports = prop_oneof![Just((0, 0xffff)), Just((0xffff, 0)), any::<(u16, u16)>(), (0u16..9, 0u16..9)];
+    let ports = prop_oneof![
+        Just((0, 0xffff)),
+        Just((0xffff, 0)),
+        any::<(u16, u16)>(),
+        (0u16..9, 0u16..9),
+        edge_ports()
+    ];
     (prop_oneof![Just(0u8), Just(6), Just(17), any::<u8>()], ports, ends).prop_map(
         |(protocol, (start_port, end_port), [start, end])| TrafficSelector {
             protocol,

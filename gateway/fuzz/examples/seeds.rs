@@ -1,4 +1,4 @@
-//! Writes the seeds: `cargo run --manifest-path gateway/fuzz/Cargo.toml --no-default-features --bin seeds`.
+//! Writes the seeds: `cargo run --manifest-path gateway/fuzz/Cargo.toml --no-default-features --example seeds`.
 
 use std::path::Path;
 
