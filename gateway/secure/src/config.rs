@@ -1,0 +1,101 @@
+//! What the key side is told: realms, secrets, keys, trust. Plain data; whoever reads the configuration file fills it, with
+//! [`crate::load`] for the files it names.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use policy::{IdMatch, Realm};
+use spi::{KeySource, Secret};
+
+/// Everything the key side is told. Holds secrets, so it has no `Debug` and no `Clone`.
+#[derive(Default)]
+pub struct Config {
+    /// The realms, in the order of the configuration.
+    pub realms: Vec<Arc<Realm>>,
+    /// Pre-shared keys, in the order of the configuration.
+    pub psks: Vec<Psk>,
+    /// Keys, certificates and trust of realms that authenticate by public key, by realm name.
+    pub credentials: BTreeMap<String, Credentials>,
+    /// What is too weak.
+    pub rules: Rules,
+}
+
+/// A pre-shared key and whose it is.
+pub struct Psk {
+    /// The identities that share it: ours and the peer's, in any order. One identity alone: it and anybody; none: anybody.
+    pub ids: Vec<IdMatch>,
+    /// The key, any length but empty.
+    pub secret: Secret,
+}
+
+/// Public-key credentials of one realm.
+#[derive(Default)]
+pub struct Credentials {
+    /// How we prove ourselves; `None` where the realm uses a PSK for that.
+    pub own: Option<OwnKey>,
+    /// How peers prove themselves; empty where the realm uses a PSK for that.
+    pub trust: Trust,
+}
+
+/// Our private key and what vouches for it.
+pub struct OwnKey {
+    /// The file or URI, for messages.
+    pub name: String,
+    /// The key.
+    pub source: KeySource,
+    /// Our certificate first, then intermediate CAs to send along. Empty: the peer knows our raw public key.
+    pub certs: Vec<Certificate>,
+}
+
+/// Whom a realm believes.
+#[derive(Default)]
+pub struct Trust {
+    /// CAs that may vouch for a peer.
+    pub anchors: Vec<Certificate>,
+    /// Certificates that are believed as they are, without a CA.
+    pub pinned: Vec<Certificate>,
+    /// Raw public keys: DER of the SubjectPublicKeyInfo, with a name for messages.
+    pub keys: Vec<RawKey>,
+}
+
+impl Trust {
+    /// Whether nobody is believed.
+    pub fn is_empty(&self) -> bool {
+        self.anchors.is_empty() && self.pinned.is_empty() && self.keys.is_empty()
+    }
+}
+
+/// A certificate and where it came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    /// The file, for messages.
+    pub name: String,
+    /// DER (RFC 5280).
+    pub der: Vec<u8>,
+}
+
+/// A raw public key and where it came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawKey {
+    /// The file, for messages.
+    pub name: String,
+    /// DER of the SubjectPublicKeyInfo.
+    pub spki: Vec<u8>,
+}
+
+/// What is too weak to be believed or used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// Shortest RSA modulus of a peer or a CA, bits.
+    pub min_rsa_bits: usize,
+    /// Whether AUTH method 1 with SHA-1 is made and accepted, for peers without RFC 7427. RFC 8247 section 4.1 forbids it.
+    pub rsa_sha1: bool,
+    /// Whether RSA signs with PSS where the peer leaves the choice (RFC 7427). PKCS #1 v1.5 otherwise.
+    pub rsa_pss: bool,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Rules { min_rsa_bits: 2048, rsa_sha1: false, rsa_pss: true }
+    }
+}

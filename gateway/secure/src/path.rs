@@ -1,0 +1,144 @@
+//! Paths from a peer's certificate to a CA of the realm (RFC 5280 section 6.1), all but the signatures.
+//!
+//! 1. Names are chained, issuer to subject, through what the peer sent, until an anchor of the realm.
+//! 2. Every certificate on the path is looked at by itself ([`crate::usage`]).
+//! 3. Candidates that pass are handed to whoever verifies the signatures, best first.
+//!
+//! A peer chooses what it sends, so everything is bounded: certificates, path length, candidates and steps.
+
+use std::time::SystemTime;
+
+use policy::dn;
+use spi::cert::CertError;
+
+use crate::cert::Cert;
+use crate::usage;
+
+/// Certificates of a peer that are looked at.
+pub(crate) const MAX_CERTS: usize = 16;
+/// Octets of all of them.
+pub(crate) const MAX_CERT_OCTETS: usize = 128 * 1024;
+/// Certificates on one path, end entity and anchor included.
+pub(crate) const MAX_PATH: usize = 8;
+/// Paths that are verified before giving up.
+const MAX_CANDIDATES: usize = 8;
+/// Steps of the search.
+const MAX_STEPS: usize = 256;
+
+/// One signature to verify: a certificate and the key it should verify with.
+#[derive(Clone, Debug)]
+pub(crate) struct Link {
+    pub(crate) cert: Cert,
+    pub(crate) issuer_spki: Vec<u8>,
+    pub(crate) issuer: String,
+}
+
+/// A path whose signatures are still to be verified: first the anchor's, last the end entity's.
+pub(crate) type Candidate = Vec<Link>;
+
+/// The paths from the first certificate of `chain` to one of `anchors`, the likeliest first, never empty.
+pub(crate) fn candidates(
+    chain: &[Cert],
+    anchors: &[Cert],
+    at: SystemTime,
+    min_rsa_bits: usize,
+) -> Result<Vec<Candidate>, CertError> {
+    let Some(end) = chain.first() else { return Err(CertError::Malformed("no certificate".into())) };
+    usage::check_any(end, at, min_rsa_bits)?;
+    usage::check_end_entity(end)?;
+    let mut search = Search { chain, anchors, at, min_rsa_bits, found: Vec::new(), steps: 0, why: None };
+    search.extend(&mut vec![end]);
+    if search.found.is_empty() {
+        return Err(search.why.unwrap_or_else(|| {
+            let issuer = dn::to_text(&end.issuer);
+            CertError::Untrusted(format!(
+                "the certificate of {} was issued by {issuer}, which is not a CA of the realm",
+                end.subject_text()
+            ))
+        }));
+    }
+    Ok(search.found)
+}
+
+struct Search<'a> {
+    chain: &'a [Cert],
+    anchors: &'a [Cert],
+    at: SystemTime,
+    min_rsa_bits: usize,
+    found: Vec<Candidate>,
+    steps: usize,
+    /// Why the first path that reached an anchor was no good.
+    why: Option<CertError>,
+}
+
+impl<'a> Search<'a> {
+    fn extend(&mut self, path: &mut Vec<&'a Cert>) {
+        let Some(&last) = path.last() else { return };
+        self.steps += 1;
+        if self.steps > MAX_STEPS || self.found.len() >= MAX_CANDIDATES || path.len() >= MAX_PATH {
+            return;
+        }
+        let issuer = dn::canonical(&last.issuer);
+        for &anchor in &issuers(self.anchors, last, &issuer) {
+            // An end entity that is itself in the list of CAs is no CA; if it is to be believed as it is, it is pinned.
+            path.push(anchor);
+            self.take(path);
+            path.pop();
+        }
+        let rest = self.chain.get(1..).unwrap_or_default();
+        for &next in &issuers(rest, last, &issuer) {
+            if !path.iter().any(|seen| seen.der == next.der) {
+                path.push(next);
+                self.extend(path);
+                path.pop();
+            }
+        }
+    }
+
+    /// A path that reached an anchor.
+    fn take(&mut self, path: &[&'a Cert]) {
+        if self.found.len() >= MAX_CANDIDATES {
+            return;
+        }
+        match self.check(path) {
+            Ok(()) => {
+                let links = path.iter().zip(path.iter().skip(1)).map(|(cert, issuer)| Link {
+                    cert: (*cert).clone(),
+                    issuer_spki: issuer.spki.clone(),
+                    issuer: issuer.subject_text(),
+                });
+                let mut links: Candidate = links.collect();
+                // From the anchor down: whoever made the lower certificates up is found out first.
+                links.reverse();
+                self.found.push(links);
+            }
+            Err(e) => {
+                self.why.get_or_insert(e);
+            }
+        }
+    }
+
+    fn check(&self, path: &[&Cert]) -> Result<(), CertError> {
+        let mut below = 0;
+        for cert in path.iter().skip(1) {
+            usage::check_any(cert, self.at, self.min_rsa_bits)?;
+            usage::check_authority(cert, below)?;
+            if !cert.is_self_issued() {
+                below += 1;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Certificates whose subject is `issuer`, those whose key identifier fits first: a CA that renewed its key has two
+/// of one name.
+fn issuers<'a>(list: &'a [Cert], of: &Cert, issuer: &[u8]) -> Vec<&'a Cert> {
+    let mut named: Vec<&Cert> = list.iter().filter(|c| dn::canonical(&c.subject) == issuer).collect();
+    named.sort_by_key(|c| match (&of.authority_key_id, &c.key_id) {
+        (Some(wanted), Some(have)) if wanted == have => 0,
+        (Some(_), Some(_)) => 2,
+        _ => 1,
+    });
+    named
+}
