@@ -216,3 +216,137 @@ impl Gate {
         self.second = Some(now);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use spi::Device;
+    use std::sync::Arc;
+
+    const SPI: Spi = Spi(7);
+    const NI: [u8; 16] = [3; 16];
+
+    fn ops() -> Arc<dyn ShortOps> {
+        soft::Soft::new(1).device().short_ops().unwrap()
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn cookie_fits_the_initiator_it_was_made_for_and_no_other() {
+        let (ops, a) = (ops(), ip("192.0.2.1"));
+        let jar = CookieJar::new(&*ops, Instant::now());
+        let cookie = jar.make(&*ops, &NI, a, SPI).unwrap();
+        let check = |cookie: &[u8], ni: &[u8], a, spi| jar.check(&*ops, cookie, ni, a, spi).unwrap();
+        assert!(cookie.len() <= MAX_COOKIE);
+        assert!(check(&cookie, &NI, a, SPI));
+        assert!(!check(&cookie, &[4; 16], a, SPI));
+        assert!(!check(&cookie, &NI, ip("192.0.2.2"), SPI));
+        assert!(!check(&cookie, &NI, ip("2001:db8::1"), SPI));
+        assert!(!check(&cookie, &NI, a, Spi(8)));
+        for at in 0..cookie.len() {
+            let mut wrong = cookie.clone();
+            wrong[at] ^= 1;
+            assert!(!check(&wrong, &NI, a, SPI), "octet {at}");
+        }
+        for wrong in
+            [&[][..], &cookie[..cookie.len() - 1], &[&cookie[..], &[0]].concat(), &[1; 64], &[1; 1000]]
+        {
+            assert!(!check(wrong, &NI, a, SPI));
+        }
+        let other = CookieJar::new(&*ops, Instant::now());
+        assert!(!other.check(&*ops, &cookie, &NI, a, SPI).unwrap(), "another gateway's cookie");
+    }
+
+    #[test]
+    fn previous_secret_still_verifies_and_the_one_before_does_not() {
+        let (ops, a, mut now) = (ops(), ip("192.0.2.1"), Instant::now());
+        let mut jar = CookieJar::new(&*ops, now);
+        let mut made = vec![jar.make(&*ops, &NI, a, SPI).unwrap()];
+        for _ in 0..300 {
+            jar.rotate_if_due(&*ops, now + ROTATION - Duration::from_millis(1));
+            assert!(jar.check(&*ops, made.last().unwrap(), &NI, a, SPI).unwrap());
+            now += ROTATION;
+            jar.rotate_if_due(&*ops, now);
+            assert!(jar.check(&*ops, made.last().unwrap(), &NI, a, SPI).unwrap(), "one rotation ago");
+            made.push(jar.make(&*ops, &NI, a, SPI).unwrap());
+            let old = made.len().saturating_sub(3);
+            assert!(
+                made.len() < 3 || !jar.check(&*ops, &made[old], &NI, a, SPI).unwrap(),
+                "two rotations ago"
+            );
+            // The version octet comes round after 256 rotations; the secret has not.
+            assert!(made.len() < 258 || !jar.check(&*ops, &made[made.len() - 257], &NI, a, SPI).unwrap());
+        }
+    }
+
+    #[test]
+    fn secret_of_before_a_long_silence_is_forgotten() {
+        let (ops, a, now) = (ops(), ip("192.0.2.1"), Instant::now());
+        let mut jar = CookieJar::new(&*ops, now);
+        let cookie = jar.make(&*ops, &NI, a, SPI).unwrap();
+        jar.rotate_if_due(&*ops, now + 2 * ROTATION);
+        assert!(!jar.check(&*ops, &cookie, &NI, a, SPI).unwrap());
+    }
+
+    const QUIET: Load = Load { half_open: 0, crypto_room: 1000 };
+
+    fn gate() -> Gate {
+        Gate::new(Thresholds { half_open: 10, per_second: 20, crypto_room: 4 })
+    }
+
+    #[test]
+    fn each_threshold_switches_cookies_on_by_itself() {
+        let t0 = Instant::now();
+        let mut by_half_open = gate();
+        assert_eq!(by_half_open.handle_request(t0, Load { half_open: 9, ..QUIET }), Switch::Same);
+        assert_eq!(by_half_open.handle_request(t0, Load { half_open: 10, ..QUIET }), Switch::On);
+        assert_eq!(by_half_open.handle_request(t0, Load { half_open: 11, ..QUIET }), Switch::Same);
+        let mut by_queue = gate();
+        assert_eq!(by_queue.handle_request(t0, Load { crypto_room: 3, ..QUIET }), Switch::On);
+        let mut by_rate = gate();
+        let switches: Vec<Switch> = (0..21).map(|_| by_rate.handle_request(t0, QUIET)).collect();
+        assert_eq!(switches.iter().position(|s| *s == Switch::On), Some(20));
+        assert!(by_rate.is_on());
+    }
+
+    #[test]
+    fn slow_arrivals_never_add_up_to_a_rate() {
+        let (t0, mut gate) = (Instant::now(), gate());
+        for i in 0..500 {
+            assert_eq!(gate.handle_request(t0 + Duration::from_millis(60) * i, QUIET), Switch::Same);
+        }
+        assert!(!gate.is_on());
+    }
+
+    #[test]
+    fn cookies_go_off_only_after_a_calm_at_half_the_threshold() {
+        let (t0, mut gate) = (Instant::now(), gate());
+        let s = Duration::from_secs;
+        gate.handle_request(t0, Load { half_open: 10, ..QUIET });
+        // Below the threshold, above half of it: stays on for ever.
+        for i in 1..60 {
+            assert_eq!(gate.handle_timeout(t0 + s(i), Load { half_open: 6, ..QUIET }), Switch::Same);
+        }
+        assert_eq!(gate.handle_timeout(t0 + s(60), QUIET), Switch::Same);
+        // A relapse starts the calm anew.
+        assert_eq!(gate.handle_timeout(t0 + s(62), Load { half_open: 6, ..QUIET }), Switch::Same);
+        assert_eq!(gate.handle_timeout(t0 + s(63), QUIET), Switch::Same);
+        assert_eq!(gate.handle_timeout(t0 + s(67), QUIET), Switch::Same);
+        assert_eq!(gate.handle_timeout(t0 + s(63) + CALM, QUIET), Switch::Off);
+        assert!(!gate.is_on());
+    }
+
+    #[test]
+    fn threshold_of_zero_asks_always() {
+        let t0 = Instant::now();
+        let mut gate = Gate::new(Thresholds { half_open: 0, ..Thresholds::default() });
+        assert!(gate.is_on());
+        for i in 0..20 {
+            assert_eq!(gate.handle_timeout(t0 + CALM * i, QUIET), Switch::Same);
+        }
+        assert!(gate.is_on());
+    }
+}

@@ -181,3 +181,315 @@ impl Partial {
         self.parts.iter().all(Option::is_some)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protect::tests::{SUITES, ends, ops, request};
+    use proptest::prelude::*;
+    use wire::ike::{Body, Flags, Notify, Unknown, Vendor, skf_prefix};
+    use wire::numbers::NotifyType;
+
+    fn notify(len: usize) -> Payload {
+        Notify::with_data(NotifyType::INITIAL_CONTACT, (0..len).map(|i| i as u8).collect()).into()
+    }
+
+    fn cut(a: &mut Protection, id: u32, len: usize, max: usize) -> Vec<Vec<u8>> {
+        split(&*ops(), a, &request(id), &[notify(len)], max).unwrap()
+    }
+
+    fn feed(r: &mut Reassembly, b: &Protection, datagram: &[u8]) -> Result<Progress, OpenError> {
+        r.handle_fragment(&*ops(), b, datagram)
+    }
+
+    fn complete(len: usize, id: u32) -> Result<Progress, OpenError> {
+        let mut header = request(id);
+        // The header of a fragment: what it says of itself.
+        header.next_payload = PayloadType::SKF;
+        Ok(Progress::Complete(Opened { header, payloads: vec![notify(len)] }))
+    }
+
+    /// The same but for the length field, which no two fragments need have in common.
+    fn same(progress: Result<Progress, OpenError>, want: Result<Progress, OpenError>) -> bool {
+        match (progress, want) {
+            (Ok(Progress::Complete(mut a)), Ok(Progress::Complete(b))) => {
+                a.header.length = b.header.length;
+                a == b
+            }
+            (a, b) => a == b,
+        }
+    }
+
+    #[test]
+    fn short_message_stays_whole_and_long_one_fits_its_fragments() {
+        for suite in SUITES {
+            let (mut a, b) = ends(suite);
+            let whole = cut(&mut a, 1, 100, 1000);
+            assert_eq!(whole.len(), 1);
+            assert!(b.open(&*ops(), &whole[0]).is_ok());
+            for max in [300, 576, 577, 578, 1200, 1252] {
+                let parts = cut(&mut a, 1, 5000, max);
+                assert!(parts.len() > 4 && parts.iter().all(|p| p.len() <= max), "{suite:?} {max}");
+                // No fragment could have been left out.
+                assert!(parts[0].len() + suite.block() > max, "{suite:?} {max}");
+                let mut r = Reassembly::new();
+                let (last, front) = parts.split_last().unwrap();
+                for part in front {
+                    assert_eq!(feed(&mut r, &b, part), Ok(Progress::Stored));
+                }
+                assert!(same(feed(&mut r, &b, last), complete(5000, 1)), "{suite:?} {max}");
+                assert_eq!(r.octets(), 0);
+            }
+        }
+    }
+
+    #[test]
+    fn exactly_fitting_message_is_not_cut() {
+        for suite in SUITES {
+            let (mut a, _) = ends(suite);
+            for len in 0..64 {
+                let need = a.sealed_len(8 + len, false);
+                assert_eq!(cut(&mut a, 1, len, need).len(), 1, "{suite:?} {len}");
+            }
+        }
+    }
+
+    #[test]
+    fn tiny_limit_does_not_make_a_storm() {
+        let (mut a, b) = ends(SUITES[0]);
+        let parts = cut(&mut a, 1, 5000, 0);
+        assert_eq!(parts.len(), 5008usize.div_ceil(MIN_CHUNK));
+        let mut r = Reassembly::new();
+        let done: Vec<_> = parts.iter().map(|p| feed(&mut r, &b, p)).collect();
+        assert!(same(done.into_iter().next_back().unwrap(), complete(5000, 1)));
+        let long = [notify(60_000), notify(5_600)];
+        assert_eq!(split(&*ops(), &mut a, &request(1), &long, 1200), Err(SealError::TooLong));
+    }
+
+    #[test]
+    fn room_in_a_datagram_is_what_its_headers_leave() {
+        let (v4, v6) = ("192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap());
+        assert_eq!(max_message(1280, v4, false), 1252);
+        assert_eq!(max_message(1280, v4, true), 1248);
+        assert_eq!(max_message(1280, v6, true), 1228);
+        assert_eq!(max_message(1280, "::ffff:192.0.2.1".parse().unwrap(), false), 1252);
+        assert_eq!(max_message(10, v6, true), 0);
+    }
+
+    #[test]
+    fn order_does_not_matter_and_duplicates_are_ignored() {
+        let (mut a, b) = ends(SUITES[3]);
+        let parts = cut(&mut a, 7, 3000, 800);
+        let mut r = Reassembly::new();
+        for part in parts[1..].iter().rev() {
+            assert_eq!(feed(&mut r, &b, part), Ok(Progress::Stored));
+            let kept = r.octets();
+            assert_eq!(feed(&mut r, &b, part), Ok(Progress::Ignored));
+            assert_eq!(r.octets(), kept);
+        }
+        assert!(same(feed(&mut r, &b, &parts[0]), complete(3000, 7)));
+    }
+
+    #[test]
+    fn duplicate_with_other_content_changes_nothing() {
+        // The peer cuts another message of the same ID into as many parts; the first of each number counts.
+        let (mut a, b) = ends(SUITES[0]);
+        let parts = cut(&mut a, 7, 3000, 800);
+        let others = split(&*ops(), &mut a, &request(7), &[Vendor(vec![0; 3004]).into()], 800).unwrap();
+        assert_eq!(parts.len(), others.len());
+        let mut r = Reassembly::new();
+        let (last, front) = parts.split_last().unwrap();
+        for (part, other) in front.iter().zip(&others) {
+            assert_eq!(feed(&mut r, &b, part), Ok(Progress::Stored));
+            assert_eq!(feed(&mut r, &b, other), Ok(Progress::Ignored));
+        }
+        assert!(same(feed(&mut r, &b, last), complete(3000, 7)));
+    }
+
+    #[test]
+    fn finer_cut_starts_anew_and_coarser_one_is_dropped() {
+        let (mut a, b) = ends(SUITES[0]);
+        let (coarse, fine) = (cut(&mut a, 3, 3000, 1200), cut(&mut a, 3, 3000, 700));
+        assert!(coarse.len() < fine.len());
+        let mut r = Reassembly::new();
+        for part in &coarse[..coarse.len() - 1] {
+            assert_eq!(feed(&mut r, &b, part), Ok(Progress::Stored));
+        }
+        assert_eq!(feed(&mut r, &b, &fine[0]), Ok(Progress::Stored));
+        let kept = r.octets();
+        assert_eq!(feed(&mut r, &b, &coarse[coarse.len() - 1]), Ok(Progress::Ignored));
+        assert_eq!(r.octets(), kept, "of the coarse cut nothing is left");
+        for part in &fine[1..fine.len() - 1] {
+            assert_eq!(feed(&mut r, &b, part), Ok(Progress::Stored));
+        }
+        assert!(same(feed(&mut r, &b, &fine[fine.len() - 1]), complete(3000, 3)));
+    }
+
+    #[test]
+    fn forged_fragment_neither_stores_nor_resets() {
+        let (mut a, b) = ends(SUITES[0]);
+        let parts = cut(&mut a, 3, 3000, 1200);
+        let mut r = Reassembly::new();
+        feed(&mut r, &b, &parts[0]).unwrap();
+        let kept = r.octets();
+        for (id, number, total) in [(3, 2, parts.len() as u16), (3, 1, 60), (4, 1, 2), (u32::MAX, 1, 1)] {
+            let place = SkFragment { number, total };
+            let mut forged = skf_prefix(&request(id), &[], PayloadType::NOTIFY, place, 100).unwrap();
+            forged.resize(forged.len() + 100, 7);
+            assert_eq!(feed(&mut r, &b, &forged), Err(OpenError::BadIcv), "{id} {number}/{total}");
+            assert_eq!(r.octets(), kept);
+        }
+        let (last, middle) = parts[1..].split_last().unwrap();
+        middle.iter().for_each(|p| assert_eq!(feed(&mut r, &b, p), Ok(Progress::Stored)));
+        assert!(same(feed(&mut r, &b, last), complete(3000, 3)));
+    }
+
+    #[test]
+    fn numbers_outside_the_total_are_malformed() {
+        let (mut a, b) = ends(SUITES[0]);
+        let part = cut(&mut a, 3, 3000, 1200).remove(1);
+        // Octets 32 and 33 are the number, 34 and 35 the total.
+        for (number, total) in [(0, 3), (4, 3), (0, 0), (0xffff, 3)] {
+            let mut odd = part.clone();
+            odd[32..34].copy_from_slice(&u16::to_be_bytes(number));
+            odd[34..36].copy_from_slice(&u16::to_be_bytes(total));
+            let error = feed(&mut Reassembly::new(), &b, &odd).unwrap_err();
+            assert!(matches!(error, OpenError::Malformed(_)), "{number}/{total}: {error}");
+        }
+    }
+
+    #[test]
+    fn totals_past_the_bound_are_dropped_unopened() {
+        let (mut a, b) = ends(SUITES[0]);
+        let mut r = Reassembly::new();
+        for total in [MAX_FRAGMENTS + 1, 1000, u16::MAX] {
+            let place = SkFragment { number: 1, total };
+            let part =
+                a.seal_plain(&*ops(), &request(1), PayloadType::VENDOR, &[0; 100], Some(place)).unwrap();
+            assert_eq!(feed(&mut r, &b, &part), Ok(Progress::Ignored));
+        }
+        assert_eq!(r.octets(), 0);
+    }
+
+    #[test]
+    fn fragments_too_big_together_are_forgotten() {
+        let (mut a, b) = ends(SUITES[0]);
+        let mut r = Reassembly::new();
+        let mut most = 0;
+        for number in 1..=MAX_FRAGMENTS {
+            let place = SkFragment { number, total: MAX_FRAGMENTS };
+            let first = if number == 1 { PayloadType::VENDOR } else { PayloadType::NONE };
+            let part = a.seal_plain(&*ops(), &request(1), first, &[0; 30_000], Some(place)).unwrap();
+            assert!(!matches!(feed(&mut r, &b, &part), Ok(Progress::Complete(_))));
+            most = most.max(r.octets());
+        }
+        assert!(most <= MAX_MESSAGE);
+    }
+
+    #[test]
+    fn message_stuffed_with_outer_payloads_keeps_only_its_inside() {
+        let (a, b) = ends(SUITES[0]);
+        let stuffing: Vec<Payload> = (0..100)
+            .map(|_| Payload {
+                flags: 0,
+                body: Body::Unknown(Unknown { kind: PayloadType(200), bytes: vec![0; 400] }),
+            })
+            .collect();
+        let (first, plain) = emit_payload_chain(&[notify(300)]);
+        let mut r = Reassembly::new();
+        let mut last = None;
+        for (number, part) in (1..).zip(plain.chunks(200)) {
+            let place = SkFragment { number, total: 2 };
+            let suite = a.suite();
+            let body_len = suite.iv_len() + part.len() + 1 + suite.icv_len();
+            let mut message = skf_prefix(&request(1), &stuffing, first, place, body_len).unwrap();
+            let at = message.len();
+            message.extend_from_slice(&u64::from(number).to_be_bytes());
+            message.extend_from_slice(part);
+            message.push(0);
+            a.seal_in_place(&*ops(), &mut message, at);
+            last = Some(feed(&mut r, &b, &message));
+            assert!(r.octets() <= 308);
+        }
+        assert!(matches!(last, Some(Ok(Progress::Complete(o))) if o.payloads == [notify(300)]));
+        // More of them than a message may have: dropped before any work is done.
+        let many: Vec<Payload> = (0..200).flat_map(|_| stuffing[..1].to_vec()).collect();
+        let place = SkFragment { number: 1, total: 2 };
+        let mut message = skf_prefix(&request(1), &many, first, place, 100).unwrap();
+        message.resize(message.len() + 100, 0);
+        assert!(matches!(feed(&mut r, &b, &message), Err(OpenError::Malformed(_))));
+    }
+
+    #[test]
+    fn request_and_response_of_one_id_do_not_mix() {
+        let (mut a, b) = ends(SUITES[0]);
+        let response = Header { flags: Flags::INITIATOR | Flags::RESPONSE, ..request(5) };
+        let requests = cut(&mut a, 5, 2000, 1200);
+        let responses = split(&*ops(), &mut a, &response, &[notify(1999)], 1200).unwrap();
+        let mut r = Reassembly::new();
+        assert_eq!(feed(&mut r, &b, &requests[0]), Ok(Progress::Stored));
+        assert_eq!(feed(&mut r, &b, &responses[1]), Ok(Progress::Stored));
+        assert!(same(feed(&mut r, &b, &requests[1]), complete(2000, 5)));
+        assert!(matches!(feed(&mut r, &b, &responses[0]), Ok(Progress::Complete(_))));
+    }
+
+    #[test]
+    fn next_message_takes_the_place_of_an_unfinished_one() {
+        let (mut a, b) = ends(SUITES[0]);
+        let (old, new) = (cut(&mut a, 5, 2000, 1200), cut(&mut a, 6, 2000, 1200));
+        let mut r = Reassembly::new();
+        feed(&mut r, &b, &old[0]).unwrap();
+        feed(&mut r, &b, &new[1]).unwrap();
+        assert!(same(feed(&mut r, &b, &new[0]), complete(2000, 6)));
+        assert_eq!(feed(&mut r, &b, &old[1]), Ok(Progress::Stored), "nothing of it was kept");
+        r.clear();
+        assert_eq!(r.octets(), 0);
+    }
+
+    #[test]
+    fn malformed_whole_is_the_peers_fault() {
+        let (mut a, b) = ends(SUITES[0]);
+        let mut r = Reassembly::new();
+        let mut done = Ok(Progress::Ignored);
+        for (number, part) in [(1, &[0u8, 0, 0][..]), (2, &[200, 1, 1, 1])] {
+            let place = SkFragment { number, total: 2 };
+            let first = if number == 1 { PayloadType::NONCE } else { PayloadType::NONE };
+            let message = a.seal_plain(&*ops(), &request(1), first, part, Some(place)).unwrap();
+            done = feed(&mut r, &b, &message);
+        }
+        assert!(done.unwrap_err().is_authentic());
+        let whole = a.seal(&*ops(), &request(1), &[]).unwrap();
+        assert_eq!(feed(&mut r, &b, &whole), Err(OpenError::NotProtected));
+    }
+
+    proptest! {
+        #[test]
+        fn any_order_with_any_repetition_gives_the_message_once(
+            suite in 0usize..7,
+            len in 500usize..4000,
+            max in 300usize..900,
+            order in prop::collection::vec(any::<prop::sample::Index>(), 0..40),
+        ) {
+            let (mut a, b) = ends(SUITES[suite]);
+            let parts = cut(&mut a, 1, len, max);
+            prop_assume!(parts.len() > 1);
+            let mut r = Reassembly::new();
+            let mut done = 0;
+            let order: Vec<usize> = order.iter().map(|i| i.index(parts.len())).chain(0..parts.len()).collect();
+            for i in order {
+                match feed(&mut r, &b, &parts[i]) {
+                    Ok(Progress::Complete(opened)) => {
+                        prop_assert_eq!(opened.payloads, [notify(len)]);
+                        done += 1;
+                    }
+                    other => prop_assert!(other.is_ok()),
+                }
+                prop_assert!(r.octets() <= len + 8);
+                if done == 1 {
+                    return Ok(());
+                }
+            }
+            prop_assert!(false, "never complete");
+        }
+    }
+}

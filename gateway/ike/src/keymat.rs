@@ -3,10 +3,11 @@
 use std::fmt;
 
 use ipc::Role;
+use policy::IkeProposal;
 use spi::{Encr, Fault, FaultKind, Group, Integ, Prf, Secret, ShortOps, SkSuite};
 use wire::ike::Spi;
 
-/// The algorithms of an IKE SA. Prints as a proposal is written: `aes256-sha256-prfsha256-modp2048`.
+/// The algorithms of an IKE SA. Prints as a proposal is written: `aes256-sha256-modp2048`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct IkeSuite {
     /// Encryption.
@@ -28,11 +29,8 @@ impl IkeSuite {
 
 impl fmt::Display for IkeSuite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.encr)?;
-        if self.integ != Integ::NONE {
-            write!(f, "-{}", self.integ)?;
-        }
-        write!(f, "-{}-{}", self.prf, self.group)
+        let integ = Some(self.integ).filter(|i| *i != Integ::NONE).into_iter().collect();
+        IkeProposal { encr: vec![self.encr], integ, prf: vec![self.prf], groups: vec![self.group] }.fmt(f)
     }
 }
 
@@ -224,5 +222,98 @@ impl Cut<'_> {
         let (head, rest) = self.0.split_at_checked(n).unwrap_or((self.0, &[]));
         self.0 = rest;
         Secret::from_slice(head)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use spi::Device;
+    use std::sync::Arc;
+
+    fn ops() -> Arc<dyn ShortOps> {
+        soft::Soft::new(1).device().short_ops().unwrap()
+    }
+
+    fn suite(text: &str) -> IkeSuite {
+        let p = IkeProposal::parse(text).unwrap();
+        let integ = p.integ.first().copied().unwrap_or(Integ::NONE);
+        IkeSuite { encr: p.encr[0], integ, prf: p.prf[0], group: p.groups[0] }
+    }
+
+    #[test]
+    fn suites_print_as_proposals_are_written() {
+        for text in
+            ["aes128gcm16-prfsha256-x25519", "aes256-sha256-modp2048", "aes256-sha256-prfsha384-ecp256"]
+        {
+            assert_eq!(suite(text).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn key_lengths_are_those_of_the_algorithms() {
+        let table = [
+            ("aes256-sha512-ecp384", 64, 64, 32),
+            ("aes128gcm16-prfsha256-x25519", 32, 0, 20),
+            ("aes256ccm16-prfsha384-x448", 48, 0, 35),
+            ("chacha20poly1305-prfaescmac-x25519", 16, 0, 36),
+            ("aes192ctr-aesxcbc-modp2048", 16, 16, 28),
+        ];
+        for (text, p, a, e) in table {
+            let suite = suite(text);
+            let seed = Secret::from_slice(&[7; 32]);
+            let (spi_i, spi_r) = (Spi(1), Spi(2));
+            let k = IkeKeys::derive(&*ops(), &suite, &seed, &[1; 32], &[2; 32], spi_i, spi_r).unwrap();
+            for (key, len) in [
+                (&k.sk_d, p),
+                (&k.sk_ai, a),
+                (&k.sk_ar, a),
+                (&k.sk_ei, e),
+                (&k.sk_er, e),
+                (&k.sk_pi, p),
+                (&k.sk_pr, p),
+            ] {
+                assert_eq!(key.len(), len, "{text}");
+            }
+            assert!(!k.sk_ei.ct_eq(k.sk_er.expose()) && !k.sk_pi.ct_eq(k.sk_pr.expose()), "{text}");
+        }
+    }
+
+    #[test]
+    fn prf_with_a_key_of_one_size_takes_half_of_it_from_each_nonce() {
+        let ops = ops();
+        let secret = Secret::from_slice(&[3; 32]);
+        let seed = |prf, ni: &[u8], nr: &[u8]| skeyseed(&*ops, prf, ni, nr, &secret).unwrap();
+        let (long_i, long_r) = ([1; 32], [2; 32]);
+        for prf in [Prf::AES128_XCBC, Prf::AES128_CMAC] {
+            assert!(seed(prf, &long_i, &long_r).ct_eq(seed(prf, &[1; 8], &[2; 8]).expose()), "{prf}");
+        }
+        let prf = Prf::HMAC_SHA2_256;
+        assert!(!seed(prf, &long_i, &long_r).ct_eq(seed(prf, &[1; 8], &[2; 8]).expose()));
+    }
+
+    #[test]
+    fn prf_plus_is_a_prefix_of_its_longer_self_and_ends_after_255_blocks() {
+        let (ops, key) = (ops(), Secret::from_slice(&[5; 32]));
+        let prf = Prf::HMAC_SHA2_256;
+        let seed: [&[u8]; 2] = [b"a", b"b"];
+        let long = prf_plus(&*ops, prf, &key, &seed, 255 * 32).unwrap();
+        for len in [0, 1, 31, 32, 33, 64, 1000] {
+            assert!(prf_plus(&*ops, prf, &key, &seed, len).unwrap().ct_eq(&long.expose()[..len]));
+        }
+        assert!(prf_plus(&*ops, prf, &key, &seed, 255 * 32 + 1).is_err());
+        assert!(prf_plus(&*ops, Prf(99), &key, &seed, 16).is_err());
+    }
+
+    #[test]
+    fn perfect_forward_secrecy_changes_child_keys() {
+        let (ops, sk_d) = (ops(), Secret::from_slice(&[9; 32]));
+        let make = |g: Option<&Secret>| {
+            let (encr, integ) = (Encr::AES128_CBC, Integ::HMAC_SHA2_256_128);
+            ChildKeys::derive(&*ops, Prf::HMAC_SHA2_256, &sk_d, g, &[1; 16], &[2; 16], encr, integ).unwrap()
+        };
+        let (with, without) = (make(Some(&Secret::from_slice(&[4; 32]))), make(None));
+        assert_eq!((with.encr_i.len(), with.integ_r.len()), (16, 32));
+        assert!(!with.encr_i.ct_eq(without.encr_i.expose()));
     }
 }

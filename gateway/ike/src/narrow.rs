@@ -267,3 +267,6 @@ fn single_address(ts: &TsPayload) -> Option<IpAddr> {
     let first = ts.selectors().next()?.start;
     ts.selectors().all(|ts| ts.start == first && ts.is_host()).then_some(first)
 }
+
+#[cfg(test)]
+mod tests;

@@ -99,3 +99,82 @@ pub fn compare(
         _ => None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use spi::Device;
+    use std::sync::Arc;
+
+    const I: Spi = Spi(0x1122_3344_5566_7788);
+    const R: Spi = Spi(0x99aa_bbcc_ddee_ff00);
+
+    fn ops() -> Arc<dyn ShortOps> {
+        soft::Soft::new(1).device().short_ops().unwrap()
+    }
+
+    fn at(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    /// What the receiver at `seen_to` makes of a message sent from `from` to `to` that arrives from `seen_from`.
+    fn through(from: &str, to: &str, seen_from: &str, seen_to: &str) -> Option<Nat> {
+        let sent = make(&*ops(), I, R, at(from), at(to), false).unwrap().map(Payload::from);
+        compare(&*ops(), I, R, &sent, at(seen_to), at(seen_from)).unwrap()
+    }
+
+    #[test]
+    fn each_side_behind_a_nat_is_told_from_the_other() {
+        let (a, b) = ("10.0.0.1:500", "192.0.2.1:500");
+        let nat = |we_behind, peer_behind| Some(Nat { we_behind, peer_behind });
+        assert_eq!(through(a, b, a, b), nat(false, false));
+        assert_eq!(through(a, b, "192.0.2.9:500", b), nat(false, true));
+        assert_eq!(through(a, b, "10.0.0.1:1027", b), nat(false, true), "the port counts too");
+        assert_eq!(through(a, b, a, "10.9.9.9:500"), nat(true, false));
+        assert_eq!(through(a, b, "192.0.2.9:4711", "10.9.9.9:500"), nat(true, true));
+        let (a, b) = ("[2001:db8::1]:500", "[2001:db8::2]:500");
+        assert_eq!(through(a, b, a, b), nat(false, false));
+        assert_eq!(through(a, b, "[2001:db8::3]:500", b), nat(false, true));
+    }
+
+    #[test]
+    fn mapped_addresses_of_a_dual_stack_socket_are_the_plain_ones() {
+        let none = Some(Nat::default());
+        assert_eq!(
+            through("10.0.0.1:500", "10.0.0.2:500", "[::ffff:10.0.0.1]:500", "[::ffff:10.0.0.2]:500"),
+            none
+        );
+    }
+
+    #[test]
+    fn one_fitting_source_hash_of_several_is_enough() {
+        let ops = ops();
+        let (us, peer) = (at("10.0.0.1:500"), at("10.0.0.2:500"));
+        let source = |a: &str| {
+            let data = hash(&*ops, I, R, at(a)).unwrap();
+            Payload::from(Notify::with_data(NotifyType::NAT_DETECTION_SOURCE_IP, data))
+        };
+        let data = hash(&*ops, I, R, us).unwrap();
+        let destination = Payload::from(Notify::with_data(NotifyType::NAT_DETECTION_DESTINATION_IP, data));
+        let mut sent =
+            vec![source("10.9.9.1:500"), source("10.0.0.2:500"), source("10.9.9.2:500"), destination];
+        assert_eq!(compare(&*ops, I, R, &sent, us, peer).unwrap(), Some(Nat::default()));
+        sent.remove(1);
+        assert_eq!(compare(&*ops, I, R, &sent, us, peer).unwrap().map(|n| n.peer_behind), Some(true));
+    }
+
+    #[test]
+    fn concealed_source_looks_like_a_nat_and_no_notifications_like_no_support() {
+        let ops = ops();
+        let (us, peer) = (at("10.0.0.1:500"), at("10.0.0.2:500"));
+        let sent = make(&*ops, I, Spi::ZERO, us, peer, true).unwrap().map(Payload::from);
+        let seen = compare(&*ops, I, Spi::ZERO, &sent, peer, us).unwrap();
+        assert_eq!(seen, Some(Nat { we_behind: false, peer_behind: true }));
+        assert!(seen.unwrap().any());
+        assert_eq!(compare(&*ops, I, R, &[], peer, us).unwrap(), None);
+        assert_eq!(compare(&*ops, I, R, &sent[..1], peer, us).unwrap(), None);
+        let cut = Payload::from(Notify::with_data(NotifyType::NAT_DETECTION_SOURCE_IP, vec![]));
+        let odd = [cut, sent[1].clone()];
+        assert_eq!(compare(&*ops, I, Spi::ZERO, &odd, peer, us).unwrap().map(|n| n.peer_behind), Some(true));
+    }
+}

@@ -273,3 +273,220 @@ pub(crate) fn parse_inside(first: PayloadType, plain: &[u8]) -> Result<Vec<Paylo
 const GENERIC_LEN: usize = 4;
 /// Octets of fragment number and total in SKF.
 const FRAGMENT_LEN: usize = 4;
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use spi::{Device, Encr, Integ};
+    use std::sync::Arc;
+    use wire::ike::{Body, Flags, Message, Nonce, Notify, PayloadList, Spi, Unknown};
+    use wire::numbers::{ExchangeType, NotifyType};
+
+    pub(crate) fn ops() -> Arc<dyn ShortOps> {
+        soft::Soft::new(1).device().short_ops().unwrap()
+    }
+
+    /// Every kind of cipher an SK payload can have.
+    pub(crate) const SUITES: [SkSuite; 7] = [
+        SkSuite { encr: Encr::AES128_GCM16, integ: Integ::NONE },
+        SkSuite { encr: Encr::AES256_CCM8, integ: Integ::NONE },
+        SkSuite { encr: Encr::CHACHA20_POLY1305, integ: Integ::NONE },
+        SkSuite { encr: Encr::AES256_CBC, integ: Integ::HMAC_SHA2_512_256 },
+        SkSuite { encr: Encr::AES128_CBC, integ: Integ::HMAC_SHA1_96 },
+        SkSuite { encr: Encr::AES128_CBC, integ: Integ::AES_XCBC_96 },
+        SkSuite { encr: Encr::AES128_CTR, integ: Integ::HMAC_SHA2_256_128 },
+    ];
+
+    /// Both ends of one IKE SA.
+    pub(crate) fn ends(suite: SkSuite) -> (Protection, Protection) {
+        let encr = suite.encr.info().unwrap();
+        let (e, a) = (encr.key_len + encr.salt_len, suite.integ.info().unwrap().key_len);
+        let key = |n, len| Secret::new(vec![n; len]);
+        let keys = IkeKeys {
+            sk_d: key(1, 32),
+            sk_ai: key(2, a),
+            sk_ar: key(3, a),
+            sk_ei: key(4, e),
+            sk_er: key(5, e),
+            sk_pi: key(6, 32),
+            sk_pr: key(7, 32),
+        };
+        (Protection::new(suite, Role::Initiator, &keys), Protection::new(suite, Role::Responder, &keys))
+    }
+
+    pub(crate) fn request(id: u32) -> Header {
+        Header::new(Spi(0x1234), Spi(0x5678), ExchangeType::INFORMATIONAL, Flags::INITIATOR, id)
+    }
+
+    impl Protection {
+        /// For messages nobody would make otherwise.
+        pub(crate) fn seal_in_place(&self, ops: &dyn ShortOps, message: &mut Vec<u8>, at: usize) {
+            ops.sk_seal(self.suite, &self.own.encr, &self.own.integ, message, at).unwrap();
+        }
+    }
+
+    fn notify(len: usize) -> Payload {
+        Notify::with_data(NotifyType::INITIAL_CONTACT, vec![0xab; len]).into()
+    }
+
+    #[test]
+    fn what_was_sealed_opens_at_the_other_end_only() {
+        for suite in SUITES {
+            let (ops, (mut a, b)) = (ops(), ends(suite));
+            for len in 0..40 {
+                let payloads = [notify(len), Nonce(vec![1; 16]).into()];
+                let message = a.seal(&*ops, &request(1), &payloads).unwrap();
+                assert_eq!(message.len(), a.sealed_len(8 + len + 20, false), "{suite:?}");
+                let opened = b.open(&*ops, &message).unwrap();
+                assert_eq!(opened.payloads, payloads);
+                assert_eq!(opened.header.message_id, 1);
+                assert_eq!(a.open(&*ops, &message), Err(OpenError::BadIcv), "not what we sent ourselves");
+            }
+        }
+    }
+
+    #[test]
+    fn empty_message_is_a_message() {
+        for suite in SUITES {
+            let (ops, (mut a, b)) = (ops(), ends(suite));
+            let message = a.seal(&*ops, &request(2), &[]).unwrap();
+            assert_eq!(b.open(&*ops, &message).unwrap().payloads, []);
+        }
+    }
+
+    #[test]
+    fn no_iv_is_used_twice() {
+        for suite in SUITES {
+            let (ops, (mut a, _)) = (ops(), ends(suite));
+            let mut seen = std::collections::HashSet::new();
+            for _ in 0..100 {
+                let message = a.seal(&*ops, &request(3), &[]).unwrap();
+                assert!(seen.insert(message[32..32 + suite.iv_len()].to_vec()), "{suite:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn counter_of_ivs_that_is_used_up_seals_nothing() {
+        let (ops, (mut a, _)) = (ops(), ends(SUITES[0]));
+        a.next_iv = u64::MAX;
+        assert!(matches!(a.seal(&*ops, &request(3), &[]), Err(SealError::Failed(_))));
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed_before_anything_is_believed() {
+        for suite in SUITES {
+            let (ops, (mut a, b)) = (ops(), ends(suite));
+            let message = a.seal(&*ops, &request(4), &[notify(9)]).unwrap();
+            for bit in 0..message.len() * 8 {
+                let mut spoiled = message.clone();
+                spoiled[bit / 8] ^= 1 << (bit % 8);
+                let error = b.open(&*ops, &spoiled).unwrap_err();
+                assert!(!error.is_authentic(), "{suite:?} bit {bit}: {error}");
+            }
+            for len in 0..message.len() {
+                assert!(!b.open(&*ops, &message[..len]).unwrap_err().is_authentic());
+            }
+        }
+    }
+
+    /// A message whose inside is the given octets, padding included.
+    fn with_inside(a: &mut Protection, first: PayloadType, inside: &[u8]) -> Vec<u8> {
+        let ops = ops();
+        let suite = a.suite;
+        let mut message =
+            sk_prefix(&request(5), &[], first, suite.iv_len() + inside.len() + suite.icv_len()).unwrap();
+        let at = message.len();
+        a.push_iv(&*ops, suite.iv_len(), &mut message).unwrap();
+        message.extend_from_slice(inside);
+        a.seal_in_place(&*ops, &mut message, at);
+        message
+    }
+
+    #[test]
+    fn any_padding_is_accepted_that_has_room() {
+        for suite in SUITES {
+            let (ops, (mut a, b)) = (ops(), ends(suite));
+            let (first, plain) = emit_payload_chain(&[notify(0)]);
+            let room = (plain.len() + 256).next_multiple_of(suite.block());
+            let pad = room - plain.len() - 1;
+            let mut inside = plain.clone();
+            inside.resize(room - 1, 0xee);
+            inside.push(u8::try_from(pad.min(255)).unwrap());
+            let message = with_inside(&mut a, first, &inside);
+            match pad {
+                0..=255 => assert_eq!(b.open(&*ops, &message).unwrap().payloads, [notify(0)]),
+                _ => assert!(b.open(&*ops, &message).is_err()),
+            }
+            let mut too_much = vec![0; suite.block().max(16)];
+            *too_much.last_mut().unwrap() = 16.max(suite.block() as u8);
+            let message = with_inside(&mut a, PayloadType::NONE, &too_much);
+            assert!(matches!(b.open(&*ops, &message), Err(OpenError::Syntax(_))), "{suite:?}");
+        }
+    }
+
+    #[test]
+    fn malformed_inside_is_the_peers_fault() {
+        let (ops, (mut a, b)) = (ops(), ends(SUITES[0]));
+        let message = with_inside(&mut a, PayloadType::NONCE, &[0, 0, 0, 3, 0]);
+        assert!(matches!(b.open(&*ops, &message), Err(OpenError::Syntax(_))));
+        let message = with_inside(&mut a, PayloadType::SK, &[0, 0, 0, 8, 1, 2, 3, 4, 0]);
+        assert!(matches!(b.open(&*ops, &message), Err(OpenError::Syntax(_))), "SK inside SK");
+    }
+
+    #[test]
+    fn unknown_critical_payload_inside_is_told_from_an_unknown_one() {
+        let (ops, (mut a, b)) = (ops(), ends(SUITES[0]));
+        let unknown = |flags| Payload {
+            flags,
+            body: Body::Unknown(Unknown { kind: PayloadType(200), bytes: vec![1, 2, 3] }),
+        };
+        let message = a.seal(&*ops, &request(6), &[notify(1), unknown(0)]).unwrap();
+        assert_eq!(b.open(&*ops, &message).unwrap().payloads.notifies().count(), 1);
+        let message = a.seal(&*ops, &request(6), &[notify(1), unknown(Payload::CRITICAL)]).unwrap();
+        let error = b.open(&*ops, &message).unwrap_err();
+        assert_eq!(error, OpenError::UnsupportedCritical(PayloadType(200)));
+        assert!(error.is_authentic());
+    }
+
+    #[test]
+    fn messages_without_sk_are_told_from_spoiled_ones() {
+        let (ops, (_, b)) = (ops(), ends(SUITES[0]));
+        let plain = Message::new(request(7), vec![notify(3)]).emit();
+        assert_eq!(b.open(&*ops, &plain), Err(OpenError::NotProtected));
+        assert!(matches!(b.open(&*ops, &plain[..27]), Err(OpenError::Malformed(_))));
+        let mut old = plain.clone();
+        old[17] = 0x10;
+        assert!(matches!(b.open(&*ops, &old), Err(OpenError::Malformed(_))));
+    }
+
+    #[test]
+    fn body_without_room_for_iv_and_icv_is_refused() {
+        for suite in SUITES {
+            let (ops, (_, b)) = (ops(), ends(suite));
+            for len in 0..suite.iv_len() + suite.icv_len() + 17 {
+                let mut message = sk_prefix(&request(8), &[], PayloadType::NONE, len).unwrap();
+                message.resize(message.len() + len, 0);
+                assert_eq!(b.open(&*ops, &message), Err(OpenError::BadIcv), "{suite:?} {len}");
+            }
+        }
+    }
+
+    #[test]
+    fn message_past_its_length_field_is_not_sent() {
+        let (ops, (mut a, _)) = (ops(), ends(SUITES[3]));
+        assert_eq!(a.seal(&*ops, &request(9), &[notify(40_000), notify(30_000)]), Err(SealError::TooLong));
+    }
+
+    proptest! {
+        #[test]
+        fn no_datagram_opens_without_the_keys(suite in 0usize..7, octets in prop::collection::vec(any::<u8>(), 0..200)) {
+            let (ops, (_, b)) = (ops(), ends(SUITES[suite]));
+            prop_assert!(!b.open(&*ops, &octets).unwrap_err().is_authentic());
+            let mut message = sk_prefix(&request(1), &[], PayloadType::NONE, octets.len()).unwrap();
+            message.extend_from_slice(&octets);
+            prop_assert_eq!(b.open(&*ops, &message), Err(OpenError::BadIcv));
+        }
+    }
+}

@@ -45,14 +45,9 @@ pub struct EspSuite {
 
 impl fmt::Display for EspSuite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.encr)?;
-        if self.integ != Integ::NONE {
-            write!(f, "-{}", self.integ)?;
-        }
-        if let Some(group) = self.group {
-            write!(f, "-{group}")?;
-        }
-        f.write_str(if self.esn { "-esn" } else { "" })
+        let integ = Some(self.integ).filter(|i| *i != Integ::NONE).into_iter().collect();
+        let groups = self.group.into_iter().collect();
+        EspProposal { encr: vec![self.encr], integ, groups, esn: vec![self.esn] }.fmt(f)
     }
 }
 
@@ -139,7 +134,7 @@ pub fn choose_ike(
             return Ok(ChosenIke { suite, spi, answer });
         }
     }
-    Err(NoChoice { offered: describe(theirs), accepted: list(ours.iter().map(ike_text)) })
+    Err(NoChoice { offered: describe(theirs), accepted: list(ours.iter().map(IkeProposal::to_string)) })
 }
 
 /// Checks the responder's answer. The SPI is zero in IKE_SA_INIT.
@@ -187,7 +182,10 @@ pub fn choose_esp(
             return Ok(ChosenEsp { suite, spi, answer });
         }
     }
-    Err(NoChoice { offered: describe(theirs), accepted: list(ours.iter().map(|p| esp_text(p, with_pfs))) })
+    Err(NoChoice {
+        offered: describe(theirs),
+        accepted: list(ours.iter().map(|p| without_pfs(p, with_pfs).to_string())),
+    })
 }
 
 /// Checks the responder's answer: the algorithms, and the peer's inbound SPI.
@@ -500,16 +498,9 @@ fn describe(theirs: &Sa) -> String {
     }))
 }
 
-fn ike_text(p: &IkeProposal) -> String {
-    let integ = p.integ.iter().map(Integ::to_string);
-    let names = p.encr.iter().map(Encr::to_string).chain(integ);
-    join(names.chain(p.prf.iter().map(Prf::to_string)).chain(p.groups.iter().map(Group::to_string)), "-")
-}
-
-fn esp_text(p: &EspProposal, with_pfs: bool) -> String {
-    let groups = p.groups.iter().filter(|_| with_pfs).map(Group::to_string);
-    let names = p.encr.iter().map(Encr::to_string).chain(p.integ.iter().map(Integ::to_string)).chain(groups);
-    join(names.chain(p.esn.contains(&true).then(|| "esn".to_owned())), "-")
+fn without_pfs(p: &EspProposal, with_pfs: bool) -> EspProposal {
+    let groups = if with_pfs { p.groups.clone() } else { Vec::new() };
+    EspProposal { groups, ..p.clone() }
 }
 
 fn list(texts: impl Iterator<Item = String>) -> String {
@@ -534,3 +525,6 @@ fn join(texts: impl Iterator<Item = String>, separator: &str) -> String {
     }
     out
 }
+
+#[cfg(test)]
+mod tests;

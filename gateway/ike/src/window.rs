@@ -251,3 +251,171 @@ impl ReceiveWindow {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn response(id: u32) -> Vec<Vec<u8>> {
+        vec![id.to_be_bytes().to_vec()]
+    }
+
+    fn answered(first: u32, size: u32, ids: impl IntoIterator<Item = u32>) -> ReceiveWindow {
+        let mut window = ReceiveWindow::new(first, size);
+        for id in ids {
+            assert!(window.begin(id), "{id}");
+            window.respond(id, response(id));
+        }
+        window
+    }
+
+    #[test]
+    fn window_of_one_takes_requests_in_order_only() {
+        let mut w = ReceiveWindow::new(0, 1);
+        assert_eq!(w.classify(0, None), Incoming::New);
+        assert_eq!(w.classify(1, None), Incoming::Future);
+        assert_eq!(w.classify(u32::MAX, None), Incoming::Future);
+        assert!(w.begin(0) && !w.begin(0));
+        assert_eq!(w.classify(0, None), Incoming::InProgress);
+        assert_eq!(w.classify(1, None), Incoming::Future, "the first is not answered yet");
+        w.respond(0, response(0));
+        assert_eq!(w.classify(0, None), Incoming::Retransmission(&response(0)));
+        assert_eq!((w.classify(1, None), w.expected()), (Incoming::New, Some(1)));
+        assert!(w.begin(1));
+        assert_eq!(w.classify(0, None), Incoming::Retransmission(&response(0)), "until the next is answered");
+        w.respond(1, response(1));
+        assert_eq!(w.classify(0, None), Incoming::TooOld);
+        assert_eq!(w.classify(2, None), Incoming::New);
+    }
+
+    #[test]
+    fn response_is_kept_as_it_was_first_given() {
+        let mut w = answered(5, 1, [5]);
+        w.respond(5, response(99));
+        w.respond(4, response(99));
+        w.respond(77, response(99));
+        assert_eq!(w.classify(5, None), Incoming::Retransmission(&response(5)));
+        assert_eq!((w.expected(), w.octets()), (Some(6), 4));
+    }
+
+    #[test]
+    fn only_the_first_fragment_has_a_response_sent_again() {
+        let w = answered(0, 1, [0]);
+        assert_eq!(w.classify(0, Some(1)), Incoming::Retransmission(&response(0)));
+        assert_eq!(w.classify(0, Some(2)), Incoming::LaterFragment);
+        assert_eq!(w.classify(1, Some(2)), Incoming::New);
+    }
+
+    #[test]
+    fn wider_window_takes_requests_out_of_order() {
+        let mut w = answered(0, 3, [2, 1]);
+        assert_eq!(w.classify(3, None), Incoming::Future, "0 is missing");
+        assert_eq!(w.classify(2, None), Incoming::Retransmission(&response(2)));
+        assert_eq!(w.expected(), Some(0));
+        assert!(w.begin(0));
+        w.respond(0, response(0));
+        assert_eq!(w.expected(), Some(3));
+        assert_eq!(w.classify(5, None), Incoming::New);
+        assert_eq!(w.classify(6, None), Incoming::Future);
+        assert_eq!(w.classify(0, None), Incoming::Retransmission(&response(0)));
+    }
+
+    #[test]
+    fn last_message_id_is_answered_and_nothing_follows() {
+        let w = answered(u32::MAX - 1, 1, [u32::MAX - 1, u32::MAX]);
+        assert_eq!(w.classify(u32::MAX, None), Incoming::Retransmission(&response(u32::MAX)));
+        assert_eq!(w.classify(0, None), Incoming::TooOld);
+        assert_eq!(w.expected(), None);
+    }
+
+    fn policy() -> Retransmission {
+        Retransmission { tries: 3, first: Duration::from_secs(2), base: 2.0, limit: Duration::from_secs(6) }
+    }
+
+    #[test]
+    fn retransmissions_back_off_to_the_limit_and_end() {
+        let (t0, s) = (Instant::now(), Duration::from_secs);
+        let mut out = Outgoing::new(4, vec![vec![1]], t0, &policy());
+        let mut waits = Vec::new();
+        let mut now = t0;
+        loop {
+            let next = out.next_at();
+            assert_eq!(out.handle_timeout(next - Duration::from_millis(1), &policy()), Retry::NotYet);
+            waits.push(next - now);
+            now = next;
+            match out.handle_timeout(now, &policy()) {
+                Retry::Resend(datagrams) => assert_eq!(datagrams, [vec![1]]),
+                Retry::GiveUp => break,
+                Retry::NotYet => panic!("was due"),
+            }
+        }
+        assert_eq!(waits, [s(2), s(4), s(6), s(6)], "three retransmissions, and a last wait");
+        assert_eq!((out.tries(), out.sent_at()), (3, t0));
+    }
+
+    #[test]
+    fn senseless_settings_neither_panic_nor_storm() {
+        for (first, base) in [(0.0, f64::NAN), (1e9, f64::INFINITY), (1.0, -3.0), (3.0, 1e300)] {
+            let policy =
+                Retransmission { tries: u32::MAX, first: Duration::from_secs_f64(first), base, ..policy() };
+            for n in [0, 1, 2, 1000, u32::MAX] {
+                assert!(wait(&policy, n) <= policy.limit, "{base} {n}");
+            }
+        }
+    }
+
+    #[test]
+    fn full_send_window_gives_no_id_until_a_response_comes() {
+        let mut w = SendWindow::starting_at(0);
+        let now = Instant::now();
+        let send = |w: &mut SendWindow| {
+            let id = w.next_id().unwrap();
+            w.commit(Outgoing::new(id, vec![], now, &policy()));
+            id
+        };
+        assert_eq!(send(&mut w), 0);
+        assert_eq!(w.next_id(), None);
+        w.set_size(3);
+        assert_eq!((send(&mut w), send(&mut w)), (1, 2));
+        assert_eq!(w.next_id(), None);
+        assert!(w.handle_response(1).is_some() && w.handle_response(1).is_none());
+        assert_eq!(w.next_id(), None, "0 still waits, and the window counts from the oldest");
+        assert!(w.handle_response(7).is_none() && w.handle_response(0).is_some());
+        assert_eq!(w.next_id(), Some(3));
+        w.set_size(1);
+        assert_eq!((send(&mut w), w.is_waiting(2), w.waiting().count()), (3, true, 2));
+        w.set_size(u32::MAX);
+        assert_eq!(w.size, MAX_WINDOW);
+    }
+
+    #[test]
+    fn send_window_is_used_up_after_the_last_id() {
+        let mut w = SendWindow::starting_at(u32::MAX);
+        w.commit(Outgoing::new(u32::MAX, vec![], Instant::now(), &policy()));
+        w.handle_response(u32::MAX).unwrap();
+        assert_eq!((w.next_id(), w.is_used_up()), (None, true));
+    }
+
+    proptest! {
+        /// Whatever arrives in whatever order: no request is carried out twice, none out of the window, and memory is bounded.
+        #[test]
+        fn no_request_is_new_twice(size in 1u32..6, steps in prop::collection::vec((0u32..40, any::<bool>()), 0..200)) {
+            let mut w = ReceiveWindow::new(0, size);
+            let mut begun = std::collections::BTreeSet::new();
+            for (id, answer) in steps {
+                let expected = w.expected().unwrap();
+                if w.classify(id, None) == Incoming::New {
+                    prop_assert!(begun.insert(id));
+                    prop_assert!(expected <= id && id < expected + size);
+                    prop_assert!(w.begin(id));
+                }
+                if answer && w.classify(id, None) == Incoming::InProgress {
+                    w.respond(id, response(id));
+                }
+                prop_assert!(w.slots.len() <= 2 * size as usize);
+                prop_assert!(begun.range(..w.expected().unwrap()).count() as u32 == w.expected().unwrap());
+            }
+        }
+    }
+}
