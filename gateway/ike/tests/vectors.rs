@@ -2,6 +2,8 @@
 //! recorded sessions of another implementation with all their secrets. Read from `$TUSSOCK_VECTORS`, or from the vectors
 //! that lie beside the checkout; skipped, loudly, where there are none.
 
+#![allow(clippy::unwrap_used)] // A vector that does not read is a failed test.
+
 use std::path::PathBuf;
 use std::sync::Arc;
 

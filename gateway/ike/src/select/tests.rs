@@ -160,7 +160,8 @@ fn group_of_the_ke_payload_is_taken_if_the_proposal_has_it() {
 
 #[test]
 fn esp_table_of_pfs_and_esn() {
-    let table: &[(&[&str], &[&str], bool, Option<&str>)] = &[
+    type Row<'a> = (&'a [&'a str], &'a [&'a str], bool, Option<&'a str>);
+    let table: &[Row<'_>] = &[
         (&["aes128gcm16"], &["aes128gcm16"], true, Some("aes128gcm16")),
         (&["aes128gcm16-x25519"], &["aes128gcm16"], true, None),
         (&["aes128gcm16"], &["aes128gcm16-x25519"], true, None),
