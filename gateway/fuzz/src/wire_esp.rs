@@ -61,7 +61,7 @@ fn packet(data: &[u8]) {
     let mut clamped = data.to_vec();
     if let Some(old) = clamp_mss(&mut clamped, 1200) {
         assert!(old > 1200 && find_mss(&clamped) == Some(1200));
-        // Options lie before the checksum's word order matters; a sum of 0 and of 0xffff are the same number.
+        // Right or wrong before, it is as right or wrong after; 0 and 0xffff are the same number in this arithmetic.
         assert_eq!(sum(data) % 0xffff, sum(&clamped) % 0xffff, "checksum no longer what it was");
     } else {
         assert_eq!(clamped, data);
