@@ -1,0 +1,2 @@
+//! The software backend keeps the contract.
+hwtest::suite!(soft::Soft::default());
