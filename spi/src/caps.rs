@@ -6,7 +6,7 @@ bitflags::bitflags! {
     /// Properties that are there or not.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Traits: u32 {
-        /// Completions of one queue come in the order of submission.
+        /// Bursts of one packet queue come back in the order of submission. Says nothing about operations.
         const IN_ORDER = 1 << 0;
         /// The device can be reset and used again without being opened anew.
         const RECOVERS = 1 << 1;
