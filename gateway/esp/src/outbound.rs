@@ -172,9 +172,8 @@ impl Esp {
                 Oversize::Whole => df = false,
                 Oversize::Fragment if cutter.is_some() => df = false,
                 Oversize::Fragment => {
-                    let mtu = sa.max_payload;
                     let mark = mark(sa, header, df);
-                    return self.send_fragments(now, token, packet, header, mtu, mark, out);
+                    return self.send_fragments(now, token, packet, header, mark, out);
                 }
                 Oversize::Tell => {
                     let mtu = sa.inner_mtu().max(if v4 { 0 } else { MIN_V6 });
@@ -312,17 +311,17 @@ impl Esp {
         self.dispatch(Work::Seal(token), device, open.buf, out);
     }
 
-    #[allow(clippy::too_many_arguments)]
+    /// Cuts a packet that may be cut into pieces that fit the SA's path.
     fn send_fragments(
         &mut self,
         now: Instant,
         token: Token,
         packet: Inner<'_>,
         header: &IpHeader,
-        mtu: usize,
         mark: u16,
         out: &mut Output,
     ) -> Result<(), DropReason> {
+        let mtu = self.sad.outbound.peek(token).ok_or(DropReason::SaGone)?.max_payload;
         let mut scratch = std::mem::take(&mut self.scratch);
         scratch.clear();
         scratch.extend_from_slice(packet.bytes);

@@ -1,0 +1,10 @@
+//! Behaviour of the data path, two ends in memory over the software backend.
+#![allow(clippy::unwrap_used)]
+
+mod asynchronous;
+mod hostile;
+mod policy;
+mod rig;
+mod size;
+mod tunnel;
+mod upkeep;
