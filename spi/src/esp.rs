@@ -19,6 +19,12 @@
 //! opening. The device writes SPI, the low half of `seq` and the IV. For AEAD and counter modes the IV is the 64-bit
 //! sequence number, which never repeats under a key; for CBC it is unpredictable (RFC 3602 section 3).
 //! With ESN the high half of `seq` goes into the ICV as RFC 4303 section 2.2.1 and the algorithm's own document say.
+//!
+//! An operation that reaches outside its buffer (with what is free around it, as above), a packet too short for header, IV
+//! and ICV, one that would be longer than 65535 octets, and CBC text that is not whole blocks are refused as
+//! [`Reject::BadLength`](crate::Reject::BadLength), each for itself: the rest of the burst is carried out. A refused
+//! operation keeps its `at` and `len`; the octets between are then undefined. A handle of another direction, or one that is
+//! stale, fails the burst's operations all alike.
 
 use crate::alg::{Encr, Integ};
 use crate::buf::PacketBuf;

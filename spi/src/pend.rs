@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use crate::crypto::{CryptoDone, CryptoJob, CryptoOp, CryptoQueue};
+use crate::crypto::{CryptoDone, CryptoJob, CryptoOp, CryptoOutput, CryptoQueue};
 use crate::inflight::{InFlight, Token};
 use crate::outcome::{Fault, FaultKind, Outcome};
 
@@ -20,7 +20,15 @@ struct Table {
 
 impl Table {
     fn turn(&mut self) {
-        let _ = self.queue.submit(&mut self.jobs);
+        if self.queue.submit(&mut self.jobs).is_err() {
+            // The device may never be ready again: what it has not taken is answered here, not left waiting.
+            for job in self.jobs.drain(..) {
+                if let Some(slot) = self.waiting.slot(job.token) {
+                    let outcome = Outcome::Failed(FaultKind::Aborted.into());
+                    *slot = Some(CryptoDone { token: job.token, outcome, output: CryptoOutput::None });
+                }
+            }
+        }
         let mut done = Vec::new();
         self.queue.poll(usize::MAX, &mut |d: CryptoDone| done.push(d));
         for d in done {
@@ -109,7 +117,6 @@ impl Drop for Pending {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crypto::CryptoOutput;
     use crate::inline::Inline;
     use crate::secret::Secret;
 
@@ -132,5 +139,37 @@ mod tests {
         let done = pend.block_on(CryptoOp::Random { len: 5 }).unwrap();
         assert!(matches!(done.output, CryptoOutput::Secret(s) if s.len() == 5));
         assert_eq!(pend.strays(), 1, "the forgotten answer was noticed, not delivered");
+    }
+
+    struct Gone;
+
+    impl crate::Queue for Gone {
+        type Job = CryptoJob;
+        type Done = CryptoDone;
+
+        fn submit(&mut self, _: &mut VecDeque<CryptoJob>) -> Result<usize, crate::Closed> {
+            Err(crate::Closed)
+        }
+
+        fn poll(&mut self, _: usize, _: &mut dyn crate::Completions<CryptoDone>) -> crate::Polled {
+            crate::Polled::default()
+        }
+
+        fn room(&self) -> usize {
+            0
+        }
+
+        fn in_flight(&self) -> usize {
+            0
+        }
+    }
+
+    #[test]
+    fn a_closed_queue_answers_with_a_fault_and_not_with_silence() {
+        let pend = Pend::new(Box::new(Gone), 1);
+        for _ in 0..3 {
+            let fault = pend.block_on(CryptoOp::Random { len: 5 }).err();
+            assert_eq!(fault, Some(FaultKind::Aborted.into()));
+        }
     }
 }
