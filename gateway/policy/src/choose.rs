@@ -97,21 +97,25 @@ impl Realm {
 
 /// Realms that may be spoken of between these addresses, best first: the narrowest `remote`, then a named `local`, then
 /// the order of the configuration. For IKE_SA_INIT, where nothing else is known.
-pub fn realms_by_path(realms: &[Realm], local: IpAddr, remote: IpAddr) -> Vec<&Realm> {
-    ranked(realms.iter().filter_map(|r| Some((r.path_rank(local, remote)?, r))))
+pub fn realms_by_path<'a>(
+    realms: impl IntoIterator<Item = &'a Realm>,
+    local: IpAddr,
+    remote: IpAddr,
+) -> Vec<&'a Realm> {
+    ranked(realms.into_iter().filter_map(|r| Some((r.path_rank(local, remote)?, r))))
 }
 
 /// Realms for a peer that claims `idi` and perhaps asked for `idr`, best first: the narrowest `remote_id`, then as
 /// [`realms_by_path`]. With `idr` only realms that are called so are meant (RFC 7296 section 3.5: several identities
 /// may live at one address).
 pub fn choose_realm<'a>(
-    realms: &'a [Realm],
+    realms: impl IntoIterator<Item = &'a Realm>,
     local: IpAddr,
     remote: IpAddr,
     idi: &Identity,
     idr: Option<&Identity>,
 ) -> Vec<&'a Realm> {
-    ranked(realms.iter().filter_map(|realm| {
+    ranked(realms.into_iter().filter_map(|realm| {
         let path = realm.path_rank(local, remote)?;
         let fits = realm.remote_id.matches(idi) && idr.is_none_or(|idr| realm.local_id == *idr);
         fits.then_some(((realm.remote_id.specificity(), path), realm))
