@@ -9,6 +9,7 @@ use spi::{Direction, Fault, FaultKind, Hash, Integ, Prf, Reject, Secret, ShortOp
 use crate::sys::mac::{Cmac, Hmac};
 use crate::transform::{Cipher, Keyed, Mac};
 use crate::xcbc::Xcbc;
+use zeroize::Zeroizing;
 
 /// The short primitives; no state.
 pub(crate) struct Short;
@@ -31,12 +32,11 @@ impl ShortOps for Short {
             Prf::HMAC_SHA2_512 => hmac(Hash::Sha512),
             Prf::AES128_XCBC => {
                 let key = xcbc_prf_key(key);
-                Ok(Secret::from_slice(&Xcbc::new(&block(&key)?).mac(data)))
+                Ok(kept(Xcbc::new(&*block(&key)?).mac(data)))
             }
             Prf::AES128_CMAC => {
                 let key = cmac_prf_key(key)?;
-                let mac = Cmac::new(&block(&key)?).and_then(|mut cmac| cmac.mac(data));
-                mac.map(|mac| Secret::from_slice(&mac)).ok_or(INTERNAL)
+                Cmac::new(&*block(&key)?).and_then(|mut cmac| cmac.mac(data)).map(kept).ok_or(INTERNAL)
             }
             _ => Err(UNSUPPORTED),
         }
@@ -150,14 +150,19 @@ impl SkKeys {
     }
 }
 
-fn block(key: &Secret) -> Result<[u8; 16], Fault> {
-    key.expose().try_into().map_err(|_| INTERNAL)
+fn block(key: &Secret) -> Result<Zeroizing<[u8; 16]>, Fault> {
+    key.expose().try_into().map(Zeroizing::new).map_err(|_| INTERNAL)
+}
+
+/// A MAC that is a key for somebody.
+fn kept(mac: [u8; 16]) -> Secret {
+    Secret::from_slice(&*Zeroizing::new(mac))
 }
 
 /// RFC 4434 section 2: shorter keys are filled with zeroes, longer ones are MACed under the key of all zeroes.
 fn xcbc_prf_key(key: &[u8]) -> Secret {
     if key.len() > 16 {
-        return Secret::from_slice(&Xcbc::new(&[0; 16]).mac(&[key]));
+        return kept(Xcbc::new(&[0; 16]).mac(&[key]));
     }
     let mut full = vec![0; 16];
     full[..key.len()].copy_from_slice(key);
@@ -169,6 +174,5 @@ fn cmac_prf_key(key: &[u8]) -> Result<Secret, Fault> {
     if key.len() == 16 {
         return Ok(Secret::from_slice(key));
     }
-    let mac = Cmac::new(&[0; 16]).and_then(|mut cmac| cmac.mac(&[key]));
-    mac.map(|mac| Secret::from_slice(&mac)).ok_or(INTERNAL)
+    Cmac::new(&[0; 16]).and_then(|mut cmac| cmac.mac(&[key])).map(kept).ok_or(INTERNAL)
 }

@@ -1,8 +1,9 @@
 //! Building blocks that ESP packets and IKE messages share: keyed ciphers and MACs, made from the algorithm table.
 
-use spi::alg::EncrKind;
+use spi::alg::{EncrInfo, EncrKind};
 use spi::{Direction, Encr, Fault, FaultKind, Hash, Integ};
 use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
 
 use crate::sys::aead::Aead;
 use crate::sys::cipher::{BlockMode, Ccm, Gmac};
@@ -33,35 +34,32 @@ impl Keyed {
         }
         let (key, salt) = material.split_at(info.key_len);
         let seal = dir == Direction::Seal;
-        let keyed = match info.kind {
-            EncrKind::Aead => match salt.try_into() {
-                Ok(salt) => {
-                    let ctx = match encr.id {
-                        id if id == Encr::CHACHA20_POLY1305.id => Aead::chacha(key),
-                        _ => Aead::gcm(key, info.icv_len),
-                    };
-                    ctx.map(|ctx| Keyed::Aead(AeadKey { ctx, salt }))
-                }
-                // Three octets of salt: CCM (RFC 4309 section 4).
-                Err(_) => salt
-                    .try_into()
-                    .ok()
-                    .zip(Ccm::new(key, info.icv_len, seal))
-                    .map(|(salt, ctx)| Keyed::Ccm(CcmKey { ctx, salt })),
-            },
-            EncrKind::Gmac => {
-                salt.try_into().ok().zip(Gmac::new(key)).map(|(salt, ctx)| Keyed::Gmac(GmacKey { ctx, salt }))
-            }
-            EncrKind::Cbc => BlockMode::cbc(key, seal).map(|ctx| Keyed::Plain(Cipher::Cbc(ctx))),
-            EncrKind::Ctr => salt
-                .try_into()
-                .ok()
-                .zip(BlockMode::ctr(key))
-                .map(|(salt, ctx)| Keyed::Plain(Cipher::Ctr(ctx, salt))),
-            EncrKind::Null => Some(Keyed::Plain(Cipher::Null)),
-        };
-        keyed.ok_or(INTERNAL)
+        keyed(encr, &info, key, salt, seal).ok_or(INTERNAL)
     }
+}
+
+fn keyed(encr: Encr, info: &EncrInfo, key: &[u8], salt: &[u8], seal: bool) -> Option<Keyed> {
+    Some(match info.kind {
+        EncrKind::Aead if encr == Encr::CHACHA20_POLY1305 => {
+            Keyed::Aead(AeadKey { ctx: Aead::chacha(key)?, salt: own(salt)? })
+        }
+        // Three octets of salt are CCM's (RFC 4309 section 4), four are GCM's.
+        EncrKind::Aead if salt.len() == 3 => {
+            Keyed::Ccm(CcmKey { ctx: Ccm::new(key, info.icv_len, seal)?, salt: own(salt)? })
+        }
+        EncrKind::Aead => Keyed::Aead(AeadKey { ctx: Aead::gcm(key, info.icv_len)?, salt: own(salt)? }),
+        EncrKind::Gmac => Keyed::Gmac(GmacKey { ctx: Gmac::new(key)?, salt: own(salt)? }),
+        EncrKind::Cbc => Keyed::Plain(Cipher::Cbc(BlockMode::cbc(key, seal)?)),
+        EncrKind::Ctr => Keyed::Plain(Cipher::Ctr(BlockMode::ctr(key)?, own(salt)?)),
+        EncrKind::Null => Keyed::Plain(Cipher::Null),
+    })
+}
+
+/// The part of a nonce that comes with the key and is as secret.
+type Salt<const N: usize> = Zeroizing<[u8; N]>;
+
+fn own<const N: usize>(salt: &[u8]) -> Option<Salt<N>> {
+    salt.try_into().ok().map(Zeroizing::new)
 }
 
 /// `salt | iv`, which is the nonce of every AEAD here.
@@ -79,7 +77,7 @@ fn nonce<const S: usize, const N: usize>(salt: &[u8; S], iv: &[u8]) -> Option<[u
 /// AES-GCM or ChaCha20-Poly1305 with its salt. Serves any number of threads at once.
 pub(crate) struct AeadKey {
     ctx: Aead,
-    salt: [u8; 4],
+    salt: Salt<4>,
 }
 
 impl AeadKey {
@@ -95,7 +93,7 @@ impl AeadKey {
 /// AES-CCM with its salt, one direction.
 pub(crate) struct CcmKey {
     ctx: Ccm,
-    salt: [u8; 3],
+    salt: Salt<3>,
 }
 
 impl CcmKey {
@@ -111,7 +109,7 @@ impl CcmKey {
 /// AES-GMAC with its salt.
 pub(crate) struct GmacKey {
     ctx: Gmac,
-    salt: [u8; 4],
+    salt: Salt<4>,
 }
 
 impl GmacKey {
@@ -125,7 +123,7 @@ pub(crate) enum Cipher {
     /// AES-CBC (RFC 3602).
     Cbc(BlockMode),
     /// AES-CTR with its nonce (RFC 3686).
-    Ctr(BlockMode, [u8; 4]),
+    Ctr(BlockMode, Salt<4>),
     /// None (RFC 2410).
     Null,
 }

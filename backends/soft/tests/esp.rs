@@ -219,3 +219,61 @@ fn what_is_out_at_a_reset_comes_back_aborted_once_each() {
     assert_eq!(got, [(1, aborted), (2, aborted), (3, aborted), (4, aborted), (5, stale), (6, stale)]);
     assert_eq!(pool.available(), 8);
 }
+
+#[test]
+fn several_threads_seal_with_one_sa_while_others_come_and_go() {
+    let device = device();
+    for (encr, integ) in [(Encr::AES128_GCM16, Integ::NONE), (Encr::AES256_CBC, Integ::HMAC_SHA2_256_128)] {
+        let seal_id = device.install_sa(&params(Direction::Seal, encr, integ, false)).unwrap();
+        let open_id = device.install_sa(&params(Direction::Open, encr, integ, false)).unwrap();
+        std::thread::scope(|scope| {
+            for thread in 0..4u64 {
+                let device = &device;
+                scope.spawn(move || {
+                    for n in 0..100 {
+                        let (seq, text) = (thread * 1000 + n, [thread as u8; 96]);
+                        let packet = seal(&**device, seal_id, head(encr), seq, &text);
+                        assert_eq!(open(&**device, open_id, seq, &packet), (Outcome::Done, text.to_vec()));
+                    }
+                });
+            }
+            scope.spawn(|| {
+                for _ in 0..500 {
+                    let id = device.install_sa(&params(Direction::Seal, encr, integ, true)).unwrap();
+                    device.remove_sa(id);
+                }
+            });
+        });
+    }
+}
+
+#[test]
+fn a_reset_in_the_midst_of_work_leaves_every_packet_with_one_of_three_ends() {
+    let device = device();
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            let device = &device;
+            scope.spawn(move || {
+                for seq in 0..300 {
+                    let id = device
+                        .install_sa(&params(Direction::Seal, Encr::AES128_GCM16, Integ::NONE, false))
+                        .unwrap();
+                    let (op, _) = esp(&**device, id, Direction::Seal, EspOp::new(0, 64, seq), &[0; 128]);
+                    let ends = [
+                        Outcome::Done,
+                        Outcome::Failed(FaultKind::Aborted.into()),
+                        Outcome::Failed(FaultKind::StaleHandle.into()),
+                    ];
+                    assert!(ends.contains(&op.outcome), "{:?}", op.outcome);
+                    device.remove_sa(id);
+                }
+            });
+        }
+        scope.spawn(|| {
+            for _ in 0..100 {
+                device.begin_reset();
+                std::thread::yield_now();
+            }
+        });
+    });
+}
