@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use spi::{Direction, Encr, Integ, Token};
+use spi::{Direction, Encr, Integ, SaId, Token};
 use wire::TrafficSelector;
 use wire::esp::EspSpi;
 
@@ -196,6 +196,32 @@ impl Esp {
             self.spd.insert(local, remote, p.iface, p.priority, p.action, &mut self.static_rules);
         }
         self.flows.new_epoch();
+    }
+
+    /// The SA is known to a device under another handle now: it was installed anew after a reset, or moved to another
+    /// device. Numbers, window and order go on where they were; installing the SA here anew would begin at 1 again and
+    /// repeat nonces. False when there is no such SA or device.
+    pub fn move_sa(&mut self, child: ChildId, spi: u32, dir: Direction, device: usize, sa: SaId) -> bool {
+        if device >= self.devices.len() {
+            return false;
+        }
+        let common = match dir {
+            Direction::Seal => {
+                let found = self.sad.find_outbound(child, spi);
+                found.and_then(|t| self.sad.outbound.slot(t)).map(|sa| &mut sa.common)
+            }
+            Direction::Open => {
+                let found = self.sad.by_spi.get(&spi).and_then(|t| self.sad.inbound.slot(*t));
+                found.map(|sa| &mut sa.common).filter(|common| common.child == child)
+            }
+        };
+        let Some(common) = common else { return false };
+        let old = std::mem::replace(&mut common.device, device);
+        (common.sa, common.stale_told) = (sa, false);
+        if old != device {
+            self.move_waiting(old);
+        }
+        true
     }
 
     /// Sends the packets of an outbound SA another way.

@@ -102,7 +102,7 @@ impl Default for DropCounters {
 pub struct Counters {
     /// Packets sealed and handed out for sending.
     pub sealed: u64,
-    /// Their payload octets.
+    /// Their octets, SPI to ICV.
     pub sealed_bytes: u64,
     /// Packets opened and handed out for delivery.
     pub opened: u64,

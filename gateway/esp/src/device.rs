@@ -76,9 +76,12 @@ impl Esp {
             }
         }
         self.open_inbound = list;
+        for device in 0..self.devices.len() {
+            self.pump(device, out);
+        }
     }
 
-    /// Takes a burst that came back from a device.
+    /// Takes a burst that came back from a device; also one that its queue refused to take because it is closed.
     pub fn on_done(&mut self, now: Instant, burst: EspBurst, out: &mut Output) {
         let Some(job) = self.jobs.take(burst.token) else {
             self.counters.drops.add(DropReason::Stray, burst.buf.ops().len() as u64);
@@ -161,6 +164,21 @@ impl Esp {
         while let Some(entry) = self.devices.get_mut(device).filter(|d| d.room > 0) {
             let Some((work, buf)) = entry.waiting.pop_front() else { return };
             self.issue(work, buf, out);
+        }
+    }
+
+    /// Puts what waits for a device, but belongs to SAs that have left it, into the right lines.
+    pub(crate) fn move_waiting(&mut self, device: usize) {
+        let Some(entry) = self.devices.get_mut(device) else { return };
+        for (work, buf) in std::mem::take(&mut entry.waiting) {
+            let home = match work {
+                Work::Seal(token) => self.sad.outbound.peek(token).map(|sa| sa.common.device),
+                Work::Open(token, _) => self.sad.inbound.peek(token).map(|sa| sa.common.device),
+            };
+            // What has lost its SA stays, and is counted when its turn comes.
+            if let Some(entry) = self.devices.get_mut(home.unwrap_or(device)) {
+                entry.waiting.push_back((work, buf));
+            }
         }
     }
 

@@ -26,6 +26,7 @@ mod device;
 mod ecn;
 mod esp;
 mod flow;
+mod fuzz;
 mod hash;
 mod inbound;
 mod keepalive;
@@ -46,6 +47,7 @@ mod transport;
 pub use counters::{Counters, DropCounters, DropReason};
 pub use esp::{Config, Esp, Inner, Offload, Outer, SegmentKind, Segments};
 pub use flow::FlowKey;
+pub use fuzz::fuzz_inbound;
 pub use output::{Event, InnerPackets, OuterPackets, Output, Run, Verdict};
 pub use sa::{
     Action, ChildId, DfPolicy, DscpPolicy, EcnPolicy, Encap, InboundSa, InstallError, Limits, MAX_SELECTORS,

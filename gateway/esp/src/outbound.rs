@@ -430,3 +430,97 @@ pub(crate) fn mss(mtu: usize, version: u8) -> u16 {
     let headers = if version == 4 { 40 } else { 60 };
     mtu.saturating_sub(headers).clamp(1, u16::MAX.into()) as u16
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use spi::{Encr, Integ, Pool, SaId};
+    use wire::TrafficSelector;
+
+    use super::*;
+    use crate::packet::tests::v4;
+    use crate::{ChildId, Config, DscpPolicy, EcnPolicy, Limits, OutboundSa, UdpEncap};
+
+    fn end(esn: bool) -> (Esp, Token) {
+        let mut esp = Esp::new(Config::new(Pool::new(70_000, 4).unwrap()));
+        esp.add_device(10);
+        let socket = SocketAddr::new([192, 0, 2, 1].into(), 4500);
+        let sa = OutboundSa {
+            child: ChildId(1),
+            spi: 0x1000,
+            device: 0,
+            sa: SaId { index: 0, epoch: 0 },
+            encr: Encr::AES128_GCM16,
+            integ: Integ::NONE,
+            esn,
+            mode: Mode::Tunnel { local: socket.ip(), remote: socket.ip() },
+            encap: Some(UdpEncap { local: socket, remote: socket }),
+            ts_local: vec![TrafficSelector::ANY_V4],
+            ts_remote: vec![TrafficSelector::ANY_V4],
+            iface: None,
+            priority: 1,
+            tfc: None,
+            dummy: None,
+            keepalive: None,
+            df: DfPolicy::Copy,
+            dscp: DscpPolicy::Copy,
+            ecn: EcnPolicy::Copy,
+            path_mtu: 1500,
+            limits: Limits::default(),
+        };
+        esp.install_outbound(sa, Instant::now()).unwrap();
+        let token = esp.sad.find_outbound(ChildId(1), 0x1000).unwrap();
+        (esp, token)
+    }
+
+    fn send(esp: &mut Esp, out: &mut Output) -> Verdict {
+        let bytes = v4([10, 0, 0, 1], [10, 0, 0, 2], 17, &[0; 40]);
+        esp.handle_inner(Instant::now(), Inner { iface: 0, bytes: &bytes, offload: Offload::default() }, out)
+    }
+
+    #[test]
+    fn the_last_number_is_used_and_none_after_it() {
+        for (esn, last) in [(false, u64::from(u32::MAX)), (true, u64::MAX)] {
+            let (mut esp, token) = end(esn);
+            let mut out = Output::new();
+            esp.sad.outbound.slot(token).unwrap().seq.set_last(last - 2);
+            let verdicts: Vec<_> = (0..4).map(|_| send(&mut esp, &mut out)).collect();
+            let refused = Verdict::Dropped(DropReason::SequenceExhausted);
+            assert_eq!(verdicts, [Verdict::Taken, Verdict::Taken, refused, refused]);
+            esp.flush(Instant::now(), &mut out);
+            let numbers: Vec<_> = out.submit[0][0].buf.ops().iter().map(|op| op.seq).collect();
+            assert_eq!(numbers, [last - 1, last]);
+            let (child, spi, dir) = (ChildId(1), 0x1000, Direction::Seal);
+            let told = [Event::Rekey { child, spi, dir }, Event::Expired { child, spi, dir }];
+            assert_eq!(out.events, told, "each once");
+        }
+    }
+
+    #[test]
+    fn rekeying_is_asked_for_long_before_the_numbers_end() {
+        let (mut esp, token) = end(false);
+        let mut out = Output::new();
+        esp.sad.outbound.slot(token).unwrap().seq.set_last(u64::from(u32::MAX) - (1 << 20) - 1);
+        send(&mut esp, &mut out);
+        assert!(out.events.is_empty());
+        send(&mut esp, &mut out);
+        assert_eq!(out.events.len(), 1);
+    }
+
+    #[test]
+    fn old_octets_of_a_buffer_never_leave_in_padding() {
+        let (mut esp, token) = end(false);
+        let mut bufs: Vec<_> = std::iter::from_fn(|| esp.config.pool.take()).collect();
+        bufs.iter_mut().for_each(|b| b.bytes_mut().fill(0xee));
+        drop(bufs);
+        esp.sad.outbound.slot(token).unwrap().config.tfc = Some(600);
+        let mut out = Output::new();
+        send(&mut esp, &mut out);
+        esp.flush(Instant::now(), &mut out);
+        let burst = &out.submit[0][0];
+        let op = burst.buf.ops()[0];
+        let plain = &burst.buf.bytes()[16..16 + usize::from(op.len)];
+        assert!(plain.len() >= 600 && !plain.contains(&0xee));
+    }
+}

@@ -13,7 +13,8 @@ use crate::sa::{ChildId, Path};
 /// Everything the data path wants done. The worker empties it after each turn and uses it again.
 #[derive(Default)]
 pub struct Output {
-    /// For each device queue the bursts to submit, in order. There is room for all of them.
+    /// For each device queue the bursts to submit, in order. There is room for all of them. When the queue is
+    /// [`Closed`](spi::Closed), hand them to [`Esp::on_done`](crate::Esp::on_done) as they are: they count as failed.
     pub submit: Vec<VecDeque<EspBurst>>,
     /// Sealed packets, to send.
     pub outer: VecDeque<OuterPackets>,
@@ -102,7 +103,8 @@ pub enum Event {
         /// Who sent it, as far as can be believed.
         from: SocketAddr,
     },
-    /// The device no longer knows this SA: install it there again and here anew.
+    /// The device no longer knows this SA: install it there again and say so with
+    /// [`Esp::move_sa`](crate::Esp::move_sa).
     StaleSa {
         /// Its child.
         child: ChildId,

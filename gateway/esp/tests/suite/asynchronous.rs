@@ -197,3 +197,55 @@ fn completions_of_removed_sas_and_invented_ones_are_counted_and_go_home() {
     assert!(right.written.is_empty());
     assert_eq!((left.pool.available(), right.pool.available()), (32, 32));
 }
+
+#[test]
+fn after_a_reset_the_sa_goes_on_with_its_numbers() {
+    let deal = Deal::default();
+    let (mut left, mut right) = pair(&deal);
+    left.inner(&packets(1)[0]);
+    left.turn();
+    left.device.begin_reset();
+    left.inner(&packets(1)[0]);
+    left.esp.flush(left.now, &mut left.out);
+    // Whether the queue takes the burst and fails it, or refuses it: it comes back through `on_done`.
+    if left.queue.submit(&mut left.out.submit[0]).is_err() {
+        let burst = left.out.submit[0].pop_front().unwrap();
+        left.esp.on_done(left.now, burst, &mut left.out);
+    }
+    let mut waited = 0;
+    while left.device.health() != spi::Health::Ready || left.queue.in_flight() > 0 {
+        left.step();
+        waited += 1;
+        assert!(waited < 1000);
+    }
+    assert_eq!(left.dropped(DropReason::DeviceFault), 1);
+    let sa = left.keys(&deal, TO_RIGHT, Direction::Seal);
+    assert!(left.esp.move_sa(CHILD, TO_RIGHT, Direction::Seal, 0, sa));
+    assert!(!left.esp.move_sa(CHILD, TO_RIGHT, Direction::Seal, 9, sa));
+    assert!(!left.esp.move_sa(CHILD, 0x9999, Direction::Open, 0, sa));
+    left.inner(&packets(1)[0]);
+    left.turn();
+    let numbers: Vec<_> = left.sent.iter().map(|w| w.bytes[7]).collect();
+    assert_eq!(numbers, [1, 3], "a number is lost, none is used twice");
+    carry(&mut left, &mut right);
+    assert_eq!(right.written.len(), 2);
+}
+
+#[test]
+fn what_waits_for_a_dead_device_leaves_through_the_new_one() {
+    let deal = Deal::default();
+    let mut left = End::with_depth(soft(), LEFT_IFACE, 4, |_| {});
+    left.install(&deal);
+    left.esp.set_room(0, 0);
+    for p in packets(3) {
+        left.inner(&p);
+        left.esp.flush(left.now, &mut left.out);
+    }
+    assert!(left.out.submit.iter().all(|q| q.is_empty()));
+    let second = left.esp.add_device(4);
+    let sa = left.esp.sas().find(|sa| sa.spi == TO_RIGHT).unwrap().sa;
+    assert!(left.esp.move_sa(CHILD, TO_RIGHT, Direction::Seal, second, sa));
+    left.turn();
+    let numbers: Vec<_> = left.sent.iter().map(|w| w.bytes[7]).collect();
+    assert_eq!(numbers, [1, 2, 3]);
+}
