@@ -5,25 +5,37 @@
 
 #![forbid(unsafe_code)]
 
+mod auth;
+mod child;
 pub mod config;
 pub mod cookie;
+mod core;
+mod create_child;
 pub mod effect;
 pub mod engine;
 pub mod frag;
+mod handler;
+mod informational;
+mod init;
+mod keeper;
 pub mod keymat;
+mod message;
 pub mod narrow;
 pub mod natd;
 pub mod pool;
 pub mod protect;
+mod rekey_ike;
+mod sa;
 pub mod select;
 pub mod status;
+mod tasks;
 pub mod timer;
 pub mod window;
 
 pub use config::{Config, SourceFor};
 pub use effect::{
-    ChildId, ChildInstall, ChildRemoved, Command, CommandId, Effect, EspSignal, Event, InnerAddress, IkeSaId, KeyLogEntry, Path,
-    Why,
+    ChildId, ChildInstall, ChildRemoved, Command, CommandId, Effect, EspSignal, Event, IkeSaId, InnerAddress,
+    KeyLogEntry, Path, Why,
 };
 pub use engine::Engine;
 pub use status::{ChildView, IkeSaView, Status};

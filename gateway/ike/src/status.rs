@@ -7,7 +7,10 @@ use ipc::Role;
 use policy::{ChildMode, Identity};
 use wire::TrafficSelector;
 
+use crate::core::Core;
 use crate::effect::{ChildId, IkeSaId, InnerAddress, Path};
+use crate::engine::Engine;
+use crate::sa::{IkeSa, State};
 
 /// The whole engine at one moment.
 #[derive(Clone, Debug, Default)]
@@ -102,4 +105,64 @@ pub struct ChildView {
     pub rekey_at: Option<Instant>,
     /// When it is given up.
     pub expires_at: Option<Instant>,
+}
+
+/// Looks at an engine.
+pub(crate) fn of(engine: &Engine) -> Status {
+    let core = &engine.core;
+    Status {
+        sas: engine
+            .sas
+            .values()
+            .filter(|sa| !matches!(sa.state, State::Closed | State::Gone))
+            .map(|sa| sa_view(core, sa))
+            .collect(),
+        half_open: core.half_open,
+        cookies: core.gate.is_on(),
+        in_flight: core.in_flight(),
+        leases: core.pools.iter().map(|(realm, (_, pool))| (realm.clone(), pool.in_use())).collect(),
+        dropped: core.dropped.iter().map(|(reason, count)| (*reason, *count)).collect(),
+    }
+}
+
+fn sa_view(core: &Core, sa: &IkeSa) -> IkeSaView {
+    let (path, encap) = sa.esp_path(core);
+    let children = sa.children.iter().map(|(id, c)| ChildView {
+        id: *id,
+        name: c.name.clone(),
+        state: c.state.name(),
+        spi_in: c.spi_in,
+        spi_out: c.spi_out,
+        suite: c.suite.to_string(),
+        mode: c.mode,
+        ts_local: c.selectors.local.clone(),
+        ts_remote: c.selectors.remote.clone(),
+        remote: path.remote,
+        encap,
+        installed: c.installed,
+        rekey_at: c.rekey_at,
+        expires_at: c.expires_at,
+    });
+    IkeSaView {
+        id: sa.id,
+        realm: sa.realm.as_ref().map(|r| r.name.clone()),
+        role: sa.role,
+        state: sa.state.name(),
+        own_id: sa.own_id.clone(),
+        peer_id: sa.peer_id.clone(),
+        how: sa.how.clone(),
+        path: sa.path,
+        we_behind_nat: sa.nat.we_behind,
+        peer_behind_nat: sa.nat.peer_behind,
+        spi_i: sa.spi_i.0,
+        spi_r: sa.spi_r.0,
+        suite: sa.suite.map(|s| s.to_string()).unwrap_or_default(),
+        created: sa.created,
+        established: sa.established,
+        rekey_at: sa.rekey_at,
+        reauth_at: sa.reauth_at,
+        heard: sa.heard,
+        addresses: sa.ext.cfg.ours.iter().chain(&sa.ext.cfg.leased).copied().collect(),
+        children: children.collect(),
+    }
 }

@@ -1,0 +1,154 @@
+//! IKE_AUTH (RFC 7296 section 1.2): what both sides do alike. Proofs are made and judged by the key side; nothing the peer
+//! says is believed before that.
+
+mod initiator;
+mod responder;
+
+use ipc::{AuthInput, CertData, Offered, PeerProof, Refusal, Reply, Request, Role};
+use policy::Identity;
+use spi::Token;
+use wire::ike::{Cert, Id, Payload, PayloadList};
+use wire::numbers::CertEncoding;
+
+use crate::core::{Core, DownKind};
+use crate::effect::Why;
+use crate::sa::{IkeSa, State};
+
+/// Certificates taken from one peer.
+const MAX_CERTS: usize = 16;
+
+impl IkeSa {
+    /// Asks the key side for our proof.
+    pub(super) fn ask_own_auth(&mut self, cx: &mut Core, peer_id: Option<Identity>) {
+        let (Some(realm), Some(own_id)) = (self.realm.clone(), self.own_id.clone()) else { return };
+        let (kind, data) = own_id.to_wire();
+        let id = Id::new(kind, data);
+        let Some(input) = self.auth_input(cx, self.role, &id) else {
+            return self.close(cx, DownKind::Failed, Why::Device("key schedule failed".into()));
+        };
+        self.state = State::ExpectOwnAuth;
+        let Some(setup) = &mut self.setup else { return };
+        setup.own_id_payload = Some(id);
+        let offered = Offered { hashes: setup.hashes.clone(), authorities: setup.authorities.clone() };
+        let request =
+            Request::MakeAuth { sa: self.id, realm: realm.name.clone(), own_id, peer_id, input, offered };
+        self.ask(cx, request);
+    }
+
+    /// Asks the key side whether the peer is who it claims to be. False when the message has no proof in it.
+    pub(super) fn ask_peer_check(
+        &mut self,
+        cx: &mut Core,
+        id: &Id,
+        claimed: Identity,
+        message: &[Payload],
+    ) -> bool {
+        let (Some(realm), Some(own_id)) = (self.realm.clone(), self.own_id.clone()) else { return false };
+        let prover = match self.role {
+            Role::Initiator => Role::Responder,
+            Role::Responder => Role::Initiator,
+        };
+        let (Some(auth), Some(input)) = (message.auth(), self.auth_input(cx, prover, id)) else {
+            return false;
+        };
+        let certs = message.certs().take(MAX_CERTS);
+        let certs = certs.map(|c| CertData { encoding: c.encoding.0, data: c.data.clone() }).collect();
+        let proof = PeerProof { method: auth.method.0, data: auth.data.clone(), certs };
+        self.state = State::ExpectPeerCheck;
+        if let Some(setup) = &mut self.setup {
+            setup.claimed = Some(claimed.clone());
+        }
+        let request = Request::CheckAuth {
+            sa: self.id,
+            realm: realm.name.clone(),
+            own_id,
+            peer_id: claimed,
+            input,
+            proof,
+        };
+        self.ask(cx, request);
+        true
+    }
+
+    fn ask(&mut self, cx: &mut Core, request: Request) {
+        let token = cx.ask(self.id, request);
+        if let Some(setup) = &mut self.setup {
+            setup.ask = token;
+        }
+        if token.is_none() {
+            self.close(
+                cx,
+                DownKind::Failed,
+                Why::Device("too many questions to the key side are out".into()),
+            );
+        }
+    }
+
+    /// What `prover` signs: its IKE_SA_INIT message, the other side's nonce, and its identity under its SK_p (RFC 7296
+    /// section 2.15).
+    fn auth_input(&self, cx: &Core, prover: Role, id: &Id) -> Option<AuthInput> {
+        let (setup, keys, prf) = (self.setup.as_ref()?, self.keys.as_ref()?, self.suite?.prf);
+        let (message, nonce) = match prover {
+            Role::Initiator => (&setup.init_request, &setup.nr),
+            Role::Responder => (&setup.init_response, &setup.ni),
+        };
+        let maced_id = keys.maced_id(&*cx.ops, prf, prover, &id.body()).ok()?;
+        let (message, nonce) = (message.clone(), nonce.clone());
+        Some(AuthInput { role: self.role, message, nonce, maced_id, prf, int_auth: Vec::new() })
+    }
+
+    /// The key side's answer.
+    pub(crate) fn handle_reply(&mut self, cx: &mut Core, token: Token, reply: Reply) {
+        match &mut self.setup {
+            Some(setup) if setup.ask == Some(token) => setup.ask = None,
+            _ => return,
+        }
+        match (self.state, self.role, reply) {
+            (State::ExpectOwnAuth, Role::Initiator, Reply::Proof { method, data, certs }) => {
+                self.send_auth_request(cx, method, data, certs);
+            }
+            (State::ExpectOwnAuth, Role::Responder, Reply::Proof { method, data, certs }) => {
+                self.send_auth_response(cx, method, data, certs);
+            }
+            (State::ExpectPeerCheck, role, Reply::PeerAccepted { how }) => {
+                self.how = Some(how);
+                self.peer_id = self.setup.as_mut().and_then(|s| s.claimed.take());
+                let message =
+                    self.setup.as_mut().map(|s| std::mem::take(&mut s.auth_message)).unwrap_or_default();
+                let stage = match role {
+                    Role::Initiator => crate::handler::Stage::AuthResponse,
+                    Role::Responder => crate::handler::Stage::AuthRequest,
+                };
+                self.examine(cx, stage, message);
+            }
+            (State::ExpectOwnAuth | State::ExpectPeerCheck, Role::Initiator, Reply::Refused(refusal)) => {
+                self.fail_auth_as_initiator(cx, why_refused(refusal));
+            }
+            (State::ExpectOwnAuth | State::ExpectPeerCheck, Role::Responder, Reply::Refused(refusal)) => {
+                self.fail_auth_as_responder(cx, why_refused(refusal));
+            }
+            _ => {
+                self.close(cx, DownKind::Failed, Why::Device("the key side answered another question".into()))
+            }
+        }
+    }
+
+    /// How we name the peer while nothing is proved.
+    pub(super) fn claimed_text(&self) -> String {
+        let claimed = self.setup.as_ref().and_then(|s| s.claimed.as_ref());
+        claimed.map_or_else(|| "unknown".to_owned(), Identity::to_string)
+    }
+}
+
+fn why_refused(refusal: Refusal) -> Why {
+    match refusal {
+        Refusal::AuthenticationFailed(_) => Why::Authentication(refusal.to_string()),
+        Refusal::NoCredential(_) | Refusal::NotAllowed(_) => Why::Misconfigured(refusal.to_string()),
+        other => Why::Device(other.to_string()),
+    }
+}
+
+/// CERT payloads to send.
+fn cert_payloads(certs: Vec<CertData>) -> impl Iterator<Item = Payload> {
+    certs.into_iter().map(|c| Cert { encoding: CertEncoding(c.encoding), data: c.data }.into())
+}

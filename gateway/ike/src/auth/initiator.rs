@@ -1,0 +1,164 @@
+//! IKE_AUTH as initiator.
+
+use ipc::{CertData, Role};
+use policy::{Childless, IdMatch, Identity};
+use wire::ike::{Auth, Body, Id, Notify, Payload, PayloadList};
+use wire::numbers::{AuthMethod, ExchangeType, NotifyType};
+
+use super::cert_payloads;
+use crate::child::Entry;
+use crate::core::{Core, DownKind, Timer, Todo};
+use crate::effect::{Event, Why};
+use crate::handler::Stage;
+use crate::sa::{IkeSa, State};
+
+impl IkeSa {
+    /// The keys are there: proves who we are.
+    pub(crate) fn begin_auth(&mut self, cx: &mut Core) {
+        let expected = match self.realm.as_ref().map(|r| &r.remote_id) {
+            Some(IdMatch::Exact(id)) => Some(id.clone()),
+            _ => None,
+        };
+        self.ask_own_auth(cx, expected);
+    }
+
+    /// Our proof is there: sends the request, with the first child in it unless there is to be none.
+    pub(super) fn send_auth_request(
+        &mut self,
+        cx: &mut Core,
+        method: u8,
+        data: Vec<u8>,
+        certs: Vec<CertData>,
+    ) {
+        let Some(realm) = self.realm.clone() else { return };
+        let Some(id) = self.setup.as_mut().and_then(|s| s.own_id_payload.take()) else { return };
+        let mut payloads: Vec<Payload> = vec![Body::IdI(id).into()];
+        payloads.extend(cert_payloads(certs));
+        self.extend(cx, Stage::AuthRequest, &mut payloads);
+        if let IdMatch::Exact(expected) = &realm.remote_id {
+            let (kind, data) = expected.to_wire();
+            payloads.push(Body::IdR(Id::new(kind, data)).into());
+        }
+        payloads.push(Auth::new(AuthMethod(method), data).into());
+        // RFC 6023 section 3: without a child only when the responder has said that it can.
+        let without = self.ext.childless && realm.childless == Childless::Prefer;
+        while !without && self.setup.as_ref().is_some_and(|s| s.child.is_none()) {
+            let Some(wanted) = self.setup.as_mut().and_then(|s| s.wanted.pop_front()) else { break };
+            match self.offer_child(cx, wanted, false) {
+                Ok(offer) => {
+                    payloads.extend(offer.payloads());
+                    if let Some(setup) = &mut self.setup {
+                        setup.child = Some(offer);
+                    }
+                }
+                Err((wanted, why)) => self.child_failed(cx, wanted.name, why, false),
+            }
+        }
+        if !self.ext.childless && self.setup.as_ref().is_some_and(|s| s.child.is_none()) {
+            let why = "no child to set up, and the peer takes no IKE SA without one".to_owned();
+            return self.close(cx, DownKind::Failed, Why::Misconfigured(why));
+        }
+        self.state = State::ExpectAuthResponse;
+        self.send_request(cx, ExchangeType::IKE_AUTH, &payloads);
+    }
+
+    /// The responder's proof, or its refusal.
+    pub(crate) fn handle_auth_response(&mut self, cx: &mut Core, message: Vec<Payload>) {
+        let (Some(id), Some(_)) = (message.id_r().cloned(), message.auth()) else {
+            let why = match message.error_notify() {
+                Some(error) if error.kind == NotifyType::AUTHENTICATION_FAILED => {
+                    let own = self.own_id.as_ref().map(Identity::to_string).unwrap_or_default();
+                    Why::PeerRefused(format!("AUTHENTICATION_FAILED (we are {own})"))
+                }
+                Some(error) => Why::PeerRefused(error.kind.to_string()),
+                None => Why::PeerMisbehaved("IKE_AUTH response without IDr or AUTH".into()),
+            };
+            return self.close(cx, DownKind::Failed, why);
+        };
+        let accepted = self.realm.as_ref().map(|r| r.remote_id.clone()).unwrap_or(IdMatch::Any);
+        match Identity::from_wire(id.kind, &id.data) {
+            Ok(claimed) if accepted.matches(&claimed) => {
+                if !self.ask_peer_check(cx, &id, claimed, &message) {
+                    return self.close(cx, DownKind::Failed, Why::Device("key schedule failed".into()));
+                }
+                if let Some(setup) = &mut self.setup {
+                    setup.auth_message = message;
+                }
+            }
+            Ok(claimed) => {
+                let why = format!("the peer says it is {claimed}; we accept {accepted}");
+                self.fail_auth_as_initiator(cx, Why::Authentication(why));
+            }
+            Err(error) => self.fail_auth_as_initiator(cx, Why::PeerMisbehaved(format!("IDr: {error}"))),
+        }
+    }
+
+    /// The responder takes the SA for established, so it is told (RFC 7296 section 2.21.2).
+    pub(super) fn fail_auth_as_initiator(&mut self, cx: &mut Core, why: Why) {
+        if self.state != State::ExpectPeerCheck && self.state != State::ExpectAuthResponse {
+            return self.close(cx, DownKind::Failed, why);
+        }
+        let failed = Notify::new(NotifyType::AUTHENTICATION_FAILED).into();
+        self.send_delete(cx, DownKind::Failed, why, vec![failed]);
+    }
+
+    /// Proved and examined: it is up. Takes the child, and begins what else is wanted.
+    pub(crate) fn auth_response_examined(&mut self, cx: &mut Core, message: &[Payload]) {
+        self.establish(cx);
+        self.announce(cx);
+        if let Some(mut setup) = self.setup.take() {
+            if let Some(offer) = setup.child.take() {
+                let (name, spi_in, replaces) =
+                    (offer.wanted.name.clone(), offer.spi_in, offer.wanted.replaces);
+                match self.check_child_answer(cx, &offer, message) {
+                    Ok(agreed) => match self.child_keys(cx, &agreed.suite, None, &setup.ni, &setup.nr) {
+                        Some(keys) => {
+                            let entry = Entry { initiator: true, replaces, outbound: true };
+                            self.install_child(cx, agreed, keys, entry);
+                        }
+                        None => self.close(cx, DownKind::Failed, Why::Device("key schedule failed".into())),
+                    },
+                    Err(failure) => {
+                        if failure.made {
+                            self.queue_delete_spi(spi_in);
+                        } else {
+                            cx.free_esp_spi(spi_in);
+                        }
+                        self.child_failed(cx, name, failure.why, false);
+                    }
+                }
+            }
+            for wanted in setup.wanted.drain(..) {
+                self.queue_child(wanted);
+            }
+        }
+        self.arm_reauth(cx);
+        self.pump(cx);
+    }
+
+    /// Tells the world that the SA is up.
+    pub(super) fn announce(&mut self, cx: &mut Core) {
+        let realm = self.realm_name();
+        if let Some(peer) = self.peer_id.clone() {
+            cx.event(Event::IkeEstablished {
+                sa: self.id,
+                realm: realm.clone(),
+                peer,
+                path: self.path,
+                suite: self.suite.map(|s| s.to_string()).unwrap_or_default(),
+                how: self.how.clone().unwrap_or_default(),
+            });
+        }
+        cx.todo.push_back(Todo::IkeUp { id: self.id, realm });
+    }
+
+    /// Only who began the SA authenticates anew: the other side may not be able to begin one.
+    fn arm_reauth(&mut self, cx: &mut Core) {
+        let Some(lifetime) = self.realm.as_ref().map(|r| r.ike_reauth) else { return };
+        if self.role == Role::Initiator && !lifetime.time.is_zero() {
+            let after = cx.jittered_time(lifetime.time, lifetime.jitter);
+            self.reauth_at = cx.now.checked_add(after);
+            cx.arm(Timer::Reauth(self.id), after);
+        }
+    }
+}

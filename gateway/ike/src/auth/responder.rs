@@ -1,0 +1,152 @@
+//! IKE_AUTH as responder: which realm is meant, whether the peer is who it claims to be, our proof, and the first child.
+
+use std::sync::Arc;
+
+use ipc::CertData;
+use policy::{Childless, Identity};
+use wire::ike::{Auth, Body, Notify, Payload, PayloadList};
+use wire::numbers::{AuthMethod, ExchangeType, NotifyType};
+
+use super::cert_payloads;
+use crate::child::Entry;
+use crate::core::{Core, DownKind, Todo};
+use crate::effect::Why;
+use crate::handler::Stage;
+use crate::sa::{IkeSa, State};
+
+impl IkeSa {
+    /// The initiator's claim and proof.
+    pub(crate) fn handle_auth_request(&mut self, cx: &mut Core, id: u32, message: Vec<Payload>) {
+        if let Some(setup) = &mut self.setup {
+            setup.request_id = id;
+        }
+        let Some(idi) = message.id_i().cloned() else {
+            return self.refuse_syntax(cx, ExchangeType::IKE_AUTH, id, "no IDi");
+        };
+        let claimed = match Identity::from_wire(idi.kind, &idi.data) {
+            Ok(claimed) => claimed,
+            Err(error) => {
+                return self.fail_auth_as_responder(cx, Why::PeerMisbehaved(format!("IDi: {error}")));
+            }
+        };
+        if let Some(setup) = &mut self.setup {
+            setup.claimed = Some(claimed.clone());
+        }
+        if message.auth().is_none() {
+            let why = format!("{claimed} wants EAP, which no realm offers");
+            return self.fail_auth_as_responder(cx, Why::Incompatible(why));
+        }
+        // RFC 7296 section 2.9.2 and 3.5: an IDr of the initiator says which of us it wants to meet.
+        let idr = match message.id_r().map(|id| Identity::from_wire(id.kind, &id.data)) {
+            None => None,
+            Some(Ok(idr)) => Some(idr),
+            Some(Err(error)) => {
+                return self.fail_auth_as_responder(cx, Why::PeerMisbehaved(format!("IDr: {error}")));
+            }
+        };
+        let candidates = self.setup.as_ref().map(|s| s.candidates.clone()).unwrap_or_default();
+        let (local, remote) = (self.path.local.ip(), self.path.remote.ip());
+        let chosen =
+            policy::choose_realm(candidates.iter().map(Arc::as_ref), local, remote, &claimed, idr.as_ref());
+        let Some(realm) = chosen.first().map(|r| r.name.clone()) else {
+            let wanted = idr.map(|idr| format!(" looking for {idr}")).unwrap_or_default();
+            let why = format!("no realm for {claimed}{wanted} at {remote}");
+            return self.fail_auth_as_responder(cx, Why::Authentication(why));
+        };
+        self.realm = candidates.into_iter().find(|r| r.name == realm);
+        self.own_id = self.realm.as_ref().map(|r| r.local_id.clone());
+        if message.sa().is_none() && self.realm.as_ref().is_some_and(|r| r.childless == Childless::Never) {
+            // RFC 6023 section 3: what a responder does that does not know of it.
+            return self.refuse_syntax(
+                cx,
+                ExchangeType::IKE_AUTH,
+                id,
+                "no Child SA asked for, and the realm needs one",
+            );
+        }
+        if !self.ask_peer_check(cx, &idi, claimed, &message) {
+            return self.fail_auth_as_responder(cx, Why::Device("key schedule failed".into()));
+        }
+        if let Some(setup) = &mut self.setup {
+            setup.auth_message = message;
+        }
+    }
+
+    /// RFC 7296 section 2.21.2: the answer says that it failed and not why, and the SA is gone.
+    pub(super) fn fail_auth_as_responder(&mut self, cx: &mut Core, why: Why) {
+        let why = match why {
+            Why::Authentication(s) => Why::Authentication(format!("{}: {s}", self.claimed_text())),
+            other => other,
+        };
+        let id = self.setup.as_ref().map_or(1, |s| s.request_id);
+        let failed = Notify::new(NotifyType::AUTHENTICATION_FAILED);
+        self.respond_error(cx, ExchangeType::IKE_AUTH, id, failed);
+        self.close_lingering(cx, DownKind::Failed, why);
+    }
+
+    /// The initiator is who it claims to be, and the handlers have seen its message: now we prove who we are.
+    pub(crate) fn auth_request_examined(&mut self, cx: &mut Core, message: Vec<Payload>) {
+        if let Some(setup) = &mut self.setup {
+            setup.auth_message = message;
+        }
+        let peer = self.peer_id.clone();
+        self.ask_own_auth(cx, peer);
+    }
+
+    /// Our proof is there: answers, with the first child if one was asked for. The SA is up.
+    pub(super) fn send_auth_response(
+        &mut self,
+        cx: &mut Core,
+        method: u8,
+        data: Vec<u8>,
+        certs: Vec<CertData>,
+    ) {
+        let Some(mut setup) = self.setup.take() else { return };
+        let Some(id) = setup.own_id_payload.take() else { return };
+        let mut payloads: Vec<Payload> = vec![Body::IdR(id).into()];
+        payloads.extend(cert_payloads(certs));
+        payloads.push(Auth::new(AuthMethod(method), data).into());
+        self.extend(cx, Stage::AuthResponse, &mut payloads);
+        let message = std::mem::take(&mut setup.auth_message);
+        self.establish(cx);
+        self.announce(cx);
+        if message.sa().is_some() {
+            self.answer_first_child(cx, &message, &setup.ni, &setup.nr, &mut payloads);
+        }
+        if self.state == State::Established {
+            self.respond(cx, ExchangeType::IKE_AUTH, setup.request_id, &payloads);
+        }
+        if let Some(peer) = self.peer_id.clone() {
+            let (realm, forget) = (self.realm_name(), self.ext.initial_contact);
+            cx.todo.push_back(Todo::Superseded { by: self.id, realm, peer, forget });
+        }
+    }
+
+    /// RFC 7296 section 1.2: failing to make the child does not fail the IKE SA.
+    fn answer_first_child(
+        &mut self,
+        cx: &mut Core,
+        message: &[Payload],
+        ni: &[u8],
+        nr: &[u8],
+        payloads: &mut Vec<Payload>,
+    ) {
+        if let Some((notify, why)) = self.ext.cfg.failed.take() {
+            payloads.push(Notify::new(notify).into());
+            return self.child_failed(cx, String::new(), Why::PeerMisbehaved(why), false);
+        }
+        let choice = match self.choose_child(cx, message, None, false) {
+            Ok(choice) => choice,
+            Err(refused) => {
+                payloads.push(refused.notify.into());
+                return self.child_failed(cx, refused.name, refused.why, false);
+            }
+        };
+        let Some(keys) = self.child_keys(cx, &choice.agreed.suite, None, ni, nr) else {
+            return self.close(cx, DownKind::Failed, Why::Device("key schedule failed".into()));
+        };
+        payloads.extend(choice.payloads(None));
+        let entry = Entry { initiator: false, replaces: None, outbound: true };
+        self.install_child(cx, choice.agreed, keys, entry);
+    }
+}

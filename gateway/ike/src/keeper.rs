@@ -1,0 +1,580 @@
+//! Keeps up what is to be up, and answers commands when they are done: the level above single IKE SAs.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ipc::Role;
+use policy::{DpdAction, Realm, Start};
+
+use crate::child::{ChildState, REDUNDANT};
+use crate::core::{Down, DownKind, PacketSelectors, Timer, Todo};
+use crate::effect::{Command, CommandId, Effect, IkeSaId, Why};
+use crate::engine::Engine;
+use crate::init::initiate;
+use crate::sa::{State, Wanted};
+use crate::tasks::Task;
+
+/// First wait before a realm is tried again; doubles each time.
+const FIRST_WAIT: Duration = Duration::from_secs(2);
+
+/// Longest such wait.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// Wait before a child that should be up is tried again.
+const CHILD_WAIT: Duration = Duration::from_secs(30);
+
+/// How long an older IKE SA of the same identity may stay: time for a peer that replaces it to do so itself.
+const OLDER_STAYS: Duration = Duration::from_secs(10);
+
+/// Commands that may wait at once.
+const MAX_WAITERS: usize = 1024;
+
+/// What is known of a realm across its IKE SAs.
+#[derive(Default)]
+pub(crate) struct Keeper {
+    /// Whether it is to be up whatever happens.
+    wanted: bool,
+    /// Attempts that failed since the last success.
+    failures: u32,
+    /// Packets begin nothing before this.
+    hold: Option<Instant>,
+}
+
+/// A command that is not done.
+pub(crate) struct Waiter {
+    command: CommandId,
+    realm: String,
+    goal: Goal,
+}
+
+enum Goal {
+    /// These children, and if `ike` the IKE SA, are still to come up.
+    Up {
+        ike: bool,
+        children: Vec<String>,
+    },
+    /// All IKE SAs of the realm.
+    Down,
+    /// One child of it.
+    ChildDown(String),
+    RekeyIke,
+    RekeyChild(String),
+    Shutdown,
+}
+
+// ---- realms ----
+
+impl Engine {
+    /// Brings a realm up if it is to be up by itself.
+    pub(crate) fn keep(&mut self, realm: &Arc<Realm>) {
+        let boot = realm.start == Start::Boot || realm.children.iter().any(|c| c.start == Start::Boot);
+        if boot && realm.initiates_to().is_some() {
+            self.keepers.entry(realm.name.clone()).or_default().wanted = true;
+            self.bring_up(realm, boot_children(realm));
+        }
+    }
+
+    /// Sets up these children: on the IKE SA that is there, or on a new one.
+    fn bring_up(&mut self, realm: &Arc<Realm>, children: Vec<String>) -> bool {
+        let wanted = children.into_iter().map(|name| Wanted { name, packet: None, replaces: None });
+        self.bring_up_wanted(realm, wanted.collect())
+    }
+
+    fn bring_up_wanted(&mut self, realm: &Arc<Realm>, mut wanted: VecDeque<Wanted>) -> bool {
+        if let Some(id) = self.sa_of(&realm.name) {
+            self.with(id, |sa, cx| {
+                wanted.retain(|w| !sa.is_child_coming(&w.name));
+                match &mut sa.setup {
+                    Some(setup) => setup.wanted.extend(wanted),
+                    None => {
+                        wanted.into_iter().for_each(|w| sa.queue_child(w));
+                        sa.pump(cx);
+                    }
+                }
+            });
+            return true;
+        }
+        if self.core.closing {
+            return false;
+        }
+        match initiate(&mut self.core, realm, wanted, None) {
+            Ok(sa) => {
+                self.adopt(sa);
+                true
+            }
+            Err(why) => {
+                self.fail_waiters(&realm.name, None, &why.to_string());
+                false
+            }
+        }
+    }
+
+    /// The IKE SA of a realm to make children on: an established one, else one we are setting up; the newest.
+    fn sa_of(&self, realm: &str) -> Option<IkeSaId> {
+        let of_realm =
+            || self.sas.values().rev().filter(|sa| sa.realm.as_ref().is_some_and(|r| r.name == realm));
+        let up = of_realm().find(|sa| sa.is_established() && !sa.unmourned && !sa.superseded);
+        let coming = || {
+            of_realm().find(|sa| {
+                sa.role == Role::Initiator
+                    && sa.established.is_none()
+                    && !matches!(sa.state, State::Closed | State::Deleting)
+            })
+        };
+        up.or_else(coming).map(|sa| sa.id)
+    }
+
+    /// A packet wants a child.
+    pub(crate) fn acquire(&mut self, realm: &str, child: String, packet: PacketSelectors) {
+        let Some(realm) = self.core.realm(realm) else { return };
+        let now = self.core.now;
+        if self.keepers.get(&realm.name).and_then(|k| k.hold).is_some_and(|until| until > now) {
+            return;
+        }
+        let wanted = Wanted { name: child, packet: Some(packet), replaces: None };
+        self.bring_up_wanted(&realm, VecDeque::from([wanted]));
+    }
+
+    /// The wait is over.
+    pub(crate) fn retry_realm(&mut self, name: &str) {
+        let wanted = self.keepers.get(name).is_some_and(|k| k.wanted);
+        if let Some(realm) = self.core.realm(name).filter(|_| wanted)
+            && self.sa_of(name).is_none()
+        {
+            self.bring_up(&realm, boot_children(&realm));
+        }
+    }
+
+    /// Other realms in the place of the present ones.
+    pub(crate) fn replace_realms(&mut self, realms: Vec<Arc<Realm>>) {
+        let old = std::mem::replace(&mut self.core.config.realms, realms);
+        let new = self.core.config.realms.clone();
+        self.core.make_pools();
+        let same = |r: &Realm| new.iter().any(|n| **n == *r);
+        let changed: Vec<&str> = old.iter().filter(|r| !same(r)).map(|r| r.name.as_str()).collect();
+        for name in &changed {
+            self.keepers.remove(*name);
+            self.core.disarm(Timer::Realm((*name).to_owned()));
+        }
+        for id in self.sas.keys().copied().collect::<Vec<_>>() {
+            self.with(id, |sa, cx| {
+                if let Some(setup) = &mut sa.setup {
+                    setup.candidates.retain(|r| !changed.contains(&r.name.as_str()));
+                }
+                if sa.realm.as_ref().is_some_and(|r| changed.contains(&r.name.as_str())) {
+                    sa.finish(cx, "the realm's configuration changed");
+                }
+            });
+        }
+        for realm in new.iter().filter(|n| !old.iter().any(|o| **o == ***n)) {
+            // The SA that is there is on its way out.
+            self.keep_anew(realm);
+        }
+    }
+
+    fn keep_anew(&mut self, realm: &Arc<Realm>) {
+        self.keep(realm);
+    }
+
+    /// How long to wait before the next attempt, and a note that this one failed.
+    fn back_off(&mut self, realm: &str) -> Duration {
+        let keeper = self.keepers.entry(realm.to_owned()).or_default();
+        let wait = FIRST_WAIT.saturating_mul(1 << keeper.failures.min(8)).min(LONGEST_WAIT);
+        keeper.failures = keeper.failures.saturating_add(1);
+        keeper.hold = self.core.now.checked_add(wait);
+        self.core.jittered_time(wait, 0.25)
+    }
+
+    /// An IKE SA is gone: is another one to come?
+    fn ike_down(&mut self, realm: &str, down: &Down) {
+        let Some(policy) = self.core.realm(realm) else { return };
+        if self.core.closing || policy.initiates_to().is_none() || self.sa_of(realm).is_some() {
+            return;
+        }
+        let wanted = self.keepers.get(realm).is_some_and(|k| k.wanted);
+        match down.kind {
+            DownKind::Meant => {}
+            DownKind::Dead if policy.dpd.action == DpdAction::Restart => {
+                self.keepers.entry(realm.to_owned()).or_default().wanted = true;
+                self.bring_up(&policy, down.children.clone());
+            }
+            // Cleared, or left to the next packet.
+            DownKind::Dead => {}
+            DownKind::ByPeer | DownKind::Failed => {
+                let wait = self.back_off(realm);
+                if wanted {
+                    self.core.arm(Timer::Realm(realm.to_owned()), wait);
+                }
+            }
+        }
+    }
+
+    /// Begins an IKE SA that is to take the place of another, with all its children (RFC 7296 section 2.8.3, but the new one
+    /// comes first so that no packet is lost).
+    fn reauthenticate(&mut self, id: IkeSaId) {
+        let Some(sa) = self.sas.get(&id).filter(|sa| sa.is_established()) else { return };
+        let Some(realm) = sa.realm.clone() else { return };
+        let installed = sa.children.iter().filter(|(_, c)| c.state == ChildState::Installed);
+        let wanted = installed
+            .map(|(child, c)| Wanted { name: c.name.clone(), packet: None, replaces: Some(*child) })
+            .collect::<VecDeque<_>>();
+        let path = sa.path;
+        match initiate(&mut self.core, &realm, wanted, Some((id, path))) {
+            Ok(sa) => self.adopt(sa),
+            Err(_) => self.core.arm(Timer::Reauth(id), LONGEST_WAIT),
+        }
+    }
+
+    /// When all children of a reauthenticated SA are there, the old one goes.
+    fn drop_replaced(&mut self, id: IkeSaId) {
+        let Some(sa) = self.sas.get_mut(&id) else { return };
+        if !sa.is_established() || sa.is_busy_with_children() {
+            return;
+        }
+        if let Some(old) = sa.replaces.take() {
+            self.with(old, |sa, cx| {
+                sa.superseded = true;
+                sa.unmourned = true;
+                sa.finish(cx, "reauthenticated");
+            });
+        }
+    }
+}
+
+// ---- what SAs want done ----
+
+impl Engine {
+    pub(crate) fn carry_out(&mut self, todo: Todo) {
+        match todo {
+            Todo::Adopt(sa) => {
+                let id = sa.id;
+                self.adopt(sa);
+                self.with(id, |sa, cx| sa.pump(cx));
+            }
+            Todo::Inherit { from, to } => self.inherit(from, to),
+            Todo::Redundant(id) => {
+                if let Some(sa) = self.sas.get_mut(&id) {
+                    sa.unmourned = true;
+                    self.core.arm(Timer::Superseded(id), REDUNDANT);
+                }
+            }
+            Todo::Superseded { by, realm, peer, forget } => {
+                let others =
+                    self.core.by_peer.get(&realm).and_then(|p| p.get(&peer)).cloned().unwrap_or_default();
+                for id in others.into_iter().filter(|id| *id != by) {
+                    self.supersede(id, by, forget);
+                }
+            }
+            Todo::IkeUp { id, realm } => {
+                let keeper = self.keepers.entry(realm.clone()).or_default();
+                keeper.failures = 0;
+                keeper.hold = None;
+                self.core.disarm(Timer::Realm(realm.clone()));
+                self.progress(&realm, |goal| {
+                    if let Goal::Up { ike, .. } = goal {
+                        *ike = false;
+                    }
+                    matches!(goal, Goal::Up { children, .. } if children.is_empty())
+                });
+                self.drop_replaced(id);
+            }
+            Todo::IkeDown { id: _, realm, down } => {
+                self.ike_down(&realm, &down);
+                if self.sa_of(&realm).is_none() {
+                    self.fail_waiters(&realm, None, &down.why.to_string());
+                }
+                self.check_down(&realm);
+            }
+            Todo::IkeRekeyed { realm, .. } => self.progress(&realm, |goal| matches!(goal, Goal::RekeyIke)),
+            Todo::RekeyFailed { realm, why } => {
+                self.fail_if(&realm, &why, |goal| matches!(goal, Goal::RekeyIke))
+            }
+            Todo::ChildUp { id, realm, name, rekeyed } => {
+                self.progress(&realm, |goal| match goal {
+                    Goal::Up { ike, children } => {
+                        children.retain(|c| *c != name);
+                        !*ike && children.is_empty()
+                    }
+                    Goal::RekeyChild(child) => rekeyed && *child == name,
+                    _ => false,
+                });
+                self.drop_replaced(id);
+            }
+            Todo::ChildFailed { id, realm, name, why, again } => {
+                self.fail_waiters(&realm, Some(&name), &why);
+                self.retry_child(id, &realm, name, again);
+                self.drop_replaced(id);
+            }
+            Todo::ChildDown { realm, .. } => self.check_down(&realm),
+            Todo::Reauthenticate(id) => self.reauthenticate(id),
+        }
+    }
+
+    /// What outlives the rekeying of an IKE SA passes on (RFC 7296 section 2.18).
+    fn inherit(&mut self, from: IkeSaId, to: IkeSaId) {
+        if !self.sas.get(&to).is_some_and(|sa| sa.is_established()) {
+            let why = Why::PeerMisbehaved("the SA that should have replaced this one is gone".into());
+            return self.with(from, |sa, cx| {
+                sa.state = State::Established;
+                sa.close(cx, DownKind::Failed, why);
+            });
+        }
+        let Some(old) = self.sas.get_mut(&from) else { return };
+        let children = std::mem::take(&mut old.children);
+        let cfg = std::mem::take(&mut old.ext.cfg);
+        let tasks = old.take_child_tasks();
+        let replaces = old.replaces.take();
+        let realm = old.realm_name();
+        if let Some((_, pool)) = self.core.pools.get_mut(&realm) {
+            pool.transfer(from, to);
+        }
+        for child in children.keys() {
+            self.core.child_of.insert(*child, to);
+        }
+        self.with(from, |sa, cx| sa.pump(cx));
+        self.with(to, |sa, cx| {
+            sa.unmourned = false;
+            sa.children.extend(children);
+            sa.ext.cfg = cfg;
+            sa.tasks.extend(tasks);
+            sa.replaces = replaces;
+            sa.pump(cx);
+        });
+    }
+
+    /// An older SA of an identity that has a newer one.
+    fn supersede(&mut self, id: IkeSaId, by: IkeSaId, forget: bool) {
+        let Some((began, unique)) =
+            self.sas.get(&by).map(|sa| (sa.created, sa.realm.as_ref().is_some_and(|r| r.unique)))
+        else {
+            return;
+        };
+        let Some(old) = self.sas.get_mut(&id) else { return };
+        let older = old.established.is_some_and(|at| at <= began) && old.is_established();
+        if forget && older {
+            // RFC 7296 section 2.4: the peer has none but the new one, so there is nobody to send a Delete to. Only SAs that
+            // were there before the new one began: others the peer may have begun at the same time.
+            self.with(id, |sa, cx| {
+                sa.unmourned = true;
+                sa.close(cx, DownKind::Meant, Why::Normal("INITIAL_CONTACT of the same peer".into()));
+            });
+        } else if unique && older && old.role == Role::Responder {
+            // One it began itself; two that both sides began at once stay both.
+            self.core.arm(Timer::Superseded(id), OLDER_STAYS);
+            self.with(id, |sa, _| {
+                sa.superseded = true;
+                sa.unmourned = true;
+            });
+        }
+    }
+
+    fn retry_child(&mut self, id: IkeSaId, realm: &str, name: String, again: bool) {
+        let now = self.core.now;
+        let keeper = self.keepers.entry(realm.to_owned()).or_default();
+        keeper.hold = now.checked_add(FIRST_WAIT);
+        let wanted = keeper.wanted;
+        let boot = self.core.realm(realm).is_some_and(|r| {
+            r.children.iter().any(|c| c.name == name && (c.start == Start::Boot || r.start == Start::Boot))
+        });
+        if again && wanted && boot {
+            self.with(id, |sa, cx| {
+                if sa.is_established() && !sa.is_child_coming(&name) {
+                    sa.put_off(cx, Task::NewChild(Wanted { name, packet: None, replaces: None }), CHILD_WAIT);
+                    sa.pump(cx);
+                }
+            });
+        }
+    }
+}
+
+// ---- commands ----
+
+impl Engine {
+    pub(crate) fn command(&mut self, command: CommandId, what: Command) {
+        if self.waiters.len() >= MAX_WAITERS {
+            return self.answer(command, Err("too many commands are waiting".into()));
+        }
+        match what {
+            Command::Up { realm, child } => self.command_up(command, &realm, child),
+            Command::Down { realm, child } => self.command_down(command, &realm, child),
+            Command::Rekey { realm, child } => self.command_rekey(command, &realm, child),
+            Command::Shutdown => {
+                self.core.closing = true;
+                self.keepers.clear();
+                self.waiters.push(Waiter { command, realm: String::new(), goal: Goal::Shutdown });
+                for id in self.sas.keys().copied().collect::<Vec<_>>() {
+                    self.with(id, |sa, cx| sa.finish(cx, "shut down"));
+                }
+                self.check_down("");
+            }
+        }
+    }
+
+    fn command_up(&mut self, command: CommandId, realm: &str, child: Option<String>) {
+        let Some(policy) = self.core.realm(realm) else {
+            return self.answer(command, Err(format!("there is no realm {realm}")));
+        };
+        let children = match child {
+            Some(child) if policy.children.iter().any(|c| c.name == child) => vec![child],
+            Some(child) => return self.answer(command, Err(format!("realm {realm} has no child {child}"))),
+            None => boot_children(&policy),
+        };
+        let sa = self.sa_of(realm).and_then(|id| self.sas.get(&id)).filter(|sa| sa.is_established());
+        let is_up = |name: &String| {
+            sa.is_some_and(|sa| {
+                sa.children.values().any(|c| c.name == *name && c.state == ChildState::Installed)
+            })
+        };
+        let missing: Vec<String> = children.into_iter().filter(|name| !is_up(name)).collect();
+        if sa.is_some() && missing.is_empty() {
+            return self.answer(command, Ok("up already".into()));
+        }
+        let goal = Goal::Up { ike: sa.is_none(), children: missing.clone() };
+        self.waiters.push(Waiter { command, realm: realm.to_owned(), goal });
+        if policy.start == Start::Boot {
+            self.keepers.entry(realm.to_owned()).or_default().wanted = true;
+        }
+        self.core.disarm(Timer::Realm(realm.to_owned()));
+        self.bring_up(&policy, missing);
+    }
+
+    fn command_down(&mut self, command: CommandId, realm: &str, child: Option<String>) {
+        if self.core.realm(realm).is_none() && !self.sas.values().any(|sa| sa.realm_name() == realm) {
+            return self.answer(command, Err(format!("there is no realm {realm}")));
+        }
+        let ids: Vec<IkeSaId> =
+            self.sas.values().filter(|sa| sa.realm_name() == realm).map(|sa| sa.id).collect();
+        match child {
+            None => {
+                if let Some(keeper) = self.keepers.get_mut(realm) {
+                    keeper.wanted = false;
+                }
+                self.core.disarm(Timer::Realm(realm.to_owned()));
+                self.waiters.push(Waiter { command, realm: realm.to_owned(), goal: Goal::Down });
+                for id in ids {
+                    self.with(id, |sa, cx| sa.finish(cx, "taken down"));
+                }
+            }
+            Some(child) => {
+                self.waiters.push(Waiter {
+                    command,
+                    realm: realm.to_owned(),
+                    goal: Goal::ChildDown(child.clone()),
+                });
+                for id in ids {
+                    self.with(id, |sa, cx| {
+                        sa.forget_child(&child);
+                        let named = sa.children.iter().filter(|(_, c)| c.name == child).map(|(id, _)| *id);
+                        for id in named.collect::<Vec<_>>() {
+                            sa.queue(Task::DeleteChild(id, Why::Normal("taken down".into())));
+                        }
+                        sa.pump(cx);
+                    });
+                }
+            }
+        }
+        self.check_down(realm);
+    }
+
+    fn command_rekey(&mut self, command: CommandId, realm: &str, child: Option<String>) {
+        let up = self.sa_of(realm).filter(|id| self.sas.get(id).is_some_and(|sa| sa.is_established()));
+        let Some(id) = up else { return self.answer(command, Err(format!("realm {realm} is not up"))) };
+        let (goal, task) = match child {
+            None => (Goal::RekeyIke, Task::RekeyIke),
+            Some(name) => {
+                let children = self.sas.get(&id).map(|sa| &sa.children);
+                let found = children.and_then(|c| {
+                    c.iter()
+                        .find(|(_, c)| c.name == name && c.state == ChildState::Installed)
+                        .map(|(id, _)| *id)
+                });
+                let Some(child) = found else {
+                    return self.answer(command, Err(format!("child {name} is not up")));
+                };
+                (Goal::RekeyChild(name), Task::RekeyChild(child))
+            }
+        };
+        self.waiters.push(Waiter { command, realm: realm.to_owned(), goal });
+        self.with(id, |sa, cx| {
+            sa.queue(task);
+            sa.pump(cx);
+        });
+    }
+
+    fn answer(&mut self, command: CommandId, result: Result<String, String>) {
+        self.core.fx.push(Effect::Answer { command, result });
+    }
+
+    /// Shows something that happened to every waiting command of the realm; those it fulfils are answered.
+    fn progress(&mut self, realm: &str, mut done: impl FnMut(&mut Goal) -> bool) {
+        let mut answered = Vec::new();
+        self.waiters.retain_mut(|w| {
+            let done = w.realm == realm && done(&mut w.goal);
+            if done {
+                answered.push((w.command, w.goal.what_happened()));
+            }
+            !done
+        });
+        answered.into_iter().for_each(|(command, text)| self.answer(command, Ok(text.into())));
+    }
+
+    fn fail_if(&mut self, realm: &str, why: &str, concerns: impl Fn(&Goal) -> bool) {
+        let mut failed = Vec::new();
+        self.waiters.retain(|w| {
+            let fails = w.realm == realm && concerns(&w.goal);
+            if fails {
+                failed.push(w.command);
+            }
+            !fails
+        });
+        failed.into_iter().for_each(|command| self.answer(command, Err(why.to_owned())));
+    }
+
+    /// Something the commands of a realm wait for will not be: one child, or everything.
+    fn fail_waiters(&mut self, realm: &str, child: Option<&str>, why: &str) {
+        self.fail_if(realm, why, |goal| match (goal, child) {
+            (Goal::Up { .. } | Goal::RekeyIke | Goal::RekeyChild(_), None) => true,
+            (Goal::Up { children, .. }, Some(name)) => name.is_empty() || children.iter().any(|c| c == name),
+            (Goal::RekeyChild(child), Some(name)) => child == name,
+            _ => false,
+        });
+    }
+
+    /// Answers commands that wait for something to be gone.
+    fn check_down(&mut self, realm: &str) {
+        let living = |sa: &crate::sa::IkeSa| !matches!(sa.state, State::Closed | State::Gone);
+        let any = self.sas.values().any(|sa| living(sa));
+        let mut left = Vec::new();
+        for sa in self.sas.values().filter(|sa| living(sa) && sa.realm_name() == realm) {
+            left.extend(sa.children.values().map(|c| c.name.clone()));
+        }
+        let here = self.sas.values().any(|sa| living(sa) && sa.realm_name() == realm);
+        self.progress(realm, |goal| match goal {
+            Goal::Down => !here,
+            Goal::ChildDown(name) => !left.contains(name),
+            _ => false,
+        });
+        if !any {
+            self.progress("", |goal| matches!(goal, Goal::Shutdown));
+        }
+    }
+}
+
+impl Goal {
+    fn what_happened(&self) -> &'static str {
+        match self {
+            Goal::Up { .. } => "up",
+            Goal::Down | Goal::ChildDown(_) => "down",
+            Goal::RekeyIke | Goal::RekeyChild(_) => "rekeyed",
+            Goal::Shutdown => "all SAs are deleted",
+        }
+    }
+}
+
+/// Names of the children that come up with the realm: those that say so, or all.
+fn boot_children(realm: &Realm) -> Vec<String> {
+    let boot = realm.children.iter().filter(|c| c.start == Start::Boot).map(|c| c.name.clone());
+    let boot: Vec<String> = boot.collect();
+    if boot.is_empty() { realm.children.iter().map(|c| c.name.clone()).collect() } else { boot }
+}
