@@ -30,8 +30,8 @@ pub(crate) fn decapsulate(inner: u8, outer: u8) -> Option<u8> {
         (0, _) => Some(0),
         (CE, _) => Some(CE),
         (_, CE) => Some(CE),
-        // ECT(1) outside is the stronger mark; an inner ECT(1) survives.
-        (_, 1) | (1, _) => Some(1),
+        // Of the two ECT marks the one outside wins if it is ECT(1), the stronger.
+        (_, 1) => Some(1),
         (inner, _) => Some(inner),
     }
 }

@@ -509,6 +509,19 @@ mod tests {
     }
 
     #[test]
+    fn a_packet_dropped_for_want_of_room_gives_its_number_back() {
+        let (mut esp, token) = end(false);
+        esp.config.waiting_bursts = 0;
+        esp.set_room(0, 0);
+        let mut out = Output::new();
+        assert_eq!(send(&mut esp, &mut out), Verdict::Taken);
+        esp.flush(Instant::now(), &mut out);
+        assert_eq!(esp.counters.drops.of(DropReason::Backpressure), 1);
+        esp.sad.outbound.slot(token).unwrap().seq.set_last(u64::from(u32::MAX) - 1);
+        assert_eq!(send(&mut esp, &mut out), Verdict::Taken);
+    }
+
+    #[test]
     fn old_octets_of_a_buffer_never_leave_in_padding() {
         let (mut esp, token) = end(false);
         let mut bufs: Vec<_> = std::iter::from_fn(|| esp.config.pool.take()).collect();

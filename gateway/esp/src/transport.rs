@@ -105,6 +105,19 @@ mod tests {
     }
 
     #[test]
+    fn a_udp_checksum_that_comes_out_as_zero_is_written_as_all_ones() {
+        let (old, new) = (ip("10.0.0.7"), ip("203.0.113.5"));
+        let zeroes = (1..=u16::MAX).filter(|before| {
+            let mut payload = [0; 8];
+            payload[6..8].copy_from_slice(&before.to_be_bytes());
+            correct(&mut payload, protocol::UDP, [(old, new), (new, new)]);
+            assert_ne!(payload[6..8], [0, 0]);
+            payload[6..8] == [0xff, 0xff]
+        });
+        assert!(zeroes.count() > 0);
+    }
+
+    #[test]
     fn a_header_without_room_or_of_two_families_is_refused() {
         let mode = Mode::Transport { local: ip("1.2.3.4"), remote: ip("5.6.7.8"), original: None };
         assert_eq!(rebuild(&mut [0; 60], 19, 10, 17, 0, &mode), None);

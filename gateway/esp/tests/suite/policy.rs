@@ -100,6 +100,35 @@ fn a_packet_outside_a_narrowed_sa_asks_for_another() {
 }
 
 #[test]
+fn a_narrower_child_takes_its_flows_over_from_a_wider_one_at_once() {
+    let (mut left, _) = pair(&Deal::default());
+    left.inner(&packet(1));
+    let mut narrow = left.outbound(&Deal::default(), 0x7007);
+    narrow.child = ChildId(2);
+    narrow.ts_remote = vec![ts("10.2.0.1/32")];
+    left.esp.install_outbound(narrow, left.now).unwrap();
+    left.inner(&packet(1));
+    left.esp.remove(ChildId(2), 0x7007, Direction::Seal).unwrap();
+    left.inner(&packet(1));
+    left.turn();
+    let spis: Vec<_> = left.sent.iter().map(|w| w.bytes[2]).collect();
+    assert_eq!((spis, left.dropped(DropReason::SaGone)), (vec![0x10, 0x10], 1));
+}
+
+#[test]
+fn an_answered_question_may_be_asked_again_at_once() {
+    let mut left = End::new(LEFT_IFACE);
+    left.esp.set_policies(vec![policy(Action::Protect(CHILD), 1000, "10.1.0.0/16", "10.2.0.0/16")]);
+    left.inner(&packet(1));
+    left.install(&Deal::default());
+    left.esp.remove(CHILD, TO_RIGHT, Direction::Seal).unwrap();
+    left.inner(&packet(2));
+    left.turn();
+    let asked = left.events.iter().filter(|e| matches!(e, Event::Acquire { .. })).count();
+    assert_eq!(asked, 2);
+}
+
+#[test]
 fn rekeying_switches_when_told_and_not_before() {
     let deal = Deal::default();
     let (mut left, mut right) = pair(&deal);

@@ -153,3 +153,20 @@ fn cutting_finishes_a_checksum_first() {
     let sum = wire::ip::Sum::new().pseudo(ip("10.1.0.1"), ip("10.2.0.1"), 17, 3008).octets(&payload).finish();
     assert_eq!(sum, 0);
 }
+
+#[test]
+fn a_superpacket_whose_pieces_are_too_large_is_refused_or_fragmented_outside() {
+    let (mut left, mut right) = pair(&Deal::default());
+    let segments = Some(esp::Segments { kind: esp::SegmentKind::Udp, size: 1460 });
+    let offload = esp::Offload { segments, checksum: None };
+    let whole = udp((1, 2), 4000);
+    let may_not = v4("10.1.0.1", "10.2.0.1", 17, &whole, true);
+    assert_eq!(left.inner_with(&may_not, offload), Verdict::Dropped(DropReason::TooBig));
+    let may = v4("10.1.0.1", "10.2.0.1", 17, &whole, false);
+    assert_eq!(left.inner_with(&may, offload), Verdict::Taken);
+    left.turn();
+    assert_eq!((left.sent.len(), left.sent.iter().any(|w| w.df), left.icmp.len()), (3, false, 1));
+    carry(&mut left, &mut right);
+    let payload: Vec<u8> = right.take_written().iter().flat_map(|p| p[28..].to_vec()).collect();
+    assert_eq!(payload, whole[8..]);
+}

@@ -160,6 +160,42 @@ fn a_run_of_several_sas_is_taken_apart() {
 }
 
 #[test]
+fn a_run_does_not_overtake_what_was_gathered_before_it() {
+    let (mut left, mut right) = pair(&Deal::default());
+    let packets: Vec<_> = (0..3).map(|n| udp4("10.1.0.1", "10.2.0.1", (n, 2), 64)).collect();
+    for p in &packets {
+        left.inner(p);
+    }
+    left.turn();
+    let wires = left.take_sent();
+    right.outer(&wires[0]);
+    let mut buf = right.pool.take().unwrap();
+    let run = [wires[1].bytes.as_slice(), &wires[2].bytes].concat();
+    buf.bytes_mut()[..run.len()].copy_from_slice(&run);
+    let (from, to) = (wires[1].path.local, wires[1].path.remote);
+    let outer = Outer { from, to, encap: Encap::Udp, tos: 0 };
+    right.esp.handle_outer_run(right.now, &outer, buf, run.len(), run.len() / 2, &mut right.out);
+    right.turn();
+    assert_eq!(right.take_written(), packets);
+}
+
+#[test]
+fn a_shorter_packet_ends_its_run() {
+    let (mut left, _) = pair(&Deal::default());
+    for len in [100, 100, 40, 40, 100] {
+        left.inner(&udp4("10.1.0.1", "10.2.0.1", (1, 2), len));
+    }
+    left.esp.flush(left.now, &mut left.out);
+    left.queue.submit(&mut left.out.submit[0]).unwrap();
+    let (esp, out, now) = (&mut left.esp, &mut left.out, left.now);
+    left.queue.poll(9, &mut |burst| esp.on_done(now, burst, out));
+    let counts: Vec<_> = out.outer[0].runs(64, 65_507).map(|r| r.count).collect();
+    assert_eq!(counts, [3, 1, 1]);
+    let longest = out.outer[0].runs(64, 300).map(|r| r.range.len()).max();
+    assert!(longest.is_some_and(|n| n <= 300));
+}
+
+#[test]
 fn unfinished_checksums_are_finished_in_both_modes() {
     for transport in [false, true] {
         let (l, r) = if transport { ("192.0.2.1", "192.0.2.2") } else { ("10.1.0.1", "10.2.0.1") };

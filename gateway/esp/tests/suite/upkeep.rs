@@ -107,6 +107,28 @@ fn a_new_address_is_believed_only_of_an_authentic_newest_packet() {
 }
 
 #[test]
+fn packets_of_two_senders_are_not_taken_for_one_another() {
+    let (mut left, mut right) = pair(&Deal::default());
+    for _ in 0..3 {
+        left.inner(&packet());
+    }
+    left.turn();
+    let wires = left.take_sent();
+    right.outer_from(&wires[1], moved(5));
+    right.outer(&wires[0]);
+    let mut forged = wires[2].clone();
+    forged.bytes[30] ^= 1;
+    right.outer_from(&forged, moved(6));
+    right.turn();
+    let from: Vec<_> = right
+        .events
+        .iter()
+        .filter_map(|e| if let Event::Rebound { from, .. } = e { Some(*from) } else { None })
+        .collect();
+    assert_eq!((from, right.written.len()), (vec![moved(5)], 2));
+}
+
+#[test]
 fn where_moves_are_only_reported_the_path_stays_and_the_report_is_not_repeated() {
     let (mut left, mut right) = pair(&Deal::default());
     for _ in 0..3 {
