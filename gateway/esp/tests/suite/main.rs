@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod asynchronous;
+mod golden;
 mod hostile;
 mod policy;
 mod rig;
