@@ -98,7 +98,7 @@ fn pss(params: AnyRef<'_>) -> Option<Algorithm> {
 }
 
 fn explicit<'a, T>(
-    reader: &mut (impl Reader<'a> + ?Sized),
+    reader: &mut impl Reader<'a>,
     number: u32,
 ) -> Result<Option<T>, x509_cert::der::Error>
 where
@@ -107,7 +107,7 @@ where
         + x509_cert::der::FixedTag
         + 'a,
 {
-    let field = ContextSpecific::<T>::decode_explicit(reader, TagNumber::new(number))?;
+    let field = ContextSpecific::<T>::decode_explicit(reader, TagNumber(number))?;
     Ok(field.map(|f| f.value))
 }
 

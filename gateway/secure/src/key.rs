@@ -145,7 +145,7 @@ pub(crate) mod tests {
         let mut even = modulus(256);
         even[255] = 0xfe;
         assert_eq!(inspect(&rsa_spki(&even, &e), 2048), Err(KeyError::BadRsa));
-        assert_eq!(inspect(&rsa_spki(&[], &e), 0).is_err(), true);
+        assert!(inspect(&rsa_spki(&[], &e), 0).is_err());
     }
 
     #[test]

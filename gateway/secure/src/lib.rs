@@ -1,15 +1,45 @@
-//! The side that holds the keys.
+//! The side that holds the keys: long-term secrets, the proofs made with them, the verification of peers, and the changes to
+//! the machine's network. It runs on a thread of its own behind [`ipc`]; nothing of it faces the network.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`config`], [`load`] | what it is told, and how files become that |
+//! | `run` | the thread: [`spawn`], [`Running`], [`Handle`] |
+//! | `authority` | proofs made and checked |
+//! | `octets` | what a proof is about, put together here and nowhere else |
+//! | `method`, `algorithm` | authentication methods and algorithm identifiers |
+//! | `psk` | pre-shared keys by identity |
+//! | `vault`, `devices` | keys that are open, and where |
+//! | `validator`, `path`, `usage`, `cert`, `key`, `identity` | certificates: from CERT payloads to a key that speaks for an identity |
+//! | `permit`, `kernel`, `netlink`, `tun_ioctl` | TUN devices, addresses, routes: who may ask, and how it is done |
 
 mod algorithm;
+mod authority;
 mod cert;
 pub mod config;
+mod devices;
 mod identity;
+mod kernel;
 mod key;
 pub mod load;
+mod method;
+mod netlink;
+mod octets;
 mod path;
+mod permit;
+mod psk;
+mod run;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod tun_ioctl;
 mod usage;
 mod validator;
+mod vault;
 
 pub use config::{Certificate, Config, Credentials, OwnKey, Psk, RawKey, Rules, Trust};
 pub use load::LoadError;
+pub use run::{Handle, Running, check, spawn, spawn_on};
 pub use validator::Validator;
+pub use vault::{Problem, authorities};

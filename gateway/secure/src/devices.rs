@@ -1,0 +1,116 @@
+//! The devices of the key side, their queues, and who does what: a key signs where it was opened, verification goes to the
+//! first device that knows the scheme.
+
+use std::collections::VecDeque;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+use spi::crypto::KeyInfo;
+use spi::{
+    CryptoDone, CryptoJob, CryptoQueue, Device, Fault, FaultKind, KeyId, KeySource, QueueConfig, ShortOps,
+    SignScheme,
+};
+
+/// Completions taken from one queue in one turn.
+const BUDGET: usize = 64;
+
+struct Slot {
+    device: Arc<dyn Device>,
+    queue: Box<CryptoQueue>,
+    waiting: VecDeque<CryptoJob>,
+}
+
+/// Open devices, best first.
+pub(crate) struct Devices {
+    slots: Vec<Slot>,
+    short: Arc<dyn ShortOps>,
+}
+
+/// Names a device in [`Devices`].
+pub(crate) type Place = usize;
+
+impl Devices {
+    /// Opens a queue on every device that has one. `None` when no device has short primitives or none has a queue.
+    pub(crate) fn new(devices: Vec<Arc<dyn Device>>) -> Option<Self> {
+        let short = devices.iter().find_map(|d| d.short_ops())?;
+        let slots: Vec<Slot> = devices
+            .into_iter()
+            .filter_map(|device| {
+                let queue = device.crypto_queue(QueueConfig::default())?;
+                Some(Slot { device, queue, waiting: VecDeque::new() })
+            })
+            .collect();
+        if slots.is_empty() { None } else { Some(Devices { slots, short }) }
+    }
+
+    pub(crate) fn short(&self) -> &Arc<dyn ShortOps> {
+        &self.short
+    }
+
+    /// The device certificates are verified on: the one that knows the most schemes, the first of equals.
+    pub(crate) fn verifier(&self) -> Option<&Arc<dyn Device>> {
+        let most = self.slots.iter().map(|s| s.device.desc().caps.verify.len()).max()?;
+        self.slots.iter().find(|s| s.device.desc().caps.verify.len() == most).map(|s| &s.device)
+    }
+
+    /// Opens a private key on the first device that takes it.
+    pub(crate) fn open_key(&self, source: &KeySource) -> Result<(Place, KeyInfo), Fault> {
+        let mut last = Fault::new(FaultKind::Unsupported);
+        for (place, slot) in self.slots.iter().enumerate() {
+            let Some(source) = duplicate(source) else { continue };
+            match slot.device.open_key(source) {
+                Ok(info) => return Ok((place, info)),
+                // A device that has no such keys says nothing about the key; one that failed on it does.
+                Err(fault) if fault.kind == FaultKind::Unsupported => {}
+                Err(fault) => last = fault,
+            }
+        }
+        Err(last)
+    }
+
+    pub(crate) fn close_key(&self, place: Place, key: KeyId) {
+        if let Some(slot) = self.slots.get(place) {
+            slot.device.close_key(key);
+        }
+    }
+
+    /// The first device that verifies the scheme.
+    pub(crate) fn verifies(&self, scheme: SignScheme) -> Option<Place> {
+        self.slots.iter().position(|s| s.device.desc().caps.verify.contains(&scheme))
+    }
+
+    /// Queues a job; it goes out as soon as the device has room.
+    pub(crate) fn submit(&mut self, place: Place, job: CryptoJob) {
+        if let Some(slot) = self.slots.get_mut(place) {
+            slot.waiting.push_back(job);
+            // A closed queue leaves the jobs where they are, until it is back.
+            let _ = slot.queue.submit(&mut slot.waiting);
+        }
+    }
+
+    /// Takes completions. Returns whether more can be had at once.
+    pub(crate) fn poll(&mut self, on_done: &mut dyn FnMut(CryptoDone)) -> bool {
+        let mut more = false;
+        for slot in &mut self.slots {
+            let _ = slot.queue.submit(&mut slot.waiting);
+            more |= slot.queue.poll(BUDGET, &mut |done: CryptoDone| on_done(done)).more;
+            let _ = slot.queue.submit(&mut slot.waiting);
+        }
+        more
+    }
+
+    /// Doorbells to sleep on, and whether some device has work out and no doorbell, so that sleeping is out of the question.
+    pub(crate) fn doorbells(&self) -> (Vec<BorrowedFd<'_>>, bool) {
+        let bells = self.slots.iter().filter_map(|s| s.queue.doorbell()).collect();
+        let blind = self.slots.iter().any(|s| s.queue.doorbell().is_none() && s.queue.in_flight() > 0);
+        (bells, blind)
+    }
+}
+
+fn duplicate(source: &KeySource) -> Option<KeySource> {
+    match source {
+        KeySource::Der(secret) => Some(KeySource::Der(secret.duplicate())),
+        KeySource::Uri(uri) => Some(KeySource::Uri(uri.clone())),
+        _ => None,
+    }
+}

@@ -1,0 +1,269 @@
+//! The machine's network: TUN devices, addresses, routes. Only asked for what [`crate::permit`] allowed.
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+
+use ipc::{RouteChange, TunSpec};
+
+use crate::netlink::{Netlink, Writer, attributes};
+use crate::tun_ioctl;
+
+/// What can be changed. A fake one stands in for tests without privilege.
+pub(crate) trait Kernel: Send {
+    /// Makes a TUN device that is up, without an address; one descriptor for each queue.
+    fn open_tun(&mut self, spec: &TunSpec) -> io::Result<Vec<OwnedFd>>;
+
+    /// Adds or removes a route into a device. To add one that is there already, and ours, changes nothing but its source; a
+    /// route of somebody else is left alone and is an error. To remove what is not there is no error.
+    fn route(&mut self, change: &RouteChange) -> io::Result<()>;
+
+    /// Adds or removes an address of a device. To add what is there, and to remove what is not, is no error.
+    fn address(&mut self, device: &str, address: IpAddr, prefix: u8, add: bool) -> io::Result<()>;
+}
+
+/// Marks our routes (`ip route show proto 116`), so that nobody else's is ever taken for one.
+const ROUTE_PROTOCOL: u8 = 116;
+
+const RTM_NEWLINK: u16 = 16;
+const RTM_GETLINK: u16 = 18;
+const RTM_NEWADDR: u16 = 20;
+const RTM_DELADDR: u16 = 21;
+const RTM_NEWROUTE: u16 = 24;
+const RTM_DELROUTE: u16 = 25;
+const RTM_GETROUTE: u16 = 26;
+
+const NLM_F_EXCL: u16 = 0x200;
+const NLM_F_REPLACE: u16 = 0x100;
+const NLM_F_CREATE: u16 = 0x400;
+
+const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
+const IFLA_AF_SPEC: u16 = 26;
+const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
+const ADDR_GEN_MODE_NONE: u8 = 1;
+const IFF_UP: u32 = 1;
+
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+const IFA_FLAGS: u16 = 8;
+const IFA_F_NODAD: u32 = 0x02;
+const IFA_F_NOPREFIXROUTE: u32 = 0x200;
+
+const RTA_DST: u16 = 1;
+const RTA_OIF: u16 = 4;
+const RTA_PREFSRC: u16 = 7;
+const RTA_TABLE: u16 = 15;
+const RT_TABLE_MAIN: u8 = 254;
+const RT_SCOPE_UNIVERSE: u8 = 0;
+const RT_SCOPE_LINK: u8 = 253;
+const RT_SCOPE_NOWHERE: u8 = 255;
+const RTN_UNICAST: u8 = 1;
+
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+const NESTED: u16 = 0x8000;
+
+/// The Linux machine we run on.
+pub(crate) struct Linux {
+    netlink: Netlink,
+}
+
+impl Linux {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Linux { netlink: Netlink::new()? })
+    }
+
+    fn index(&mut self, device: &str) -> io::Result<u32> {
+        let mut request = Writer::new(RTM_GETLINK, 0, &link_header(0, 0, 0));
+        request.attribute(IFLA_IFNAME, &name_octets(device));
+        let mut index = 0;
+        self.netlink.query(&request, |kind, body| {
+            if kind == RTM_NEWLINK
+                && let Some(octets) = body.get(4..).and_then(|b| b.first_chunk())
+            {
+                index = u32::from_ne_bytes(*octets);
+            }
+        })?;
+        if index == 0 { Err(io::ErrorKind::NotFound.into()) } else { Ok(index) }
+    }
+
+    /// Routes of the main table to exactly this destination: device and protocol of each, and its preferred source.
+    fn routes_to(&mut self, destination: (IpAddr, u8)) -> io::Result<Vec<FoundRoute>> {
+        let (address, len) = destination;
+        let mut found = Vec::new();
+        let request = Writer::new(RTM_GETROUTE, 0, &route_header(address, 0, 0, 0));
+        self.netlink.dump(&request, |kind, body| {
+            if kind == RTM_NEWROUTE
+                && let Some(route) = read_route(body)
+                && route.destination == (address, len)
+                && route.table == u32::from(RT_TABLE_MAIN)
+            {
+                found.push(route);
+            }
+        })?;
+        Ok(found)
+    }
+
+    fn change_route(&mut self, kind: u16, flags: u16, change: &RouteChange, index: u32) -> io::Result<()> {
+        let (address, len) = change.destination;
+        let scope = match (kind, address) {
+            // Removal matches any scope. A route without a gateway has the scope of its link in IPv4.
+            (RTM_DELROUTE, _) => RT_SCOPE_NOWHERE,
+            (_, IpAddr::V4(_)) => RT_SCOPE_LINK,
+            (_, IpAddr::V6(_)) => RT_SCOPE_UNIVERSE,
+        };
+        let mut request = Writer::new(kind, flags, &route_header(address, len, ROUTE_PROTOCOL, scope));
+        if len > 0 {
+            request.attribute(RTA_DST, &octets(address));
+        }
+        request.attribute(RTA_OIF, &index.to_ne_bytes());
+        if let (RTM_NEWROUTE, Some(source)) = (kind, change.source) {
+            request.attribute(RTA_PREFSRC, &octets(source));
+        }
+        self.netlink.execute(&request)
+    }
+}
+
+impl Kernel for Linux {
+    fn open_tun(&mut self, spec: &TunSpec) -> io::Result<Vec<OwnedFd>> {
+        let mut queues = Vec::new();
+        for _ in 0..spec.queues {
+            queues.push(tun_ioctl::open_queue(&spec.name, spec.queues > 1)?);
+        }
+        let index = self.index(&spec.name)?;
+        // Without this the kernel gives the device a link-local address and asks the tunnel for routers.
+        let mut quiet = Writer::new(RTM_NEWLINK, 0, &link_header(index, 0, 0));
+        let mode = attribute(IFLA_INET6_ADDR_GEN_MODE, &[ADDR_GEN_MODE_NONE]);
+        quiet.attribute(IFLA_AF_SPEC | NESTED, &attribute(u16::from(AF_INET6) | NESTED, &mode));
+        if let Err(e) = self.netlink.execute(&quiet) {
+            tracing::debug!(device = %spec.name, error = %e, "no control over IPv6 link-local addresses");
+        }
+        let mut up = Writer::new(RTM_NEWLINK, 0, &link_header(index, IFF_UP, IFF_UP));
+        up.attribute(IFLA_MTU, &u32::from(spec.mtu).to_ne_bytes());
+        self.netlink.execute(&up)?;
+        Ok(queues)
+    }
+
+    fn route(&mut self, change: &RouteChange) -> io::Result<()> {
+        let index = self.index(&change.device)?;
+        if !change.add {
+            return match self.change_route(RTM_DELROUTE, 0, change, index) {
+                Err(e) if e.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => Ok(()),
+                other => other,
+            };
+        }
+        match self.change_route(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, change, index) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            other => return other,
+        }
+        let there = self.routes_to(change.destination)?;
+        let ours = there.iter().find(|r| r.device == index && r.protocol == ROUTE_PROTOCOL);
+        match ours {
+            Some(route) if route.source == change.source => Ok(()),
+            Some(_) => {
+                self.change_route(RTM_DELROUTE, 0, change, index)?;
+                self.change_route(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, change, index)
+            }
+            None => {
+                let (address, len) = change.destination;
+                let what = format!("there is a route to {address}/{len} already, and it is not ours");
+                Err(io::Error::new(io::ErrorKind::AlreadyExists, what))
+            }
+        }
+    }
+
+    fn address(&mut self, device: &str, address: IpAddr, prefix: u8, add: bool) -> io::Result<()> {
+        let index = self.index(device)?;
+        let family = family(address);
+        let mut fixed = vec![family, prefix, 0, 0];
+        fixed.extend_from_slice(&index.to_ne_bytes());
+        let (kind, flags) = if add { (RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE) } else { (RTM_DELADDR, 0) };
+        let mut request = Writer::new(kind, flags, &fixed);
+        request.attribute(IFA_LOCAL, &octets(address));
+        request.attribute(IFA_ADDRESS, &octets(address));
+        if add {
+            // No route to the prefix: routes are asked for one by one, and looked at one by one. No duplicate detection: the
+            // peer gave the address, and a tunnel has no neighbours.
+            request.attribute(IFA_FLAGS, &(IFA_F_NOPREFIXROUTE | IFA_F_NODAD).to_ne_bytes());
+        }
+        match self.netlink.execute(&request) {
+            Err(e) if add && e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            Err(e) if !add && e.kind() == io::ErrorKind::AddrNotAvailable => Ok(()),
+            other => other,
+        }
+    }
+}
+
+struct FoundRoute {
+    destination: (IpAddr, u8),
+    device: u32,
+    protocol: u8,
+    table: u32,
+    source: Option<IpAddr>,
+}
+
+fn read_route(body: &[u8]) -> Option<FoundRoute> {
+    let [family, len, _, _, table, protocol, _, kind, ..] = *body else { return None };
+    if kind != RTN_UNICAST {
+        return None;
+    }
+    let zero: IpAddr = if family == AF_INET { [0u8; 4].into() } else { [0u8; 16].into() };
+    let mut route =
+        FoundRoute { destination: (zero, len), device: 0, protocol, table: table.into(), source: None };
+    for (kind, value) in attributes(body.get(12..)?) {
+        match kind {
+            RTA_DST => route.destination.0 = address_of(value)?,
+            RTA_PREFSRC => route.source = address_of(value),
+            RTA_OIF => route.device = u32::from_ne_bytes(value.try_into().ok()?),
+            RTA_TABLE => route.table = u32::from_ne_bytes(value.try_into().ok()?),
+            _ => {}
+        }
+    }
+    Some(route)
+}
+
+fn address_of(octets: &[u8]) -> Option<IpAddr> {
+    match octets.len() {
+        4 => <[u8; 4]>::try_from(octets).ok().map(IpAddr::from),
+        16 => <[u8; 16]>::try_from(octets).ok().map(IpAddr::from),
+        _ => None,
+    }
+}
+
+/// `struct ifinfomsg`.
+fn link_header(index: u32, flags: u32, change: u32) -> Vec<u8> {
+    let words = [0u32, index, flags, change];
+    words.iter().flat_map(|w| w.to_ne_bytes()).collect()
+}
+
+/// `struct rtmsg`.
+fn route_header(address: IpAddr, len: u8, protocol: u8, scope: u8) -> [u8; 12] {
+    [family(address), len, 0, 0, RT_TABLE_MAIN, protocol, scope, RTN_UNICAST, 0, 0, 0, 0]
+}
+
+/// One attribute by itself, for nesting.
+fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+    let mut out = ((4 + value.len()) as u16).to_ne_bytes().to_vec();
+    out.extend_from_slice(&kind.to_ne_bytes());
+    out.extend_from_slice(value);
+    out.resize(out.len().next_multiple_of(4), 0);
+    out
+}
+
+fn family(address: IpAddr) -> u8 {
+    if address.is_ipv4() { AF_INET } else { AF_INET6 }
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    }
+}
+
+fn name_octets(name: &str) -> Vec<u8> {
+    let mut octets = name.as_bytes().to_vec();
+    octets.push(0);
+    octets
+}

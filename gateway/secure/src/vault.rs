@@ -1,0 +1,253 @@
+//! What the key side holds for the realms: secrets, opened keys with their certificates, and whom each realm believes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use policy::{AuthPolicy, Identity, Realm};
+use spi::crypto::KeyInfo;
+use spi::{Fault, Hash, KeySource, ShortOps};
+
+use crate::cert::Cert;
+use crate::config::{Certificate, Config, OwnKey, Psk, Rules, Trust};
+use crate::devices::{Devices, Place};
+use crate::identity;
+use crate::key::{self, KeyKind};
+use crate::psk::{self, NoPsk};
+use crate::usage;
+
+/// Something in the configuration that will keep a realm from working, or will soon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The realm.
+    pub realm: String,
+    /// What is wrong. Holds no secret.
+    pub what: String,
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "realm `{}`: {}", self.realm, self.what)
+    }
+}
+
+/// A private key that is open.
+pub(crate) struct OpenKey {
+    pub(crate) place: Place,
+    pub(crate) info: KeyInfo,
+    source: KeySource,
+    /// Certificates to send, end entity first, each with the SHA-1 hash of its key (RFC 7296 section 3.7).
+    pub(crate) certs: Vec<(Vec<u8>, [u8; 20])>,
+}
+
+/// A key that is believed without a CA.
+pub(crate) struct Believed {
+    pub(crate) spki: Vec<u8>,
+    pub(crate) kind: KeyKind,
+    /// The pinned certificate, if it is one.
+    pub(crate) cert: Option<Cert>,
+    pub(crate) name: String,
+}
+
+/// Whom a realm believes.
+#[derive(Default)]
+pub(crate) struct Believes {
+    /// DER of its CAs.
+    pub(crate) anchors: Vec<Vec<u8>>,
+    pub(crate) keys: Vec<Believed>,
+}
+
+/// Everything that is held.
+pub(crate) struct Vault {
+    realms: HashMap<String, Arc<Realm>>,
+    psks: Vec<Psk>,
+    own: HashMap<String, OpenKey>,
+    believes: HashMap<String, Believes>,
+    pub(crate) rules: Rules,
+}
+
+impl Vault {
+    /// Opens the keys and looks at everything once. Realms without a problem work whatever is wrong with others.
+    pub(crate) fn open(config: Config, devices: &Devices, at: SystemTime) -> (Self, Vec<Problem>) {
+        let mut problems = Vec::new();
+        let Config { realms, psks, mut credentials, rules } = config;
+        let mut vault = Vault {
+            realms: HashMap::new(),
+            // An empty key would be a proof anybody can make.
+            psks: psks.into_iter().filter(|psk| !psk.secret.is_empty()).collect(),
+            own: HashMap::new(),
+            believes: HashMap::new(),
+            rules,
+        };
+        for realm in realms {
+            let credentials = credentials.remove(&realm.name).unwrap_or_default();
+            let mut note = |what: String| problems.push(Problem { realm: realm.name.clone(), what });
+            if let Some(own) = credentials.own {
+                match open_own(own, &realm, devices, rules, at, &mut note) {
+                    Ok(open) => {
+                        vault.own.insert(realm.name.clone(), open);
+                    }
+                    Err(what) => note(what),
+                }
+            } else if realm.local_auth == AuthPolicy::Pubkey {
+                note("`local_auth` wants a key and there is none".into());
+            }
+            if realm.remote_auth == AuthPolicy::Pubkey && credentials.trust.is_empty() {
+                note(
+                    "`remote_auth` names no CA, certificate or public key, so no peer can be believed".into(),
+                );
+            }
+            let believes = take_trust(credentials.trust, &realm, rules, at, &mut note);
+            vault.believes.insert(realm.name.clone(), believes);
+            let psk = realm.local_auth == AuthPolicy::Psk || realm.remote_auth == AuthPolicy::Psk;
+            if psk && vault.psks.is_empty() {
+                note("there is no pre-shared key at all".into());
+            } else if psk
+                && let policy::IdMatch::Exact(peer) = &realm.remote_id
+                && vault.psk(&realm.local_id, Some(peer)).is_err()
+            {
+                note(format!("no pre-shared key for `{}` and `{peer}`", realm.local_id));
+            }
+            vault.realms.insert(realm.name.clone(), realm);
+        }
+        for name in credentials.into_keys() {
+            problems.push(Problem { realm: name, what: "credentials for a realm that is not there".into() });
+        }
+        (vault, problems)
+    }
+
+    /// Closes the keys.
+    pub(crate) fn close(self, devices: &Devices) {
+        for key in self.own.into_values() {
+            devices.close_key(key.place, key.info.id);
+        }
+    }
+
+    pub(crate) fn realm(&self, name: &str) -> Option<&Arc<Realm>> {
+        self.realms.get(name)
+    }
+
+    pub(crate) fn psk(&self, own: &Identity, peer: Option<&Identity>) -> Result<&Psk, NoPsk> {
+        psk::find(&self.psks, own, peer)
+    }
+
+    pub(crate) fn own(&self, realm: &str) -> Option<&OpenKey> {
+        self.own.get(realm)
+    }
+
+    pub(crate) fn believes(&self, realm: &str) -> Option<&Believes> {
+        self.believes.get(realm)
+    }
+
+    /// Opens a key anew after its device was reset.
+    pub(crate) fn reopen(&mut self, realm: &str, devices: &Devices) -> Result<(), Fault> {
+        let Some(key) = self.own.get_mut(realm) else { return Err(spi::FaultKind::StaleHandle.into()) };
+        let (place, info) = devices.open_key(&key.source)?;
+        (key.place, key.info) = (place, info);
+        Ok(())
+    }
+}
+
+fn open_own(
+    own: OwnKey,
+    realm: &Realm,
+    devices: &Devices,
+    rules: Rules,
+    at: SystemTime,
+    note: &mut dyn FnMut(String),
+) -> Result<OpenKey, String> {
+    let (place, info) = devices
+        .open_key(&own.source)
+        .map_err(|fault| format!("the private key {} cannot be opened: {fault}", own.name))?;
+    let mut certs = Vec::new();
+    for (i, Certificate { name, der }) in own.certs.into_iter().enumerate() {
+        let cert = Cert::parse(&der).map_err(|e| format!("{name}: {e}"))?;
+        if i == 0 {
+            if cert.spki != info.spki {
+                devices.close_key(place, info.id);
+                return Err(format!(
+                    "the certificate {name} does not belong to the private key {}",
+                    own.name
+                ));
+            }
+            if let Err(e) =
+                usage::check_any(&cert, at, rules.min_rsa_bits).and_then(|()| usage::check_end_entity(&cert))
+            {
+                note(format!("{name}: {e}"));
+            }
+            if !identity::covers(&cert.info(), &realm.local_id) {
+                note(format!(
+                    "the certificate {name} speaks for {}, not for `{}`; most peers will refuse it",
+                    identity::spoken_for(&cert.info()),
+                    realm.local_id
+                ));
+            }
+        } else if cert.is_self_issued() {
+            // A root: who trusts it has it, who has it not will not take it from us.
+            continue;
+        }
+        certs.push((der, key_hash(&**devices.short(), &cert.spki)));
+    }
+    Ok(OpenKey { place, info, source: own.source, certs })
+}
+
+fn take_trust(
+    trust: Trust,
+    realm: &Realm,
+    rules: Rules,
+    at: SystemTime,
+    note: &mut dyn FnMut(String),
+) -> Believes {
+    let mut believes = Believes::default();
+    for Certificate { name, der } in trust.anchors {
+        match Cert::parse(&der).and_then(|cert| {
+            usage::check_any(&cert, at, rules.min_rsa_bits)?;
+            usage::check_authority(&cert, 0)
+        }) {
+            Ok(()) => believes.anchors.push(der),
+            Err(e) => {
+                note(format!("CA {name}: {e}"));
+                // One that is not valid yet may be later; whether it is, is decided when it is used.
+                if matches!(e, spi::cert::CertError::NotValidNow(_)) {
+                    believes.anchors.push(der);
+                }
+            }
+        }
+    }
+    for Certificate { name, der } in trust.pinned {
+        let read = Cert::parse(&der).map_err(|e| e.to_string()).and_then(|cert| {
+            Ok((key::inspect(&cert.spki, rules.min_rsa_bits).map_err(|e| e.to_string())?, cert))
+        });
+        match read {
+            Ok((kind, cert)) => {
+                believes.keys.push(Believed { spki: cert.spki.clone(), kind, cert: Some(cert), name });
+            }
+            Err(e) => note(format!("certificate {name}: {e}")),
+        }
+    }
+    for raw in trust.keys {
+        match key::inspect(&raw.spki, rules.min_rsa_bits) {
+            Ok(kind) => believes.keys.push(Believed { spki: raw.spki, kind, cert: None, name: raw.name }),
+            Err(e) => note(format!("public key {}: {e}", raw.name)),
+        }
+    }
+    let raw = believes.keys.iter().any(|k| k.cert.is_none());
+    if raw && !matches!(realm.remote_id, policy::IdMatch::Exact(_)) {
+        note("a raw public key says nothing about who has it: `remote_auth` needs one `id`".into());
+    }
+    believes
+}
+
+/// SHA-1 of a SubjectPublicKeyInfo: a name for a CA, not a protection (RFC 7296 section 3.7).
+pub(crate) fn key_hash(short: &dyn ShortOps, spki: &[u8]) -> [u8; 20] {
+    short.hash(Hash::Sha1, &[spki]).ok().and_then(|h| h.try_into().ok()).unwrap_or([0; 20])
+}
+
+/// For each realm the hashes of the keys of its CAs, for CERTREQ payloads. Certificates that do not parse are left out.
+pub fn authorities(config: &Config, short: &dyn ShortOps) -> BTreeMap<String, Vec<[u8; 20]>> {
+    let of = |trust: &Trust| {
+        let certs = trust.anchors.iter().filter_map(|a| Cert::parse(&a.der).ok());
+        certs.map(|cert| key_hash(short, &cert.spki)).collect()
+    };
+    config.credentials.iter().map(|(realm, c)| (realm.clone(), of(&c.trust))).collect()
+}
