@@ -101,6 +101,8 @@ pub(crate) enum Todo {
     Adopt(Box<IkeSa>),
     /// Hand children and everything else that outlives a rekey from one to the other.
     Inherit { from: IkeSaId, to: IkeSaId },
+    /// The peer has deleted an SA whose children were just handed on.
+    Inherited(IkeSaId),
     /// A redundant SA: delete it if the peer does not.
     Redundant(IkeSaId),
     /// Another SA proved the same identity. `forget`: the peer said that it knows of no other (INITIAL_CONTACT).

@@ -4,7 +4,7 @@ use wire::ike::{Delete, Payload, PayloadList};
 use wire::numbers::{ExchangeType, NotifyType, ProtocolId};
 
 use crate::child::ChildState;
-use crate::core::{Core, DownKind};
+use crate::core::{Core, DownKind, Todo};
 use crate::create_child::Ours;
 use crate::effect::{ChildId, Why};
 use crate::handler::Stage;
@@ -47,7 +47,10 @@ impl IkeSa {
     /// The peer deletes the IKE SA, and with it every child.
     fn handle_ike_delete(&mut self, cx: &mut Core, id: u32, message: &[Payload], reply: &[Payload]) {
         self.respond(cx, EXCHANGE, id, reply);
-        self.yield_to_collision(cx);
+        if self.yield_to_collision(cx) {
+            // Its children pass to the other SA first.
+            return cx.todo.push_back(Todo::Inherited(self.id));
+        }
         let failed = message.notify(NotifyType::AUTHENTICATION_FAILED).is_some();
         let (kind, why) = match self.state {
             State::Rekeyed => (DownKind::Meant, Why::Normal("rekeyed".into())),

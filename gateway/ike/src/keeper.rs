@@ -253,6 +253,9 @@ impl Engine {
                 self.with(id, |sa, cx| sa.pump(cx));
             }
             Todo::Inherit { from, to } => self.inherit(from, to),
+            Todo::Inherited(id) => {
+                self.with(id, |sa, cx| sa.close_lingering(cx, DownKind::Meant, Why::Normal("rekeyed".into())));
+            }
             Todo::Redundant(id) => {
                 if let Some(sa) = self.sas.get_mut(&id) {
                     sa.unmourned = true;

@@ -441,13 +441,12 @@ impl IkeSa {
     }
 
     /// The peer deletes the old SA while our own rekeying of it is under way: it did not notice that there are two, and its
-    /// SA stands (RFC 7296 section 2.8.2).
-    pub(crate) fn yield_to_collision(&mut self, cx: &mut Core) {
-        if let Some(Ours::Rekey(ours)) = &mut self.ours
-            && let Some((theirs, _)) = ours.collision.take()
-        {
-            self.cancel_ours(cx);
-            self.hand_over(cx, theirs);
-        }
+    /// SA stands (RFC 7296 section 2.8.2). Whether there was such a collision.
+    pub(crate) fn yield_to_collision(&mut self, cx: &mut Core) -> bool {
+        let Some(Ours::Rekey(ours)) = &mut self.ours else { return false };
+        let Some((theirs, _)) = ours.collision.take() else { return false };
+        self.cancel_ours(cx);
+        self.hand_over(cx, theirs);
+        true
     }
 }
