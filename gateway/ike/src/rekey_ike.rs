@@ -415,6 +415,11 @@ impl IkeSa {
     }
 
     fn finish_their_rekey(&mut self, cx: &mut Core, theirs: Box<TheirRekey>, secret: &Secret) {
+        // While the device worked, our own exchange may have replaced the SA: then there is nothing left to rekey, as
+        // RFC 7296 section 2.25.2 has it for an SA that is being closed.
+        if !self.is_established() {
+            return self.refuse_their_rekey(cx, &theirs);
+        }
         let spis = (theirs.spi, theirs.peer_spi);
         let new =
             self.rekeyed(cx, theirs.id, Role::Responder, theirs.suite, spis, secret, &theirs.ni, &theirs.nr);
