@@ -63,6 +63,7 @@ pub(crate) struct Core {
     asks: InFlight<IkeSaId>,
     esp_spis: HashSet<u32>,
     drop_reports: (Option<Instant>, u32),
+    told: (Option<Instant>, u32),
     last_sa: u64,
     last_child: u64,
 }
@@ -211,6 +212,7 @@ impl Core {
             asks: InFlight::new(limit),
             esp_spis: HashSet::new(),
             drop_reports: (None, 0),
+            told: (None, 0),
             last_sa: 0,
             last_child: 0,
             config,
@@ -295,6 +297,16 @@ impl Core {
     pub(crate) fn dropped(&mut self, remote: SocketAddr, reason: &'static str) {
         *self.dropped.entry(reason).or_default() += 1;
         self.refusal(Event::Dropped { remote, reason });
+    }
+
+    /// Whether one more answer to a message that made no sense may go out: a few in a second, for people who wonder.
+    pub(crate) fn may_tell_strangers(&mut self) -> bool {
+        let fresh = self.told.0.is_none_or(|at| self.now.duration_since(at) >= Duration::from_secs(1));
+        if fresh {
+            self.told = (Some(self.now), 0);
+        }
+        self.told.1 += 1;
+        self.told.1 <= DROP_REPORTS
     }
 
     /// An event that strangers can cause at will: reported at a bounded rate.

@@ -247,7 +247,8 @@ impl Engine {
     /// RFC 7296 section 2.5: a request of a higher major version is told ours; of a lower one, as IKEv1, nothing.
     fn other_version(&mut self, path: Path, header: &Header) {
         self.core.dropped(path.remote, "another major version");
-        if header.major > 2 && !header.is_response() && !header.spi_i.is_zero() {
+        let told = header.major > 2 && !header.is_response() && !header.spi_i.is_zero();
+        if told && self.core.may_tell_strangers() {
             let answer =
                 Header::new(header.spi_i, header.spi_r, header.exchange, Flags::RESPONSE, header.message_id);
             let notify = Notify::with_data(NotifyType::INVALID_MAJOR_VERSION, vec![2]);
