@@ -153,6 +153,10 @@ impl IkeSa {
             match self.receive.classify(id, split.fragment.map(|f| f.number)) {
                 Incoming::New => {}
                 Incoming::Retransmission(datagrams) => {
+                    // Unasked by the peer itself, a long answer to a short forgery would be somebody's weapon.
+                    if !self.protection.as_ref().is_some_and(|p| p.is_authentic(&*cx.ops, bytes, &split)) {
+                        return cx.dropped(path.remote, "integrity check failed");
+                    }
                     cx.fx.extend(datagrams.iter().map(|m| Effect::Send { path, message: m.clone() }));
                     return;
                 }
@@ -203,13 +207,7 @@ impl IkeSa {
                 _ => self.handle_informational_response(cx, payloads),
             };
         }
-        // Nothing but IKE_AUTH before AUTH has been judged: a CREATE_CHILD_SA there would give an SA to nobody.
-        let expected = match exchange {
-            ExchangeType::IKE_AUTH => self.state == State::ExpectAuthRequest,
-            ExchangeType::CREATE_CHILD_SA | ExchangeType::INFORMATIONAL => self.is_authenticated(),
-            _ => false,
-        };
-        if !expected || self.suspended.is_some() {
+        if !self.expects_request(exchange) {
             return cx.dropped(path.remote, "request of an exchange that has no place here");
         }
         if !self.receive.begin(id) {
@@ -233,6 +231,9 @@ impl IkeSa {
                 self.close(cx, DownKind::Failed, why);
             }
             return;
+        }
+        if !self.expects_request(header.exchange) {
+            return cx.dropped(path.remote, "request of an exchange that has no place here");
         }
         if !self.receive.begin(header.message_id) {
             return;
@@ -259,6 +260,16 @@ impl IkeSa {
     pub(crate) fn refuse_syntax(&mut self, cx: &mut Core, exchange: ExchangeType, id: u32, what: &str) {
         self.respond_error(cx, exchange, id, Notify::new(NotifyType::INVALID_SYNTAX));
         self.close_lingering(cx, DownKind::Failed, Why::PeerMisbehaved(format!("{exchange}: {what}")));
+    }
+
+    /// Nothing but IKE_AUTH before AUTH has been judged: a CREATE_CHILD_SA there would give an SA to nobody.
+    fn expects_request(&self, exchange: ExchangeType) -> bool {
+        let expected = match exchange {
+            ExchangeType::IKE_AUTH => self.state == State::ExpectAuthRequest,
+            ExchangeType::CREATE_CHILD_SA | ExchangeType::INFORMATIONAL => self.is_authenticated(),
+            _ => false,
+        };
+        expected && self.suspended.is_none()
     }
 
     fn expects_response(&self, exchange: ExchangeType) -> bool {

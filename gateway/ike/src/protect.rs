@@ -161,6 +161,14 @@ impl Protection {
         Ok(Opened { header: split.header, payloads })
     }
 
+    /// Whether the peer made this message, whatever is in it.
+    pub(crate) fn is_authentic(&self, ops: &dyn ShortOps, datagram: &[u8], split: &SkSplit) -> bool {
+        match self.open_plain(ops, datagram, split) {
+            Ok(_) => true,
+            Err(error) => error.is_authentic(),
+        }
+    }
+
     /// The lengths of the algorithms.
     pub fn suite(&self) -> SkSuite {
         self.suite
