@@ -18,9 +18,6 @@ use crate::select::EspSuite;
 /// than any path delays a packet, short enough that nobody waits for the memory.
 pub(crate) const LATE_PACKETS: Duration = Duration::from_secs(3);
 
-/// How long a peer has to delete a child that a collision made redundant, before we do it.
-pub(crate) const REDUNDANT: Duration = Duration::from_secs(20);
-
 /// A Child SA pair.
 pub(crate) struct Child {
     pub(crate) name: String,

@@ -28,6 +28,9 @@ const REISSUES: u8 = 2;
 /// How often we look whether cookies may go off.
 pub(crate) const GATE_LOOK: Duration = Duration::from_secs(1);
 
+/// See [`Core::patience`].
+const LONGEST_PATIENCE: Duration = Duration::from_secs(300);
+
 /// Events about dropped messages reported in one second; all are counted.
 const DROP_REPORTS: u32 = 10;
 
@@ -462,6 +465,19 @@ impl Core {
 
     pub(crate) fn jittered_time(&mut self, limit: Duration, jitter: f64) -> Duration {
         Duration::try_from_secs_f64(self.jittered(limit.as_secs_f64(), jitter)).unwrap_or(limit)
+    }
+
+    /// How long a peer may go on retransmitting, if it does as we do: nothing that a lost response could still explain is
+    /// cleaned up before.
+    pub(crate) fn patience(&self) -> Duration {
+        let policy = &self.config.retransmission;
+        let waits = (0..=policy.tries.min(64)).map(|n| {
+            let seconds = policy.first.as_secs_f64() * policy.base.max(1.0).powi(n as i32);
+            seconds.min(policy.limit.as_secs_f64())
+        });
+        Duration::try_from_secs_f64(waits.sum::<f64>() * 1.25)
+            .unwrap_or(LONGEST_PATIENCE)
+            .min(LONGEST_PATIENCE)
     }
 
     pub(crate) fn realm(&self, name: &str) -> Option<Arc<Realm>> {

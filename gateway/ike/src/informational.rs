@@ -33,8 +33,10 @@ impl IkeSa {
         }
         let mut ours = Vec::new();
         for spi in message.deletes().filter(|d| d.protocol == ProtocolId::ESP).flat_map(Delete::child_spis) {
-            if let Some(child) = self.child_by_peer_spi(spi) {
-                ours.extend(self.handle_child_delete(cx, child));
+            match (self.child_by_peer_spi(spi), &mut self.ours) {
+                (Some(child), _) => ours.extend(self.handle_child_delete(cx, child)),
+                (None, Some(Ours::Child(child))) if child.deleted.len() < 16 => child.deleted.push(spi),
+                _ => {}
             }
         }
         if !ours.is_empty() {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use ipc::Role;
 use policy::{DpdAction, Realm, Start};
 
-use crate::child::{ChildState, REDUNDANT};
+use crate::child::ChildState;
 use crate::core::{Down, DownKind, PacketSelectors, Timer, Todo};
 use crate::effect::{Command, CommandId, Effect, IkeSaId, Why};
 use crate::engine::Engine;
@@ -254,12 +254,15 @@ impl Engine {
             }
             Todo::Inherit { from, to } => self.inherit(from, to),
             Todo::Inherited(id) => {
-                self.with(id, |sa, cx| sa.close_lingering(cx, DownKind::Meant, Why::Normal("rekeyed".into())));
+                self.with(id, |sa, cx| {
+                    sa.close_lingering(cx, DownKind::Meant, Why::Normal("rekeyed".into()))
+                });
             }
             Todo::Redundant(id) => {
                 if let Some(sa) = self.sas.get_mut(&id) {
                     sa.unmourned = true;
-                    self.core.arm(Timer::Superseded(id), REDUNDANT);
+                    let patience = self.core.patience();
+                    self.core.arm(Timer::Superseded(id), patience);
                 }
             }
             Todo::Superseded { by, realm, peer, forget } => {

@@ -24,8 +24,8 @@ use crate::window::{ReceiveWindow, SendWindow};
 
 const EXCHANGE: ExchangeType = ExchangeType::CREATE_CHILD_SA;
 
-/// How long the peer has to delete an SA that it replaced.
-const DELETE_DUE: Duration = Duration::from_secs(30);
+/// How long the old SA stays after a collision that we won; up to as much again at random.
+const SETTLE: Duration = Duration::from_secs(2);
 
 /// Wait after a failed rekey.
 const AGAIN: Duration = Duration::from_secs(30);
@@ -250,11 +250,16 @@ impl IkeSa {
             }
             collision => {
                 cx.todo.push_back(Todo::Adopt(new));
-                if let Some((theirs, _)) = collision {
-                    cx.todo.push_back(Todo::Redundant(theirs));
-                }
                 self.hand_over(cx, new_id);
-                self.tasks.push_back(Task::DeleteIke(DownKind::Meant, Why::Normal("rekeyed".into())).into());
+                let delete = Task::DeleteIke(DownKind::Meant, Why::Normal("rekeyed".into()));
+                match collision {
+                    // The peer may still be waiting for our response on the old SA; let it see that its own is the redundant one.
+                    Some((theirs, _)) => {
+                        cx.todo.push_back(Todo::Redundant(theirs));
+                        self.put_off(cx, delete, SETTLE);
+                    }
+                    None => self.queue(delete),
+                }
             }
         }
     }
@@ -266,7 +271,8 @@ impl IkeSa {
             cx.disarm(timer);
         }
         cx.disarm(Timer::ExpireIke(self.id));
-        cx.arm(Timer::GiveUp(self.id), DELETE_DUE);
+        // The peer may need that long to hear of it.
+        cx.arm(Timer::GiveUp(self.id), cx.patience());
         cx.todo.push_back(Todo::Inherit { from: self.id, to });
         cx.event(Event::IkeRekeyed { old: self.id, new: to });
         cx.todo.push_back(Todo::IkeRekeyed { realm: self.realm_name(), old: self.id, new: to });

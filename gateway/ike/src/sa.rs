@@ -346,8 +346,13 @@ impl IkeSa {
         let was_up = self.established.is_some();
         let moved = self.state == State::Rekeyed;
         let names = self.wanted_again();
-        for id in self.children.keys().copied().collect::<Vec<_>>() {
-            self.remove_child(cx, id, why.clone(), self.superseded);
+        // What passes on to the SA that replaces this one is still to be fetched.
+        if !moved {
+            for id in self.children.keys().copied().collect::<Vec<_>>() {
+                self.remove_child(cx, id, why.clone(), self.superseded);
+            }
+            self.release_addresses(cx);
+            self.tasks.clear();
         }
         self.cancel_setup(cx);
         self.cancel_ours(cx);
@@ -366,8 +371,6 @@ impl IkeSa {
             cx.disarm(timer);
         }
         self.send = SendWindow::starting_at(0);
-        self.tasks.clear();
-        self.release_addresses(cx);
         if was_up && let (Some(realm), Some(peer)) = (&self.realm, &self.peer_id) {
             cx.note_down(&realm.name, peer, self.id);
         }

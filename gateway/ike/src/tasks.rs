@@ -74,15 +74,15 @@ impl IkeSa {
             _ => false,
         };
         // Nothing matters any more when the SA is to go.
-        if let Some(at) = self.tasks.iter().position(|q| matches!(q.task, Task::DeleteIke(..)))
+        let now = cx.now;
+        let due = |q: &Queued| q.not_before.is_none_or(|at| at <= now);
+        if let Some(at) = self.tasks.iter().position(|q| due(q) && matches!(q.task, Task::DeleteIke(..)))
             && matches!(self.state, State::Established | State::Rekeyed)
         {
             let delete = self.tasks.remove(at);
             self.tasks.clear();
             return delete;
         }
-        let now = cx.now;
-        let due = |q: &Queued| q.not_before.is_none_or(|at| at <= now);
         let at = self.tasks.iter().position(|q| due(q) && may(self.state, &self.theirs, &q.task));
         if at.is_none()
             && let Some(at) = self.tasks.iter().filter_map(|q| q.not_before).filter(|at| *at > now).min()

@@ -12,7 +12,7 @@ use wire::ike::{Ke, Nonce, Notify, Payload, PayloadList};
 use wire::numbers::{ExchangeType, KeId, NotifyType, ProtocolId};
 
 use super::Ours;
-use crate::child::{Agreed, ChildOffer, ChildState, Entry, REDUNDANT};
+use crate::child::{Agreed, ChildOffer, ChildState, Entry};
 use crate::core::{Core, DownKind, Op, Slot, Timer};
 use crate::effect::{ChildId, Why};
 use crate::init::ke_len_fits;
@@ -50,6 +50,8 @@ pub(crate) struct OurChild {
     pub(crate) token: Option<Token>,
     /// The child the peer made by rekeying the same one meanwhile, and the lower nonce of its exchange.
     pub(crate) collision: Option<(ChildId, Vec<u8>)>,
+    /// SPIs the peer deleted before we had its response: it may be this child already.
+    pub(crate) deleted: Vec<u32>,
     ni: Vec<u8>,
     nr: Vec<u8>,
     group: Option<Group>,
@@ -78,6 +80,7 @@ impl IkeSa {
             progress: Progress::ExpectKeyPair,
             token: None,
             collision: None,
+            deleted: Vec::new(),
             ni: cx.nonce(),
             nr: Vec::new(),
             group,
@@ -246,7 +249,10 @@ impl IkeSa {
                 if let Some(id) = ours.rekeys
                     && self.children.contains_key(&id)
                     && self.successor_of(id).is_none()
+                    && let Some(spi_in) = self.children.get(&id).map(|c| c.spi_in)
                 {
+                    // A word to the peer, in case it has it nevertheless.
+                    self.queue_delete_spi(spi_in);
                     self.remove_child(cx, id, Why::PeerRefused("CHILD_SA_NOT_FOUND".into()), false);
                     let wanted = Wanted { name: ours.offer.wanted.name, packet: None, replaces: None };
                     self.queue_child(wanted);
@@ -278,11 +284,18 @@ impl IkeSa {
             }
             if let Some(child) = self.children.get_mut(theirs) {
                 child.state = ChildState::Redundant;
-                cx.arm(Timer::Redundant(*theirs), REDUNDANT);
+                cx.arm(Timer::Redundant(*theirs), cx.patience());
             }
         }
-        let replaces = ours.rekeys.or(ours.offer.wanted.replaces);
-        self.install_child(cx, agreed, keys, Entry { initiator: true, replaces, outbound: true });
+        let deleted = ours.deleted.contains(&agreed.spi_out);
+        if deleted {
+            // The Delete overtook the response. The peer wants none of it, nor what it replaced.
+            cx.free_esp_spi(agreed.spi_in);
+            self.child_failed(cx, agreed.name, Why::PeerRefused("deleted at once".into()), false);
+        } else {
+            let replaces = ours.rekeys.or(ours.offer.wanted.replaces);
+            self.install_child(cx, agreed, keys, Entry { initiator: true, replaces, outbound: true });
+        }
         if let Some(old) = ours.rekeys
             && let Some(child) = self.children.get_mut(&old)
         {

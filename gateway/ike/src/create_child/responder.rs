@@ -95,6 +95,10 @@ impl IkeSa {
         let named = notify.child_spi().filter(|(protocol, _)| *protocol == ProtocolId::ESP);
         let child = named.and_then(|(_, spi)| self.child_by_peer_spi(spi));
         match child.and_then(|id| Some((id, self.children.get(&id)?))) {
+            // It may be the one that the response on its way to us is about.
+            None if matches!(self.ours, Some(Ours::Child(_))) => {
+                Err(Notify::new(NotifyType::TEMPORARY_FAILURE))
+            }
             None => Err(Notify {
                 protocol: notify.protocol,
                 kind: NotifyType::CHILD_SA_NOT_FOUND,

@@ -77,6 +77,7 @@ pub struct Node {
 
 pub struct World {
     pub now: Instant,
+    began: Instant,
     pub nodes: [Node; 2],
     pub link: Link,
     /// How long devices and the key side take, at most.
@@ -138,6 +139,7 @@ impl World {
         };
         World {
             now,
+            began: now,
             nodes: [node(a), node(b)],
             link: Link::GOOD,
             device_delay: Duration::from_millis(5),
@@ -363,7 +365,12 @@ impl World {
                 }
                 Effect::MovePath { .. } => {}
                 Effect::Addresses { ours, add, .. } => self.nodes[node].addresses.push((add, ours)),
-                Effect::Event(event) => self.nodes[node].events.push(event),
+                Effect::Event(event) => {
+                    if std::env::var_os("IKE_TRACE").is_some() {
+                        eprintln!("{:9.3?} node {node} {event:?}", self.now - self.began);
+                    }
+                    self.nodes[node].events.push(event);
+                }
                 Effect::KeyLog(entry) => self.nodes[node].keys.push(entry),
                 Effect::Answer { command, result } => {
                     let before = self.nodes[node].answers.insert(command, result);
@@ -375,6 +382,16 @@ impl World {
 
     fn send(&mut self, node: usize, path: Path, message: Vec<u8>) {
         self.nodes[node].sent += 1;
+        if std::env::var_os("IKE_TRACE").is_some()
+            && let Ok(h) = wire::ike::peek_header(&message)
+        {
+            let kind = if h.is_response() { "response" } else { "request" };
+            let at = self.now - self.began;
+            eprintln!(
+                "{at:9.3?} node {node} {} {kind} {} on {}/{}",
+                h.exchange, h.message_id, h.spi_i, h.spi_r
+            );
+        }
         self.nodes[node].largest = self.nodes[node].largest.max(message.len());
         self.wire.push((node, message.clone()));
         if self.censor.as_mut().is_some_and(|censor| censor(node, &message)) {
