@@ -1,0 +1,323 @@
+//! The configuration file: typed, with every mistake reported at its line.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`report`] | places in the file, problems, "did you mean" |
+//! | `section` | one table read into a struct, without stopping at the first mistake |
+//! | `raw` | the file as serde sees it |
+//! | `reader`, [`units`] | words to values |
+//! | [`settings`], `realms`, `credentials` | `[gateway]` and `[[policy]]`; `[realm.…]`; secrets, keys, certificates |
+
+mod credentials;
+mod raw;
+mod reader;
+mod realms;
+pub mod report;
+mod section;
+pub mod settings;
+pub mod summary;
+#[cfg(test)]
+mod tests;
+pub mod units;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use policy::{AuthPolicy, ChildMode, EspProposal, IdMatch, IkeProposal, Realm, SelectorSpec, Start};
+use spi::Caps;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+use zeroize::Zeroize;
+
+use reader::Reader;
+use report::{Problem, Problems, Source, unknown};
+use section::Section;
+pub use settings::{CarveOut, LogFormat, Settings};
+
+/// A configuration without errors.
+pub struct Loaded {
+    /// The gateway itself.
+    pub settings: Settings,
+    /// The realms, in the order of the file.
+    pub realms: Vec<Arc<Realm>>,
+    /// Secrets, keys and trust, for the key side.
+    pub secure: secure::Config,
+    /// Carve-outs.
+    pub carve_outs: Vec<CarveOut>,
+    /// How often dummy packets go out, by realm and child.
+    pub dummies: BTreeMap<(String, String), Duration>,
+    /// What is worth a word.
+    pub warnings: Vec<Problem>,
+}
+
+/// Reads a configuration file and everything it names.
+///
+/// # Errors
+/// Every problem there is, with its place.
+pub fn load(path: &Path) -> Result<Loaded, Problems> {
+    let whole = |text: String| {
+        let problem = Problem { file: path.to_path_buf(), line: 1, column: 1, text };
+        Problems { errors: vec![problem], warnings: Vec::new() }
+    };
+    let mode = fs::metadata(path).map_or(0, |meta| meta.mode());
+    let mut text = fs::read_to_string(path).map_err(|error| whole(format!("cannot be read: {error}")))?;
+    let result = parse(path, &text, mode);
+    text.zeroize();
+    result
+}
+
+/// Reads a configuration from text; `path` is for messages and for relative paths, `mode` are the file's permissions.
+///
+/// # Errors
+/// As [`load`].
+pub fn parse(path: &Path, text: &str, mode: u32) -> Result<Loaded, Problems> {
+    let source = Source::new(path, text);
+    let mut problems = Problems::default();
+    let (table, errors) = DeTable::parse_recoverable(text);
+    for error in &errors {
+        problems.error(&source, error.span().unwrap_or(0..0), error.message());
+    }
+    if !errors.is_empty() {
+        // What could be saved of a file with syntax errors would only give errors that follow from them.
+        problems.sort();
+        return Err(problems);
+    }
+    let loaded = File { source: &source, problems: &mut problems, mode }.read(table);
+    problems.sort();
+    if problems.errors.is_empty() {
+        Ok(Loaded { warnings: problems.warnings, ..loaded })
+    } else {
+        Err(problems)
+    }
+}
+
+/// Realms that use algorithms no device here can carry: what would fail later, said at the start.
+pub fn unmet(realms: &[Arc<Realm>], caps: &[&Caps]) -> Vec<String> {
+    let mut unmet = Vec::new();
+    for realm in realms {
+        let group = |p: &IkeProposal| p.groups.iter().any(|g| caps.iter().any(|c| c.dh.contains(g)));
+        if !realm.ike.iter().any(group) {
+            unmet.push(format!(
+                "realm `{}`: no device can do the key exchange of any `ike` proposal",
+                realm.name
+            ));
+        }
+        let carried = |p: &EspProposal| {
+            let integ = if p.integ.is_empty() { &[spi::Integ::NONE][..] } else { &p.integ };
+            let esn = p.esn.iter().all(|esn| *esn);
+            p.encr.iter().any(|e| integ.iter().any(|i| caps.iter().any(|c| c.carries(*e, *i, esn))))
+        };
+        for child in realm.children.iter().filter(|child| !child.esp.iter().any(carried)) {
+            unmet
+                .push(format!("{}/{}: no device carries any of its `esp` proposals", realm.name, child.name));
+        }
+    }
+    unmet
+}
+
+struct File<'a> {
+    source: &'a Source,
+    problems: &'a mut Problems,
+    mode: u32,
+}
+
+impl File<'_> {
+    fn read(&mut self, table: Spanned<DeTable<'_>>) -> Loaded {
+        let mut root = Section { name: String::new(), span: 0..0, table: table.into_inner() };
+        let settings = match root.take("gateway") {
+            Some(value) => self.settings(value),
+            None => Settings::default(),
+        };
+        let mut loaded = Loaded {
+            settings,
+            realms: Vec::new(),
+            secure: secure::Config::default(),
+            carve_outs: Vec::new(),
+            dummies: BTreeMap::new(),
+            warnings: Vec::new(),
+        };
+        for section in root.take_list("psk", self.source, self.problems) {
+            self.psk(section, &mut loaded);
+        }
+        let mut places = Vec::new();
+        if let Some(value) = root.take("realm") {
+            let realms = Section::of("realm", value, self.source, self.problems);
+            for (name, value) in realms.into_iter().flat_map(|realms| realms.table) {
+                let at = name.span();
+                let name = name.into_inner().into_owned();
+                if let Some(realm) = self.realm(&name, at.clone(), value, &mut loaded) {
+                    places.push((realm.name.clone(), at));
+                    loaded.realms.push(Arc::new(realm));
+                }
+            }
+        }
+        for section in root.take_list("policy", self.source, self.problems) {
+            let at = section.span.clone();
+            if let Some(raw) = section.read::<raw::Policy>(self.source, self.problems) {
+                loaded.carve_outs.extend(settings::carve_out(&raw, at, &mut self.reader()));
+            }
+        }
+        for (key, _) in &root.table {
+            let known = ["gateway", "psk", "realm", "policy"];
+            self.problems.error(self.source, key.span(), unknown("table", key.get_ref(), &known));
+        }
+        self.across_realms(&loaded, &places);
+        loaded.secure.realms = loaded.realms.clone();
+        loaded
+    }
+
+    fn reader(&mut self) -> Reader<'_> {
+        Reader { source: self.source, problems: self.problems }
+    }
+
+    fn settings(&mut self, value: Spanned<DeValue<'_>>) -> Settings {
+        let section = Section::of("gateway", value, self.source, self.problems);
+        let raw = section.and_then(|section| section.read::<raw::Gateway>(self.source, self.problems));
+        settings::settings(raw.unwrap_or_default(), &mut self.reader())
+    }
+
+    fn psk(&mut self, section: Section<'_>, loaded: &mut Loaded) {
+        let at = section.span.clone();
+        let Some(raw) = section.read::<raw::Psk>(self.source, self.problems) else { return };
+        if let Some(word) = raw.secret.as_ref().or(raw.hex.as_ref())
+            && self.mode & 0o044 != 0
+        {
+            let text = "a secret in a file that others may read; chmod 600 it, or use `file`";
+            self.problems.warn(self.source, word.span(), text);
+        }
+        loaded.secure.psks.extend(credentials::psk(raw, at, &mut self.reader()));
+    }
+
+    fn realm(
+        &mut self,
+        name: &str,
+        at: Range<usize>,
+        value: Spanned<DeValue<'_>>,
+        loaded: &mut Loaded,
+    ) -> Option<Realm> {
+        if name.is_empty() || name.len() > 64 || !name.chars().all(|c| c.is_ascii_graphic() && c != '/') {
+            let text = format!("`{name}` is not a name for a realm: letters, digits, `-`, `_`, `.`");
+            self.problems.error(self.source, at.clone(), text);
+        }
+        let mut section = Section::of(format!("realm.{name}"), value, self.source, self.problems)?;
+        section.span = at.clone();
+        let children = section.take_list("child", self.source, self.problems);
+        let raw: raw::Realm = section.read(self.source, self.problems)?;
+        let realm = realms::realm(name, &raw, at.clone(), &mut self.reader());
+        let start = realm.as_ref().map_or(Start::Manual, |realm| realm.start);
+        let children = self.children(name, children, start, at.clone(), loaded);
+        let credentials =
+            credentials::credentials(raw.local_auth.as_ref(), raw.remote_auth.as_ref(), &mut self.reader());
+        if let Some(credentials) = credentials {
+            loaded.secure.credentials.insert(name.to_owned(), credentials);
+        }
+        let realm = Realm { children, ..realm? };
+        self.within_realm(&realm, at);
+        Some(realm)
+    }
+
+    fn children(
+        &mut self,
+        realm: &str,
+        sections: Vec<Section<'_>>,
+        start: Start,
+        realm_at: Range<usize>,
+        loaded: &mut Loaded,
+    ) -> Vec<policy::Child> {
+        let mut children: Vec<policy::Child> = Vec::new();
+        if sections.is_empty() {
+            let text = format!("realm `{realm}` has no child; add [[realm.{realm}.child]]");
+            self.problems.warn(self.source, realm_at, text);
+        }
+        for section in sections {
+            let at = section.span.clone();
+            let Some(raw) = section.read::<raw::Child>(self.source, self.problems) else { continue };
+            let name_at = raw.name.as_ref().map_or(at.clone(), Spanned::span);
+            let Some(read) = realms::child(&raw, start, at, &mut self.reader()) else { continue };
+            if children.iter().any(|other| other.name == read.child.name) {
+                let text = format!("realm `{realm}` has two children called `{}`", read.child.name);
+                self.problems.error(self.source, name_at, text);
+            }
+            if !read.dummy.is_zero() {
+                loaded.dummies.insert((realm.to_owned(), read.child.name.clone()), read.dummy);
+            }
+            children.push(read.child);
+        }
+        children
+    }
+
+    /// What makes no sense within one realm.
+    fn within_realm(&mut self, realm: &Realm, at: Range<usize>) {
+        let mut error = |text: String| self.problems.error(self.source, at.clone(), text);
+        if realm.ike.is_empty() {
+            error(format!("realm `{}` has no usable `ike` proposal", realm.name));
+        }
+        let initiates = realm.children.iter().any(|child| child.start != Start::Manual);
+        if initiates && realm.initiates_to().is_none() {
+            error(format!(
+                "realm `{}` is to come up by itself, but `remote` names no single address",
+                realm.name
+            ));
+        }
+        let family = |address: &std::net::IpAddr| address.is_ipv4();
+        if let Some(to) = realm.initiates_to()
+            && !realm.local.is_empty()
+            && !realm.local.iter().any(|local| family(local) == family(&to))
+        {
+            error(format!("realm `{}`: `local` and `remote` are of different address families", realm.name));
+        }
+        for child in &realm.children {
+            let name = format!("{}/{}", realm.name, child.name);
+            if child.local.is_empty() || child.remote.is_empty() {
+                error(format!("{name} has no selectors on one side"));
+            }
+            if child.esp.is_empty() {
+                error(format!("{name} has no usable `esp` proposal"));
+            }
+            if child.mode == ChildMode::Transport && (realm.pool.is_some() || realm.virtual_ip.v4) {
+                error(format!(
+                    "{name}: transport mode is between the hosts themselves; it has no virtual addresses"
+                ));
+            }
+            let fixed = |spec: &SelectorSpec| match spec {
+                SelectorSpec::Fixed(selector) => Some(selector.start.is_ipv4()),
+                SelectorSpec::Dynamic { .. } => None,
+            };
+            let local: BTreeSet<bool> = child.local.iter().filter_map(fixed).collect();
+            let remote: BTreeSet<bool> = child.remote.iter().filter_map(fixed).collect();
+            let all_fixed = child.local.iter().chain(&child.remote).all(|spec| fixed(spec).is_some());
+            if all_fixed && !local.is_empty() && !remote.is_empty() && local.is_disjoint(&remote) {
+                error(format!("{name}: `local` and `remote` selectors are of different address families"));
+            }
+        }
+    }
+
+    /// What makes no sense between realms, or for want of a secret.
+    fn across_realms(&mut self, loaded: &Loaded, places: &[(String, Range<usize>)]) {
+        let place = |name: &str| places.iter().find(|(n, _)| n == name).map_or(0..0, |(_, at)| at.clone());
+        let realms: Vec<Realm> = loaded.realms.iter().map(|realm| (**realm).clone()).collect();
+        for found in policy::ambiguities(&realms) {
+            self.problems.error(self.source, place(&found.second), found.to_string());
+        }
+        for realm in &loaded.realms {
+            let IdMatch::Exact(peer) = &realm.remote_id else { continue };
+            let wants = realm.local_auth == AuthPolicy::Psk || realm.remote_auth == AuthPolicy::Psk;
+            let fits = |psk: &secure::Psk| match &psk.ids[..] {
+                [] => true,
+                [one] => one.matches(&realm.local_id) || one.matches(peer),
+                ids => {
+                    ids.iter().any(|id| id.matches(&realm.local_id)) && ids.iter().any(|id| id.matches(peer))
+                }
+            };
+            if wants && !loaded.secure.psks.iter().any(fits) {
+                let text = format!("no [[psk]] is shared by `{}` and `{peer}`", realm.local_id);
+                self.problems.error(self.source, place(&realm.name), text);
+            }
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! Secrets, keys and certificates: read from where the file names them into what the key side takes over.
+
+use std::fs;
+use std::io::Read;
+use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use policy::IdMatch;
+use secure::{Credentials, LoadError, OwnKey, Psk, Trust};
+use spi::{KeySource, Secret};
+use toml::Spanned;
+use zeroize::Zeroize;
+
+use super::raw::{self, Word};
+use super::reader::Reader;
+use super::units;
+
+/// Largest file read for a key or certificate, octets.
+const MAX_FILE: u64 = secure::load::MAX_FILE as u64;
+
+/// Reads one `[[psk]]`; `at` is where messages about the whole go.
+pub(crate) fn psk(raw: raw::Psk, at: Range<usize>, reader: &mut Reader<'_>) -> Option<Psk> {
+    let ids = match &raw.ids {
+        Some(ids) => reader.list(ids.get_ref(), IdMatch::parse),
+        None => {
+            reader.error(
+                at.clone(),
+                "`ids` is missing; write for example [\"moon.lab.test\", \"sun.lab.test\"]",
+            );
+            Vec::new()
+        }
+    };
+    let given = [raw.secret.is_some(), raw.file.is_some(), raw.hex.is_some()];
+    if given.iter().filter(|given| **given).count() != 1 {
+        reader.error(at, "exactly one of `secret`, `file` and `hex` says what the secret is");
+        return None;
+    }
+    let (at, secret) = if let Some(word) = raw.secret {
+        (word.span(), Secret::new(word.into_inner().into_bytes()))
+    } else if let Some(word) = raw.hex {
+        let at = word.span();
+        let mut text = word.into_inner();
+        let bytes = units::hex(&text);
+        text.zeroize();
+        match bytes {
+            Ok(bytes) => (at, Secret::new(bytes)),
+            Err(error) => {
+                reader.error(at, format!("`hex` {error}"));
+                return None;
+            }
+        }
+    } else if let Some(word) = raw.file {
+        (word.span(), trim_line_end(secret_file(&word, reader)?))
+    } else {
+        return None;
+    };
+    if secret.is_empty() {
+        reader.error(at, "the secret is empty");
+        return None;
+    }
+    if secret.len() < 16 {
+        // RFC 7296 section 2.15: a secret that can be guessed can be guessed by anybody who plays responder.
+        reader.warn(at, "the secret is short; 16 random octets or more keep it from being guessed");
+    }
+    Some(Psk { ids, secret })
+}
+
+/// Reads the keys and certificates of a realm; `None` when it has neither.
+pub(crate) fn credentials(
+    local: Option<&Spanned<raw::Auth>>,
+    remote: Option<&Spanned<raw::Auth>>,
+    reader: &mut Reader<'_>,
+) -> Option<Credentials> {
+    let own = local.and_then(|auth| own_key(auth, reader));
+    let trust = remote.map(|auth| trust(auth, reader)).unwrap_or_default();
+    (own.is_some() || !trust.is_empty()).then_some(Credentials { own, trust })
+}
+
+fn own_key(auth: &Spanned<raw::Auth>, reader: &mut Reader<'_>) -> Option<OwnKey> {
+    let raw = auth.get_ref();
+    for (word, key) in [(raw.ca.as_ref().and_then(|l| l.first()), "ca"), (raw.pubkey.as_ref(), "pubkey")] {
+        if let Some(word) = word {
+            reader.error(
+                word.span(),
+                format!("`{key}` says how a peer is checked; it belongs into `remote_auth`"),
+            );
+        }
+    }
+    if !is_pubkey(raw) {
+        if let Some(word) = raw.key.as_ref().or_else(|| raw.cert.as_ref().and_then(|list| list.first())) {
+            reader.error(word.span(), "`key` and `cert` go with method = \"pubkey\"");
+        }
+        return None;
+    }
+    let mut certs = Vec::new();
+    for word in raw.cert.iter().flatten() {
+        let file = public_file(word, reader);
+        certs.extend(
+            file.and_then(|(name, bytes)| keep(word, secure::load::certificates(&name, &bytes), reader))
+                .into_iter()
+                .flatten(),
+        );
+    }
+    let Some(word) = &raw.key else {
+        reader.error(auth.span(), "`local_auth` with method = \"pubkey\" needs a `key`");
+        return None;
+    };
+    let name = word.get_ref().clone();
+    if name.starts_with("pkcs11:") {
+        return Some(OwnKey { name: name.clone(), source: KeySource::Uri(name), certs });
+    }
+    let bytes = secret_file(word, reader)?;
+    let source = keep(word, secure::load::private_key(&name, &bytes), reader)?;
+    Some(OwnKey { name, source, certs })
+}
+
+fn trust(auth: &Spanned<raw::Auth>, reader: &mut Reader<'_>) -> Trust {
+    let raw = auth.get_ref();
+    if let Some(word) = &raw.key {
+        reader.error(word.span(), "`key` is our own private key; it belongs into `local_auth`");
+    }
+    let mut trust = Trust::default();
+    let words = raw.ca.iter().flatten().chain(raw.cert.iter().flatten()).chain(&raw.pubkey);
+    if !is_pubkey(raw) {
+        if let Some(word) = words.into_iter().next() {
+            reader.error(word.span(), "`ca`, `cert` and `pubkey` go with method = \"pubkey\"");
+        }
+        return trust;
+    }
+    let certificates = |word: &Word, reader: &mut Reader<'_>| {
+        let (name, bytes) = public_file(word, reader)?;
+        keep(word, secure::load::certificates(&name, &bytes), reader)
+    };
+    for word in raw.ca.iter().flatten() {
+        trust.anchors.extend(certificates(word, reader).into_iter().flatten());
+    }
+    for word in raw.cert.iter().flatten() {
+        // Of a chain only the first is the peer's; the others would be believed as peers too.
+        trust.pinned.extend(certificates(word, reader).into_iter().flatten().take(1));
+    }
+    if let Some(word) = &raw.pubkey {
+        let file = public_file(word, reader);
+        trust.keys.extend(
+            file.and_then(|(name, bytes)| keep(word, secure::load::public_key(&name, &bytes), reader)),
+        );
+    }
+    if raw.ca.is_none() && raw.cert.is_none() && raw.pubkey.is_none() {
+        reader.error(
+            auth.span(),
+            "`remote_auth` with method = \"pubkey\" needs `ca`, `cert` or `pubkey` to check the peer with",
+        );
+    }
+    trust
+}
+
+fn is_pubkey(raw: &raw::Auth) -> bool {
+    raw.method.as_ref().is_some_and(|method| method.get_ref() == "pubkey")
+}
+
+fn keep<T>(word: &Word, result: Result<T, LoadError>, reader: &mut Reader<'_>) -> Option<T> {
+    result.map_err(|error| reader.error(word.span(), error.to_string())).ok()
+}
+
+fn public_file(word: &Word, reader: &mut Reader<'_>) -> Option<(String, Vec<u8>)> {
+    let path = reader.path(word);
+    match read(&path, |buffer, file| file.read_to_end(buffer).map(drop)) {
+        Ok((bytes, _)) => Some((word.get_ref().clone(), bytes)),
+        Err(error) => {
+            reader.error(word.span(), format!("cannot read {}: {error}", path.display()));
+            None
+        }
+    }
+}
+
+/// Reads a file that holds a secret, into memory that is wiped, and warns when others may read it too.
+fn secret_file(word: &Word, reader: &mut Reader<'_>) -> Option<Secret> {
+    let path = reader.path(word);
+    match read(&path, |buffer, file| file.read_to_end(buffer).map(drop)) {
+        Ok((bytes, mode)) => {
+            if mode & 0o077 != 0 {
+                let text = format!(
+                    "{} may be read by others (mode {:o}); chmod 600 it",
+                    path.display(),
+                    mode & 0o777
+                );
+                reader.warn(word.span(), text);
+            }
+            Some(Secret::new(bytes))
+        }
+        Err(error) => {
+            reader.error(word.span(), format!("cannot read {}: {error}", path.display()));
+            None
+        }
+    }
+}
+
+fn read(
+    path: &Path,
+    fill: impl Fn(&mut Vec<u8>, &mut std::io::Take<fs::File>) -> std::io::Result<()>,
+) -> std::io::Result<(Vec<u8>, u32)> {
+    let file = fs::File::open(path)?;
+    let meta = file.metadata()?;
+    if meta.len() > MAX_FILE {
+        return Err(std::io::Error::other("too long for a key or certificate"));
+    }
+    // All the room there can be, so that growing leaves no copy of a key behind.
+    let mut bytes = Vec::with_capacity(meta.len() as usize + 64);
+    fill(&mut bytes, &mut file.take(MAX_FILE))?;
+    Ok((bytes, meta.mode()))
+}
+
+/// A secret in a file ends before the line break that editors put there.
+fn trim_line_end(secret: Secret) -> Secret {
+    let bytes = secret.expose();
+    let end = bytes.iter().rposition(|octet| !matches!(octet, b'\n' | b'\r')).map_or(0, |last| last + 1);
+    Secret::from_slice(&bytes[..end])
+}

@@ -1,0 +1,135 @@
+//! The file as serde sees it: every key optional, every word with its place, nothing judged yet.
+
+use serde::Deserialize;
+use toml::Spanned;
+
+/// A word with its place.
+pub(crate) type Word = Spanned<String>;
+
+/// `[gateway]`
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Gateway {
+    pub(crate) listen: Option<Vec<Word>>,
+    pub(crate) state_dir: Option<Word>,
+    pub(crate) log: Option<Word>,
+    pub(crate) log_format: Option<Word>,
+    pub(crate) keylog: Option<Word>,
+    pub(crate) cookie_threshold: Option<Spanned<u32>>,
+    pub(crate) retransmit: Option<Spanned<Retransmit>>,
+    pub(crate) tun: Option<Word>,
+    pub(crate) mtu: Option<Spanned<u16>>,
+    pub(crate) mark: Option<Spanned<u32>>,
+}
+
+/// `retransmit = { … }`
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Retransmit {
+    pub(crate) tries: Option<u32>,
+    pub(crate) first: Option<Word>,
+    pub(crate) base: Option<Spanned<f64>>,
+    pub(crate) limit: Option<Word>,
+}
+
+/// `[[psk]]`
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Psk {
+    pub(crate) ids: Option<Spanned<Vec<Word>>>,
+    pub(crate) secret: Option<Word>,
+    pub(crate) file: Option<Word>,
+    pub(crate) hex: Option<Word>,
+}
+
+/// `[realm.NAME]`; its children are read on their own.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Realm {
+    pub(crate) local: Option<Vec<Word>>,
+    pub(crate) remote: Option<Vec<Word>>,
+    pub(crate) start: Option<Word>,
+    pub(crate) encap: Option<Word>,
+    pub(crate) ike: Option<Vec<Word>>,
+    pub(crate) fragmentation: Option<bool>,
+    pub(crate) fragment_size: Option<Spanned<u16>>,
+    pub(crate) childless: Option<Word>,
+    pub(crate) ike_rekey: Option<Word>,
+    pub(crate) ike_reauth: Option<Word>,
+    pub(crate) jitter: Option<Spanned<f64>>,
+    pub(crate) unique: Option<bool>,
+    pub(crate) dpd: Option<Spanned<Dpd>>,
+    pub(crate) local_auth: Option<Spanned<Auth>>,
+    pub(crate) remote_auth: Option<Spanned<Auth>>,
+    pub(crate) virtual_ip: Option<Spanned<VirtualIp>>,
+    pub(crate) pool: Option<Spanned<Pool>>,
+}
+
+/// `dpd = { … }`
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Dpd {
+    pub(crate) delay: Option<Word>,
+    pub(crate) action: Option<Word>,
+}
+
+/// `local_auth = { … }`, `remote_auth = { … }`
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Auth {
+    pub(crate) method: Option<Word>,
+    pub(crate) id: Option<Word>,
+    pub(crate) cert: Option<Vec<Word>>,
+    pub(crate) key: Option<Word>,
+    pub(crate) ca: Option<Vec<Word>>,
+    pub(crate) pubkey: Option<Word>,
+}
+
+/// `virtual_ip = { … }`
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct VirtualIp {
+    pub(crate) request: Option<Vec<Word>>,
+}
+
+/// `pool = { … }`
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Pool {
+    pub ipv4: Option<Word>,
+    pub ipv6: Option<Word>,
+    pub(crate) dns: Option<Vec<Word>>,
+    pub(crate) subnets: Option<Vec<Word>>,
+}
+
+/// `[[realm.NAME.child]]`
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Child {
+    pub(crate) name: Option<Word>,
+    pub(crate) mode: Option<Word>,
+    pub(crate) local: Option<Vec<Word>>,
+    pub(crate) remote: Option<Vec<Word>>,
+    pub(crate) esp: Option<Vec<Word>>,
+    pub(crate) start: Option<Word>,
+    pub(crate) rekey: Option<Word>,
+    pub(crate) rekey_bytes: Option<Word>,
+    pub(crate) rekey_packets: Option<Spanned<u64>>,
+    pub(crate) jitter: Option<Spanned<f64>>,
+    pub(crate) replay_window: Option<Spanned<u32>>,
+    pub(crate) tfc: Option<Spanned<u16>>,
+    pub(crate) dummy: Option<Word>,
+    pub(crate) copy_df: Option<bool>,
+    pub(crate) copy_dscp: Option<bool>,
+    pub(crate) tun: Option<Word>,
+}
+
+/// `[[policy]]`
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Policy {
+    pub(crate) action: Option<Word>,
+    pub(crate) local: Option<Vec<Word>>,
+    pub(crate) remote: Option<Vec<Word>>,
+    pub(crate) priority: Option<Spanned<u32>>,
+}

@@ -1,0 +1,291 @@
+//! `[realm.NAME]` and `[[realm.NAME.child]]`: from the file to [`policy::Realm`].
+
+use std::net::IpAddr;
+use std::ops::Range;
+use std::time::Duration;
+
+use policy::{
+    AuthPolicy, Child, ChildMode, Childless, Dpd, DpdAction, Encap, EspProposal, IdMatch, Identity,
+    IkeProposal, Lifetime, Pool, Realm, RemoteAddress, SelectorSpec, Start, VirtualIpRequest,
+};
+use toml::Spanned;
+
+use super::raw::{self, Word};
+use super::reader::{Reader, network, network_v4, network_v6, prefix};
+use super::settings::device_name;
+use super::units;
+
+/// A child and what only the data path needs of it.
+pub(crate) struct ChildRead {
+    /// The child.
+    pub(crate) child: Child,
+    /// How often dummy packets go out (RFC 4303 section 2.6); zero: never.
+    pub(crate) dummy: Duration,
+}
+
+const START: [(&str, Start); 3] =
+    [("boot", Start::Boot), ("traffic", Start::Traffic), ("manual", Start::Manual)];
+
+/// Reads a realm without its children; `at` is where messages about the whole go.
+pub(crate) fn realm(
+    name: &str,
+    raw: &raw::Realm,
+    at: Range<usize>,
+    reader: &mut Reader<'_>,
+) -> Option<Realm> {
+    let ike_rekey =
+        lifetime(raw.ike_rekey.as_ref(), Duration::from_secs(4 * 3600), raw.jitter.as_ref(), reader);
+    let ike_reauth = lifetime(raw.ike_reauth.as_ref(), Duration::ZERO, raw.jitter.as_ref(), reader);
+    let start =
+        raw.start.as_ref().and_then(|word| reader.choice("start", word, &START)).unwrap_or(Start::Manual);
+    let encap = [("auto", Encap::Auto), ("udp", Encap::Udp), ("raw", Encap::Raw)];
+    let encap =
+        raw.encap.as_ref().and_then(|word| reader.choice("encap", word, &encap)).unwrap_or(Encap::Auto);
+    let childless = [("allow", Childless::Allow), ("prefer", Childless::Prefer), ("never", Childless::Never)];
+    let childless = raw.childless.as_ref().and_then(|word| reader.choice("childless", word, &childless));
+    let local = raw.local.as_deref().map(|words| local_addresses(words, reader)).unwrap_or_default();
+    let remote = raw.remote.as_deref().map(|words| remote_addresses(words, reader)).unwrap_or_default();
+    let ike = match &raw.ike {
+        Some(words) => reader.list(words, IkeProposal::parse),
+        None => IkeProposal::defaults(),
+    };
+    let fragment_size = raw.fragment_size.as_ref().map_or(1280, |size| {
+        let octets = *size.get_ref();
+        // A fragment must hold its headers and something of the message.
+        if octets < 300 {
+            reader.error(
+                size.span(),
+                format!("`fragment_size` {octets} is too small; 576 or more makes sense"),
+            );
+        }
+        octets
+    });
+    let local_auth = own(raw.local_auth.as_ref(), at.clone(), reader);
+    let remote_auth = peers(raw.remote_auth.as_ref(), at, reader);
+    let ((local_id, local_auth), (remote_id, remote_auth)) = (local_auth?, remote_auth?);
+    Some(Realm {
+        name: name.to_owned(),
+        local,
+        remote,
+        ike,
+        local_id,
+        local_auth,
+        remote_id,
+        remote_auth,
+        children: Vec::new(),
+        start,
+        encap,
+        fragmentation: raw.fragmentation.unwrap_or(true),
+        fragment_size,
+        childless: childless.unwrap_or(Childless::Allow),
+        ike_rekey,
+        ike_reauth,
+        dpd: dpd(raw.dpd.as_ref(), reader),
+        virtual_ip: virtual_ip(raw.virtual_ip.as_ref(), reader),
+        pool: raw.pool.as_ref().and_then(|raw| pool(raw, reader)),
+        unique: raw.unique.unwrap_or(true),
+    })
+}
+
+/// Reads a child of a realm that starts like `start`.
+pub(crate) fn child(
+    raw: &raw::Child,
+    start: Start,
+    at: Range<usize>,
+    reader: &mut Reader<'_>,
+) -> Option<ChildRead> {
+    let name = match &raw.name {
+        Some(word) => reader.parse(word, child_name),
+        None => {
+            reader.error(at.clone(), "the child has no `name`");
+            None
+        }
+    };
+    let mode = [("tunnel", ChildMode::Tunnel), ("transport", ChildMode::Transport)];
+    let mode =
+        raw.mode.as_ref().and_then(|word| reader.choice("mode", word, &mode)).unwrap_or(ChildMode::Tunnel);
+    let dynamic = || vec![SelectorSpec::Dynamic { protocol: 0, start_port: 0, end_port: u16::MAX }];
+    let mut side = |words: &Option<Vec<Word>>| match words {
+        Some(words) => reader.list(words, SelectorSpec::parse),
+        None => dynamic(),
+    };
+    let (local, remote) = (side(&raw.local), side(&raw.remote));
+    let esp = match &raw.esp {
+        Some(words) => reader.list(words, EspProposal::parse),
+        None => EspProposal::defaults(),
+    };
+    let mut rekey = lifetime(raw.rekey.as_ref(), Duration::from_secs(3600), raw.jitter.as_ref(), reader);
+    rekey.bytes = raw.rekey_bytes.as_ref().and_then(|word| reader.parse(word, units::size)).unwrap_or(0);
+    rekey.packets = raw.rekey_packets.as_ref().map_or(0, |packets| *packets.get_ref());
+    let replay_window = raw.replay_window.as_ref().map_or(1024, |window| *window.get_ref());
+    if let Some(window) = raw.replay_window.as_ref().filter(|_| !matches!(replay_window, 0 | 32..=65536)) {
+        // RFC 4303 section 3.4.3: 32 packets at least, 64 preferred.
+        reader.error(window.span(), "`replay_window` must be 0 (off) or 32 to 65536 packets");
+    }
+    if replay_window == 0 && esp.iter().any(|proposal| proposal.esn.contains(&true)) {
+        let at = raw.replay_window.as_ref().map_or(at, |window| window.span());
+        reader.error(at, "extended sequence numbers need a replay window (RFC 4303 section 3.3.3)");
+    }
+    Some(ChildRead {
+        child: Child {
+            name: name?,
+            mode,
+            local,
+            remote,
+            esp,
+            start: raw.start.as_ref().and_then(|word| reader.choice("start", word, &START)).unwrap_or(start),
+            rekey,
+            replay_window,
+            tfc: raw.tfc.as_ref().map_or(0, |tfc| *tfc.get_ref()),
+            copy_df: raw.copy_df.unwrap_or(true),
+            copy_dscp: raw.copy_dscp.unwrap_or(true),
+            tun: raw.tun.as_ref().and_then(|word| reader.parse(word, device_name)).unwrap_or_default(),
+        },
+        dummy: reader.duration(raw.dummy.as_ref(), Duration::ZERO),
+    })
+}
+
+fn local_addresses(words: &[Word], reader: &mut Reader<'_>) -> Vec<IpAddr> {
+    if words.iter().any(|word| word.get_ref() == "any") {
+        return Vec::new();
+    }
+    reader
+        .list(words, |text| text.parse::<IpAddr>().map_err(|_| format!("`{text}` is not an address of ours")))
+}
+
+fn remote_addresses(words: &[Word], reader: &mut Reader<'_>) -> Vec<RemoteAddress> {
+    if words.iter().any(|word| word.get_ref() == "any") {
+        return Vec::new();
+    }
+    reader.list(words, |text| {
+        prefix(text).map(|(address, length)| match length {
+            None => RemoteAddress::Host(address),
+            Some(length) => RemoteAddress::Prefix(address, length),
+        })
+    })
+}
+
+/// What both `local_auth` and `remote_auth` have.
+fn method(raw: &Spanned<raw::Auth>, what: &str, reader: &mut Reader<'_>) -> Option<AuthPolicy> {
+    match &raw.get_ref().method {
+        Some(word) => {
+            reader.choice("method", word, &[("psk", AuthPolicy::Psk), ("pubkey", AuthPolicy::Pubkey)])
+        }
+        None => {
+            reader.error(raw.span(), format!("`{what}` has no `method`: \"psk\" or \"pubkey\""));
+            None
+        }
+    }
+}
+
+fn own(
+    raw: Option<&Spanned<raw::Auth>>,
+    at: Range<usize>,
+    reader: &mut Reader<'_>,
+) -> Option<(Identity, AuthPolicy)> {
+    let Some(raw) = raw else {
+        reader.error(
+            at,
+            "`local_auth` is missing; write for example { method = \"psk\", id = \"moon.lab.test\" }",
+        );
+        return None;
+    };
+    let method = method(raw, "local_auth", reader);
+    let id = match &raw.get_ref().id {
+        Some(word) => reader.parse(word, Identity::parse),
+        None => {
+            reader.error(raw.span(), "`local_auth` has no `id`: who are we?");
+            None
+        }
+    };
+    Some((id?, method?))
+}
+
+fn peers(
+    raw: Option<&Spanned<raw::Auth>>,
+    at: Range<usize>,
+    reader: &mut Reader<'_>,
+) -> Option<(IdMatch, AuthPolicy)> {
+    let Some(raw) = raw else {
+        reader.error(
+            at,
+            "`remote_auth` is missing; write for example { method = \"psk\", id = \"sun.lab.test\" }",
+        );
+        return None;
+    };
+    let method = method(raw, "remote_auth", reader);
+    let id = match &raw.get_ref().id {
+        Some(word) => reader.parse(word, IdMatch::parse),
+        None => Some(IdMatch::Any),
+    };
+    Some((id?, method?))
+}
+
+fn lifetime(
+    word: Option<&Word>,
+    default: Duration,
+    jitter: Option<&Spanned<f64>>,
+    reader: &mut Reader<'_>,
+) -> Lifetime {
+    let mut lifetime = Lifetime::of(reader.duration(word, default));
+    if let (Some(word), true) = (word, !lifetime.time.is_zero() && lifetime.time < Duration::from_secs(1)) {
+        reader.error(word.span(), "a lifetime of less than a second");
+    }
+    if let Some(jitter) = jitter {
+        if (0.0..=0.5).contains(jitter.get_ref()) {
+            lifetime.jitter = *jitter.get_ref();
+        } else {
+            reader.error(jitter.span(), "`jitter` must be between 0.0 and 0.5");
+        }
+    }
+    lifetime
+}
+
+fn dpd(raw: Option<&Spanned<raw::Dpd>>, reader: &mut Reader<'_>) -> Dpd {
+    let mut dpd = Dpd { delay: Duration::from_secs(30), action: DpdAction::Restart };
+    if let Some(raw) = raw.map(Spanned::get_ref) {
+        dpd.delay = reader.duration(raw.delay.as_ref(), dpd.delay);
+        let choices =
+            [("clear", DpdAction::Clear), ("restart", DpdAction::Restart), ("trap", DpdAction::Trap)];
+        let action = raw.action.as_ref().and_then(|word| reader.choice("action", word, &choices));
+        dpd.action = action.unwrap_or(dpd.action);
+    }
+    dpd
+}
+
+fn virtual_ip(raw: Option<&Spanned<raw::VirtualIp>>, reader: &mut Reader<'_>) -> VirtualIpRequest {
+    let mut wanted = VirtualIpRequest::default();
+    let words = raw.and_then(|raw| raw.get_ref().request.as_deref()).unwrap_or_default();
+    for word in words {
+        match reader.choice("address family", word, &[("ipv4", 4), ("ipv6", 6)]) {
+            Some(4) => wanted.v4 = true,
+            Some(_) => wanted.v6 = true,
+            None => {}
+        }
+    }
+    wanted
+}
+
+fn pool(raw: &Spanned<raw::Pool>, reader: &mut Reader<'_>) -> Option<Pool> {
+    let (at, raw) = (raw.span(), raw.get_ref());
+    if raw.ipv4.is_none() && raw.ipv6.is_none() {
+        reader.error(at, "the pool has neither `ipv4` nor `ipv6`");
+        return None;
+    }
+    let address = |text: &str| text.parse::<IpAddr>().map_err(|_| format!("`{text}` is not an address"));
+    Some(Pool {
+        v4: raw.ipv4.as_ref().and_then(|word| reader.parse(word, network_v4)),
+        v6: raw.ipv6.as_ref().and_then(|word| reader.parse(word, network_v6)),
+        dns: raw.dns.as_deref().map(|words| reader.list(words, address)).unwrap_or_default(),
+        subnets: raw.subnets.as_deref().map(|words| reader.list(words, network)).unwrap_or_default(),
+    })
+}
+
+fn child_name(text: &str) -> Result<String, String> {
+    let fits = !text.is_empty() && text.len() <= 64 && text.chars().all(|c| c.is_ascii_graphic() && c != '/');
+    if fits {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("`{text}` is not a name: letters, digits, `-`, `_`, `.`"))
+    }
+}

@@ -1,0 +1,203 @@
+//! `[gateway]` and `[[policy]]`: what concerns the gateway as a whole.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use policy::Retransmission;
+use wire::TrafficSelector;
+
+use super::raw;
+use super::reader::{Reader, fixed_selector};
+
+/// Settings of the gateway itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Addresses to listen on.
+    pub listen: Vec<IpAddr>,
+    /// Whether `listen` was written down, so that an address that cannot be had is an error.
+    pub listen_given: bool,
+    /// Folder of the control socket and of what must survive until the next start.
+    pub state_dir: PathBuf,
+    /// Filter for the log, as `tracing` reads it.
+    pub log: String,
+    /// How the log looks.
+    pub log_format: LogFormat,
+    /// Where keys are written for Wireshark; `None`: nowhere.
+    pub keylog: Option<PathBuf>,
+    /// Half-open IKE SAs before strangers must return a COOKIE.
+    pub cookie_threshold: usize,
+    /// Retransmission of IKE requests.
+    pub retransmission: Retransmission,
+    /// Default name of the TUN device.
+    pub tun: String,
+    /// MTU of TUN devices in octets; `None`: from the MTU of the outside.
+    pub mtu: Option<u16>,
+    /// Mark on our own packets, by which they get around the tunnel routes.
+    pub mark: u32,
+}
+
+/// How the log looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A carve-out: traffic that goes in the clear or not at all, whatever the realms say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CarveOut {
+    /// True: in the clear; false: dropped.
+    pub bypass: bool,
+    /// Our side.
+    pub local: Vec<TrafficSelector>,
+    /// The other side.
+    pub remote: Vec<TrafficSelector>,
+    /// Lower goes first.
+    pub priority: u32,
+}
+
+/// Mark of our own packets unless the configuration has another.
+pub const DEFAULT_MARK: u32 = 0x7473;
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            listen: vec![IpAddr::from([0u8; 4]), IpAddr::from([0u8; 16])],
+            listen_given: false,
+            state_dir: PathBuf::from("/run/tussock"),
+            log: "info".to_owned(),
+            log_format: LogFormat::Text,
+            keylog: None,
+            cookie_threshold: 64,
+            retransmission: Retransmission::default(),
+            tun: "ipsec0".to_owned(),
+            mtu: None,
+            mark: DEFAULT_MARK,
+        }
+    }
+}
+
+impl Settings {
+    /// The control socket.
+    pub fn socket(&self) -> PathBuf {
+        self.state_dir.join("control.sock")
+    }
+}
+
+/// Reads `[gateway]`.
+pub(crate) fn settings(raw: raw::Gateway, reader: &mut Reader<'_>) -> Settings {
+    let mut settings = Settings::default();
+    if let Some(listen) = &raw.listen {
+        settings.listen = reader.list(listen, |text| {
+            text.parse::<IpAddr>().map_err(|_| format!("`{text}` is not an address to listen on"))
+        });
+        settings.listen_given = true;
+    }
+    if let Some(dir) = &raw.state_dir {
+        settings.state_dir = reader.path(dir);
+    }
+    if let Some(log) = &raw.log {
+        let fits = reader.parse(log, |text| {
+            tracing_subscriber::EnvFilter::builder().parse(text).map(|_| text.to_owned()).map_err(|_| {
+                format!("`{text}` is not a log filter; write for example \"info\" or \"tussock=debug\"")
+            })
+        });
+        settings.log = fits.unwrap_or(settings.log);
+    }
+    if let Some(format) = &raw.log_format {
+        let choices = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+        settings.log_format = reader.choice("log format", format, &choices).unwrap_or(LogFormat::Text);
+    }
+    settings.keylog = raw.keylog.as_ref().map(|dir| reader.path(dir));
+    if let Some(threshold) = &raw.cookie_threshold {
+        settings.cookie_threshold = *threshold.get_ref() as usize;
+    }
+    if let Some(retransmit) = &raw.retransmit {
+        settings.retransmission = retransmission(retransmit, reader);
+    }
+    if let Some(tun) = &raw.tun {
+        settings.tun = reader.parse(tun, device_name).unwrap_or(settings.tun);
+    }
+    if let Some(mtu) = &raw.mtu {
+        match *mtu.get_ref() {
+            // IPv6 needs 1280 on every link (RFC 8200 section 5); a tunnel for IPv4 alone could do with less.
+            mtu @ 576.. => settings.mtu = Some(mtu),
+            mtu => reader
+                .error(raw.mtu.as_ref().map_or(0..0, |m| m.span()), format!("an MTU of {mtu} is too small")),
+        }
+    }
+    if let Some(mark) = &raw.mark {
+        settings.mark = *mark.get_ref();
+        if settings.mark == 0 {
+            reader.error(mark.span(), "mark 0 marks nothing; write another number");
+        }
+    }
+    settings
+}
+
+fn retransmission(raw: &toml::Spanned<raw::Retransmit>, reader: &mut Reader<'_>) -> Retransmission {
+    let (at, raw) = (raw.span(), raw.get_ref());
+    let mut result = Retransmission::default();
+    result.tries = raw.tries.unwrap_or(result.tries);
+    if result.tries > 30 {
+        reader.error(at.clone(), "more than 30 tries");
+    }
+    result.first = reader.duration(raw.first.as_ref(), result.first);
+    if result.first < Duration::from_millis(50) {
+        // RFC 7296 section 2.4: retransmission must not flood the network.
+        reader.error(raw.first.as_ref().map_or(at, |w| w.span()), "the first wait must be 50 ms or more");
+    }
+    if let Some(base) = &raw.base {
+        if (1.0..=10.0).contains(base.get_ref()) {
+            result.base = *base.get_ref();
+        } else {
+            reader.error(base.span(), "`base` must be between 1.0 and 10.0");
+        }
+    }
+    result.limit = reader.duration(raw.limit.as_ref(), result.limit);
+    result
+}
+
+/// Reads one `[[policy]]`; `at` is where messages about the whole go.
+pub(crate) fn carve_out(
+    raw: &raw::Policy,
+    at: std::ops::Range<usize>,
+    reader: &mut Reader<'_>,
+) -> Option<CarveOut> {
+    let bypass = match &raw.action {
+        Some(word) => reader.choice("action", word, &[("bypass", true), ("discard", false)]),
+        None => {
+            reader.error(at.clone(), "`action` is missing: \"bypass\" or \"discard\"");
+            None
+        }
+    };
+    let mut side = |name: &str, words: &Option<Vec<raw::Word>>| match words {
+        Some(words) => reader.list(words, fixed_selector),
+        None => {
+            reader.error(at.clone(), format!("`{name}` is missing; write for example [\"10.1.0.0/16\"]"));
+            Vec::new()
+        }
+    };
+    let (local, remote) = (side("local", &raw.local), side("remote", &raw.remote));
+    let priority = raw.priority.as_ref().map_or(100, |priority| *priority.get_ref());
+    Some(CarveOut { bypass: bypass?, local, remote, priority })
+}
+
+/// A name that Linux takes for an interface.
+///
+/// # Errors
+/// What is wrong.
+pub(crate) fn device_name(text: &str) -> Result<String, String> {
+    let fits = (1..=15).contains(&text.len())
+        && text.chars().all(|c| c.is_ascii_graphic() && !"/:%".contains(c))
+        && text != "."
+        && text != "..";
+    if fits {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("`{text}` is not a name for an interface: 1 to 15 letters, digits, `-`, `_` or `.`"))
+    }
+}

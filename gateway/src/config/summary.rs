@@ -1,0 +1,104 @@
+//! A configuration in words, for `tussock check`.
+
+use std::fmt::{Display, Write};
+
+use policy::{AuthPolicy, Child, ChildMode, Realm, RemoteAddress, Start};
+
+use super::Loaded;
+use super::units::show_duration;
+
+/// What the gateway would do with this configuration, in lines for people. Shows no secret.
+pub fn summary(loaded: &Loaded) -> String {
+    let mut text = String::new();
+    // Writing into a String cannot fail.
+    let _ = write(loaded, &mut text);
+    text
+}
+
+fn write(loaded: &Loaded, out: &mut String) -> std::fmt::Result {
+    let settings = &loaded.settings;
+    writeln!(out, "listen      {}", join(&settings.listen))?;
+    writeln!(out, "state       {}", settings.state_dir.display())?;
+    if let Some(dir) = &settings.keylog {
+        writeln!(out, "keylog      {}  (keys of all SAs are written there)", dir.display())?;
+    }
+    for policy in &loaded.carve_outs {
+        let action = if policy.bypass { "bypass" } else { "discard" };
+        let (local, remote) = (join(&policy.local), join(&policy.remote));
+        writeln!(out, "{action:<11} {local} <-> {remote}  priority {}", policy.priority)?;
+    }
+    for realm in &loaded.realms {
+        writeln!(out)?;
+        self::realm(realm, out)?;
+    }
+    Ok(())
+}
+
+fn realm(realm: &Realm, out: &mut String) -> std::fmt::Result {
+    let local = if realm.local.is_empty() { "any".to_owned() } else { join(&realm.local) };
+    let remote: Vec<String> = realm.remote.iter().map(remote_address).collect();
+    let remote = if remote.is_empty() { "any".to_owned() } else { remote.join(", ") };
+    writeln!(out, "realm {}", realm.name)?;
+    writeln!(out, "  between   {local} <-> {remote}")?;
+    writeln!(out, "  we are    {} ({})", realm.local_id, method(realm.local_auth))?;
+    writeln!(out, "  peer is   {} ({})", realm.remote_id, method(realm.remote_auth))?;
+    writeln!(out, "  ike       {}", join(&realm.ike))?;
+    writeln!(
+        out,
+        "  rekey     {}{}",
+        lifetime(realm.ike_rekey.time),
+        match realm.ike_reauth.time {
+            time if time.is_zero() => String::new(),
+            time => format!(", reauthentication {}", show_duration(time)),
+        }
+    )?;
+    if let Some(pool) = &realm.pool {
+        let v4 = pool.v4.map(|(address, length)| format!("{address}/{length}"));
+        let v6 = pool.v6.map(|(address, length)| format!("{address}/{length}"));
+        let both: Vec<String> = v4.into_iter().chain(v6).collect();
+        writeln!(out, "  pool      {}", both.join(", "))?;
+    }
+    if realm.virtual_ip.v4 || realm.virtual_ip.v6 {
+        writeln!(out, "  asks for  an address of its own")?;
+    }
+    realm.children.iter().try_for_each(|child| self::child(child, out))
+}
+
+fn child(child: &Child, out: &mut String) -> std::fmt::Result {
+    let mode = match child.mode {
+        ChildMode::Tunnel => "tunnel",
+        ChildMode::Transport => "transport",
+    };
+    let start = match child.start {
+        Start::Boot => "at start",
+        Start::Traffic => "on traffic",
+        Start::Manual => "when asked",
+    };
+    writeln!(out, "  child {}  ({mode}, {start})", child.name)?;
+    writeln!(out, "    carries {} <-> {}", join(&child.local), join(&child.remote))?;
+    writeln!(out, "    esp     {}", join(&child.esp))?;
+    writeln!(out, "    rekey   {}", lifetime(child.rekey.time))
+}
+
+fn lifetime(time: std::time::Duration) -> String {
+    if time.is_zero() { "never".to_owned() } else { show_duration(time) }
+}
+
+fn method(policy: AuthPolicy) -> &'static str {
+    match policy {
+        AuthPolicy::Psk => "pre-shared key",
+        AuthPolicy::Pubkey => "public key",
+    }
+}
+
+fn remote_address(remote: &RemoteAddress) -> String {
+    match remote {
+        RemoteAddress::Host(address) => address.to_string(),
+        RemoteAddress::Prefix(address, length) => format!("{address}/{length}"),
+    }
+}
+
+fn join<T: Display>(list: &[T]) -> String {
+    let words: Vec<String> = list.iter().map(ToString::to_string).collect();
+    words.join(", ")
+}

@@ -1,0 +1,208 @@
+//! The loader against files with mistakes: every one is named, at its line.
+
+use std::path::Path;
+
+use super::*;
+
+const GOOD: &str = r#"
+[gateway]
+state_dir = "state"
+retransmit = { tries = 3, first = "1s", base = 2.0 }
+
+[[psk]]
+ids = ["moon.lab.test", "sun.lab.test"]
+secret = "a secret of the laboratory"
+
+[realm.site-b]
+local = ["192.168.0.1"]
+remote = ["192.168.0.2"]
+start = "boot"
+ike = ["aes128gcm16-prfsha256-x25519"]
+ike_rekey = "2h"
+dpd = { delay = "10s", action = "clear" }
+local_auth = { method = "psk", id = "moon.lab.test" }
+remote_auth = { method = "psk", id = "sun.lab.test" }
+
+[[realm.site-b.child]]
+name = "net"
+local = ["10.1.0.0/16"]
+remote = ["10.2.0.0/16[tcp/80-90]"]
+esp = ["aes128gcm16-x25519", "aes256gcm16"]
+rekey_bytes = "1GiB"
+dummy = "5s"
+
+[[policy]]
+action = "bypass"
+local = ["10.1.0.0/16"]
+remote = ["10.1.0.0/16"]
+"#;
+
+fn problems(text: &str) -> Vec<String> {
+    let problems = match parse(Path::new("g.toml"), text, 0o600) {
+        Ok(_) => Vec::new(),
+        Err(problems) => problems.errors,
+    };
+    problems.iter().map(ToString::to_string).collect()
+}
+
+/// The good file with one line in the place of another, and the number of that line.
+fn with(line: &str, instead: &str) -> (String, usize) {
+    let at = GOOD.lines().position(|l| l == line).unwrap() + 1;
+    (GOOD.replacen(line, instead, 1), at)
+}
+
+#[test]
+fn the_whole_format_is_understood() {
+    let loaded = parse(Path::new("/etc/x/g.toml"), GOOD, 0o600).map_err(|p| p.to_string()).unwrap();
+    assert_eq!(loaded.settings.socket(), Path::new("/etc/x/state/control.sock"), "relative to the file");
+    assert_eq!(loaded.settings.retransmission.tries, 3);
+    let realm = &loaded.realms[0];
+    assert_eq!(
+        (realm.name.as_str(), realm.start, realm.children[0].start),
+        ("site-b", Start::Boot, Start::Boot)
+    );
+    assert_eq!(realm.ike_rekey.time, Duration::from_secs(7200));
+    assert_eq!(
+        (realm.children[0].rekey.time, realm.children[0].rekey.bytes),
+        (Duration::from_secs(3600), 1 << 30)
+    );
+    assert_eq!(loaded.dummies[&("site-b".into(), "net".into())], Duration::from_secs(5));
+    assert_eq!(
+        (loaded.carve_outs.len(), loaded.carve_outs[0].bypass, loaded.carve_outs[0].priority),
+        (1, true, 100)
+    );
+    assert_eq!((loaded.secure.psks.len(), loaded.secure.realms.len()), (1, 1));
+    assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+    let text = summary::summary(&loaded);
+    assert!(text.contains("carries 10.1.0.0/16 <-> 10.2.0.0/16[tcp/80-90]"), "{text}");
+    assert!(!text.contains("laboratory"));
+}
+
+#[test]
+fn every_mistake_is_named_at_its_line_and_says_what_was_meant() {
+    let table = [
+        ("start = \"boot\"", "start = \"boto\"", "unknown start `boto`; did you mean `boot`?"),
+        ("start = \"boot\"", "strat = \"boot\"", "unknown key `strat`; did you mean `start`?"),
+        (
+            "local = [\"192.168.0.1\"]",
+            "local = [\"192.168.0.300\"]",
+            "`192.168.0.300` is not an address of ours",
+        ),
+        ("remote = [\"192.168.0.2\"]", "remote = [\"sun\"]", "`sun` is not an address or prefix"),
+        ("remote = [\"192.168.0.2\"]", "remote = \"192.168.0.2\"", "expected a sequence"),
+        ("ike = [\"aes128gcm16-prfsha256-x25519\"]", "ike = [\"aes129gcm16-x25519\"]", "aes129gcm16"),
+        ("ike_rekey = \"2h\"", "ike_rekey = \"2 hours\"", "`2 hours` is not a time"),
+        ("ike_rekey = \"2h\"", "ike_rekey = 7200", "expected"),
+        (
+            "dpd = { delay = \"10s\", action = \"clear\" }",
+            "dpd = { dealy = \"10s\" }",
+            "did you mean `delay`?",
+        ),
+        (
+            "dpd = { delay = \"10s\", action = \"clear\" }",
+            "dpd = { action = \"restrat\" }",
+            "did you mean `restart`?",
+        ),
+        ("local = [\"10.1.0.0/16\"]", "local = [\"10.1.0.0/61\"]", "10.1.0.0/61"),
+        ("rekey_bytes = \"1GiB\"", "rekey_bytes = \"many\"", "`many` is not a size"),
+        ("action = \"bypass\"", "action = \"pass\"", "did you mean `bypass`?"),
+        ("[[policy]]", "[[polciy]]", "unknown table `polciy`; did you mean `policy`?"),
+        (
+            "retransmit = { tries = 3, first = \"1s\", base = 2.0 }",
+            "retransmit = { base = 99.0 }",
+            "between 1.0 and 10.0",
+        ),
+        (
+            "local_auth = { method = \"psk\", id = \"moon.lab.test\" }",
+            "local_auth = { method = \"pks\", id = \"a.b\" }",
+            "did you mean `psk`?",
+        ),
+        (
+            "local_auth = { method = \"psk\", id = \"moon.lab.test\" }",
+            "local_auth = { method = \"pubkey\", id = \"moon.lab.test\", key = \"no.key\" }",
+            "cannot read no.key",
+        ),
+        (
+            "remote_auth = { method = \"psk\", id = \"sun.lab.test\" }",
+            "remote_auth = { method = \"pubkey\", id = \"sun.lab.test\" }",
+            "needs `ca`, `cert` or `pubkey`",
+        ),
+        ("secret = \"a secret of the laboratory\"", "secret = \"\"", "the secret is empty"),
+        ("secret = \"a secret of the laboratory\"", "hex = \"xyz\"", "not a hexadecimal digit"),
+        ("state_dir = \"state\"", "state_dir = \"state", "invalid basic string"),
+    ];
+    for (line, instead, said) in table {
+        let (text, at) = with(line, instead);
+        let found = problems(&text);
+        let hit = found.iter().any(|p| p.starts_with(&format!("g.toml:{at}:")) && p.contains(said));
+        assert!(hit, "{instead}: wanted line {at}: {said}, got {found:#?}");
+    }
+}
+
+#[test]
+fn several_mistakes_are_reported_together_in_the_order_of_the_file() {
+    let text = GOOD
+        .replacen("start = \"boot\"", "start = \"x\"", 1)
+        .replacen("ike_rekey = \"2h\"", "ike_rekey = \"y\"", 1)
+        .replacen("dummy = \"5s\"", "dumy = \"5s\"", 1);
+    let found = problems(&text);
+    assert_eq!(found.len(), 3, "{found:#?}");
+    let lines: Vec<usize> = found.iter().map(|p| p.split(':').nth(1).unwrap().parse().unwrap()).collect();
+    assert!(lines.is_sorted() && lines[0] == 13, "{lines:?}");
+}
+
+#[test]
+fn realms_that_fit_the_same_peer_are_an_error_that_names_both() {
+    let second =
+        GOOD[GOOD.find("[realm").unwrap()..GOOD.find("[[policy").unwrap()].replace("site-b", "site-c");
+    let found = problems(&(GOOD.to_owned() + &second));
+    assert!(found.iter().any(|p| p.contains("`site-b`") && p.contains("`site-c`")), "{found:#?}");
+}
+
+#[test]
+fn a_realm_without_a_secret_for_its_identities_is_an_error() {
+    let (text, _) =
+        with("ids = [\"moon.lab.test\", \"sun.lab.test\"]", "ids = [\"moon.lab.test\", \"mars.lab.test\"]");
+    let found = problems(&text);
+    assert!(found[0].contains("no [[psk]] is shared by `moon.lab.test` and `sun.lab.test`"), "{found:#?}");
+    assert!(found[0].starts_with("g.toml:10:"), "{found:#?}");
+}
+
+#[test]
+fn what_cannot_be_started_is_an_error() {
+    let (text, _) = with("remote = [\"192.168.0.2\"]", "remote = [\"192.168.0.0/24\"]");
+    assert!(problems(&text)[0].contains("names no single address"));
+    let (text, _) = with("remote = [\"10.2.0.0/16[tcp/80-90]\"]", "remote = [\"fec2::/16\"]");
+    assert!(problems(&text)[0].contains("different address families"));
+}
+
+#[test]
+fn a_secret_that_others_may_read_is_warned_about() {
+    let loaded = parse(Path::new("g.toml"), GOOD, 0o644).map_err(|p| p.to_string()).unwrap();
+    assert_eq!(loaded.warnings.len(), 1);
+    assert!(loaded.warnings[0].text.contains("chmod 600") && loaded.warnings[0].line == 8);
+}
+
+#[test]
+fn secrets_never_stand_in_error_texts() {
+    let (text, _) = with("secret = \"a secret of the laboratory\"", "secret = 5\nhex = \"c0ffee zz\"");
+    let found = problems(&text).join("\n");
+    assert!(!found.is_empty() && !found.contains("c0ffee"), "{found}");
+}
+
+#[test]
+fn algorithms_no_device_carries_are_named() {
+    let loaded = parse(Path::new("g.toml"), GOOD, 0o600).map_err(|p| p.to_string()).unwrap();
+    let nothing = Caps {
+        esp: vec![],
+        dh: vec![],
+        sign: vec![],
+        verify: vec![],
+        prf: vec![],
+        traits: spi::caps::Traits::empty(),
+        ring: 1,
+        max_sas: 1,
+        max_len: 1,
+    };
+    assert_eq!(unmet(&loaded.realms, &[&nothing]).len(), 2);
+}
