@@ -1,10 +1,18 @@
 //! The habits of this project as commands: `cargo xtask demo`, `test`, `lint`, `fuzz`, `bench`.
 
-#![expect(unreachable_pub, reason = "a program has no outside; `pub` marks what a module offers its siblings")]
+#![expect(
+    unreachable_pub,
+    reason = "a program has no outside; `pub` marks what a module offers its siblings"
+)]
 
+mod bench;
 mod capture;
 mod checkout;
+mod demo;
+mod docs;
+mod fuzz;
 mod interop;
+mod lint;
 mod netns;
 mod packages;
 mod peer;
@@ -15,6 +23,8 @@ mod report;
 mod strongswan;
 mod swanctl;
 mod test;
+mod throughput;
+mod tools;
 mod trixie;
 mod tunnel;
 mod tussock;
@@ -34,12 +44,24 @@ struct Command {
 
 #[derive(Subcommand)]
 enum What {
+    /// Show it: two gateways, a tunnel, pings, what the wire sees, throughput.
+    Demo(demo::Options),
+    /// Measure throughput for a few suites.
+    Bench(bench::Options),
+    /// Formatting, clippy, licences and sources of dependencies.
+    Lint(lint::Options),
+    /// Fuzz each target for some seconds.
+    Fuzz(fuzz::Options),
     /// Test: the crates, the fuzz targets on their seeds, and interoperation with strongSwan.
     Test(test::Options),
 }
 
 fn main() -> ExitCode {
     let done = match Command::parse().what {
+        What::Demo(options) => demo::run(&options),
+        What::Bench(options) => bench::run(&options),
+        What::Lint(options) => lint::run(&options),
+        What::Fuzz(options) => fuzz::run(&options),
         What::Test(options) => test::run(&options),
     };
     match done {

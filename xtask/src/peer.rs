@@ -58,6 +58,10 @@ pub trait Peer {
     fn rekey_ike(&self) -> Result<()>;
     /// List what there is.
     fn sas(&self) -> Result<Vec<IkeSa>>;
+    /// What there is, for a person to read.
+    fn shown_sas(&self) -> Result<String>;
+    /// Forget the process: it goes on when this value goes away.
+    fn leave(&mut self);
     /// Where it writes its log.
     fn log(&self) -> &Path;
 }
@@ -74,7 +78,8 @@ pub fn tunnel(peer: &dyn Peer) -> Result<Option<Tunnel>> {
 
 /// Wait until a peer has a tunnel that `is_right`; the error shows what it has instead.
 pub fn await_tunnel(peer: &dyn Peer, what: &str, is_right: impl Fn(&Tunnel) -> bool) -> Result<Tunnel> {
-    let found = process::until(Duration::from_secs(10), || Ok(tunnel(peer)?.filter(|tunnel| is_right(tunnel))))?;
+    let found =
+        process::until(Duration::from_secs(10), || Ok(tunnel(peer)?.filter(|tunnel| is_right(tunnel))))?;
     match found {
         Some(tunnel) => Ok(tunnel),
         None => bail!("{what}: {} still has {:?}", peer.maker(), peer.sas()?),

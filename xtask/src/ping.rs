@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -15,7 +16,20 @@ use crate::world::World;
 pub fn check(world: &World, from: &str, to: &str) -> Result<()> {
     let mut command = world.on(from, "ping");
     command.args(["-n", "-q", "-c", "3", "-i", "0.05", "-W", "2", to]);
-    let done = process::finish(&mut command, Duration::from_secs(15))?;
+    answered_all(&mut command, from, to)
+}
+
+/// Three pings that carry `words` over and over; an error unless all are answered.
+pub fn with_words(world: &World, from: &str, to: &str, words: &[u8; 16]) -> Result<()> {
+    let pattern: String = words.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut command = world.on(from, "ping");
+    // The first sixteen bytes of the payload are a time stamp; 64 leave room for the words.
+    command.args(["-n", "-q", "-c", "3", "-i", "0.05", "-W", "2", "-s", "64", "-p", &pattern, to]);
+    answered_all(&mut command, from, to)
+}
+
+fn answered_all(command: &mut Command, from: &str, to: &str) -> Result<()> {
+    let done = process::finish(command, Duration::from_secs(15))?;
     if !done.stdout.contains(" 3 received") {
         bail!("{from} pings {to}: {}", summary(&done.text()));
     }
@@ -26,7 +40,8 @@ pub fn check(world: &World, from: &str, to: &str) -> Result<()> {
 pub fn until_answered(world: &World, from: &str, to: &str, limit: Duration) -> Result<()> {
     let answered = process::until(limit, || {
         let mut command = world.on(from, "ping");
-        let done = process::finish(command.args(["-n", "-q", "-c", "1", "-W", "1", to]), Duration::from_secs(5))?;
+        let done =
+            process::finish(command.args(["-n", "-q", "-c", "1", "-W", "1", to]), Duration::from_secs(5))?;
         Ok(done.status.success().then_some(()))
     })?;
     if answered.is_none() {
@@ -72,7 +87,8 @@ impl Stream {
 
 /// How many were answered, and which numbers are missing between the first sent and the last heard of.
 fn gaps(text: &str) -> (usize, Vec<u32>) {
-    let seen: BTreeSet<u32> = text.lines().filter(|line| line.contains("bytes from")).filter_map(number).collect();
+    let seen: BTreeSet<u32> =
+        text.lines().filter(|line| line.contains("bytes from")).filter_map(number).collect();
     let last = seen.last().copied().unwrap_or(0);
     ((seen.len()), (1..=last).filter(|n| !seen.contains(n)).collect())
 }

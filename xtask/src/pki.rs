@@ -71,7 +71,10 @@ impl Pki {
             let request = self.dir.join(format!("{host}.csr"));
             let subject = format!("/C=CH/O=Lab/CN={host}.lab.test");
             let mut ask = openssl();
-            ask.args(["req", "-new", "-subj", &subject, "-key"]).arg(self.key(host)).arg("-out").arg(&request);
+            ask.args(["req", "-new", "-subj", &subject, "-key"])
+                .arg(self.key(host))
+                .arg("-out")
+                .arg(&request);
             process::run(&mut ask)?;
             let extensions = self.dir.join(format!("{host}.ext"));
             fs::write(

@@ -235,7 +235,8 @@ mod tests {
 
     #[test]
     fn a_command_that_hangs_is_ended_and_named() {
-        let error = finish(Command::new("sleep").arg("30"), Duration::from_millis(50)).map(|_| ()).unwrap_err();
+        let error =
+            finish(Command::new("sleep").arg("30"), Duration::from_millis(50)).map(|_| ()).unwrap_err();
         assert!(error.to_string().contains("sleep 30"), "{error}");
     }
 

@@ -9,6 +9,31 @@ pub enum Outcome {
     Failed(String),
     /// Could not be tried here, and why.
     Skipped(String),
+    /// Another program ran a number of tests, all is said by these.
+    Counted(Counts),
+}
+
+/// Numbers of tests.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Counts {
+    /// As they should be.
+    pub passed: usize,
+    /// Not so.
+    pub failed: usize,
+    /// Not tried.
+    pub skipped: usize,
+}
+
+impl std::ops::Add for Counts {
+    type Output = Counts;
+
+    fn add(self, other: Counts) -> Counts {
+        Counts {
+            passed: self.passed + other.passed,
+            failed: self.failed + other.failed,
+            skipped: self.skipped + other.skipped,
+        }
+    }
 }
 
 /// One check.
@@ -27,35 +52,43 @@ pub struct Row {
     pub outcome: Outcome,
 }
 
+impl Row {
+    fn counts(&self) -> Counts {
+        match self.outcome {
+            Outcome::Passed => Counts { passed: 1, ..Counts::default() },
+            Outcome::Failed(_) => Counts { failed: 1, ..Counts::default() },
+            Outcome::Skipped(_) => Counts { skipped: 1, ..Counts::default() },
+            Outcome::Counted(counts) => counts,
+        }
+    }
+
+    fn word(&self) -> &'static str {
+        match self.counts() {
+            Counts { failed: 0, passed: 0, .. } => "skip",
+            Counts { failed: 0, .. } => "ok",
+            _ => "FAIL",
+        }
+    }
+}
+
 /// All checks of a run.
 #[derive(Default)]
 pub struct Tally {
     rows: Vec<Row>,
-    /// Tests counted elsewhere (cargo's), in the order passed, failed, ignored.
-    counted: [usize; 3],
 }
 
 impl Tally {
     /// Add a check and print its line.
     pub fn add(&mut self, row: Row) {
-        let word = match row.outcome {
-            Outcome::Passed => "ok",
-            Outcome::Failed(_) => "FAIL",
-            Outcome::Skipped(_) => "skip",
-        };
-        println!("{word:<5} {:<26} {:<26} {:6.1} s", row.name, row.roles, row.seconds);
+        println!("{:<5} {:<26} {:<26} {:6.1} s", row.word(), row.name, row.roles, row.seconds);
         match &row.outcome {
             Outcome::Passed => {}
             Outcome::Failed(why) | Outcome::Skipped(why) => println!("    {why}"),
+            Outcome::Counted(n) => {
+                println!("      {} passed, {} failed, {} ignored", n.passed, n.failed, n.skipped);
+            }
         }
         self.rows.push(row);
-    }
-
-    /// Add tests that another program ran and counted.
-    pub fn count(&mut self, passed: usize, failed: usize, ignored: usize) {
-        for (sum, more) in self.counted.iter_mut().zip([passed, failed, ignored]) {
-            *sum += more;
-        }
     }
 
     /// The checks so far.
@@ -71,27 +104,18 @@ impl Tally {
         for group in groups {
             let rows = self.rows.iter().filter(|row| row.group == group);
             let seconds: f64 = rows.clone().map(|row| row.seconds).sum();
-            let [passed, failed, skipped] = sums(rows);
+            let Counts { passed, failed, skipped } = sum(rows);
             println!("{group:<12} {passed:>7} {failed:>7} {skipped:>8} {seconds:>9.0}");
         }
-        for row in &self.rows {
-            if matches!(row.outcome, Outcome::Failed(_)) {
-                println!("failed: {} {}", row.name, row.roles);
-            }
+        for row in self.rows.iter().filter(|row| row.word() == "FAIL") {
+            println!("failed: {} {}", row.name, row.roles);
         }
-        let own = sums(self.rows.iter());
-        let [passed, failed, skipped] = [0, 1, 2].map(|kind| {
-            own.get(kind).copied().unwrap_or(0) + self.counted.get(kind).copied().unwrap_or(0)
-        });
+        let Counts { passed, failed, skipped } = sum(self.rows.iter());
         println!("{passed} passed, {failed} failed, {skipped} skipped");
         failed == 0
     }
 }
 
-fn sums<'a>(rows: impl Iterator<Item = &'a Row>) -> [usize; 3] {
-    rows.fold([0; 3], |[passed, failed, skipped], row| match row.outcome {
-        Outcome::Passed => [passed + 1, failed, skipped],
-        Outcome::Failed(_) => [passed, failed + 1, skipped],
-        Outcome::Skipped(_) => [passed, failed, skipped + 1],
-    })
+fn sum<'a>(rows: impl Iterator<Item = &'a Row>) -> Counts {
+    rows.map(Row::counts).fold(Counts::default(), |all, one| all + one)
 }

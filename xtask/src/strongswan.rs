@@ -34,6 +34,13 @@ pub enum Release {
     Trixie,
 }
 
+impl From<Encap> for Release {
+    /// The one that can send ESP that way.
+    fn from(encap: Encap) -> Release {
+        if encap == Encap::Raw { Release::Trixie } else { Release::Host }
+    }
+}
+
 impl Release {
     /// The version, as the daemon tells it.
     pub fn version(self) -> String {
@@ -148,7 +155,11 @@ impl Peer for StrongSwan<'_> {
             Ok((daemon.has_ended() || self.socket().exists()).then_some(()))
         })?;
         if ready.is_none() || daemon.has_ended() {
-            bail!("charon does not start:\n{}{}", process::tail(daemon.log(), 10), process::tail(&self.log, 10));
+            bail!(
+                "charon does not start:\n{}{}",
+                process::tail(daemon.log(), 10),
+                process::tail(&self.log, 10)
+            );
         }
         self.daemon = Some(daemon);
         // swanctl looks for keys and certificates in folders beside this file.
@@ -196,7 +207,22 @@ impl Peer for StrongSwan<'_> {
         if !done.status.success() {
             bail!("strongSwan does not list its SAs: {}", done.text().trim());
         }
-        Ok(swanctl::parse(&done.stdout).children.iter().flat_map(|event| &event.children).map(ike_sa).collect())
+        Ok(swanctl::parse(&done.stdout)
+            .children
+            .iter()
+            .flat_map(|event| &event.children)
+            .map(ike_sa)
+            .collect())
+    }
+
+    fn shown_sas(&self) -> Result<String> {
+        Ok(self.swanctl(&["--list-sas"])?.stdout)
+    }
+
+    fn leave(&mut self) {
+        if let Some(daemon) = self.daemon.take() {
+            daemon.leave();
+        }
     }
 
     fn log(&self) -> &Path {

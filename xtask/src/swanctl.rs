@@ -80,7 +80,10 @@ list-sas reply {
         assert_eq!(site.name, "site");
         assert_eq!(site.value("local-id"), "C=CH, O=Lab, CN=moon.lab.test");
         let children = &site.children[0].children;
-        assert_eq!(children.iter().map(|child| child.value("state")).collect::<Vec<_>>(), ["INSTALLED", "REKEYED"]);
+        assert_eq!(
+            children.iter().map(|child| child.value("state")).collect::<Vec<_>>(),
+            ["INSTALLED", "REKEYED"]
+        );
         assert_eq!(children[0].value("spi-in"), "c0ffee01");
         assert_eq!(all.children[1].name, "list-sas reply");
     }

@@ -1,17 +1,23 @@
 //! `cargo xtask test`: everything that can be checked on one machine, in the order of what it costs.
 
-use anyhow::{Result, bail};
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::checkout::{self, Profile};
+use crate::docs;
+use crate::fuzz;
 use crate::interop::{self, Cast, Plan};
 use crate::packages;
-use crate::report::Tally;
+use crate::report::{Counts, Outcome, Row, Tally};
 
 /// What to test.
 #[derive(Args)]
 pub struct Options {
-    /// `unit`, `seeds` or `interop`, and for interop parts of scenario names; nothing for everything.
+    /// `unit`, `seeds` or `interop` and then parts of names; nothing for everything.
     filter: Vec<String>,
     /// Interop with strongSwan on both ends: checks the lab, not us.
     #[arg(long, conflicts_with = "solo")]
@@ -22,28 +28,83 @@ pub struct Options {
     /// List the interop scenarios and do nothing.
     #[arg(long)]
     list: bool,
+    /// Write the results of interop into docs/interop.md.
+    #[arg(long, conflicts_with_all = ["self_check", "solo"])]
+    write_docs: bool,
 }
 
 /// Run; true if nothing failed.
 pub fn run(options: &Options) -> Result<bool> {
     if options.list {
-        for scenario in interop::catalogue::all() {
-            println!("{:<26} {}", scenario.name, interop::shows(&scenario));
-        }
+        interop::list();
         return Ok(true);
     }
-    let mut tally = Tally::default();
-    let (_part, only) = match options.filter.split_first() {
-        Some((part, rest)) => (part.as_str(), rest.to_vec()),
-        None => ("", vec![]),
+    let (part, only) = match options.filter.split_first() {
+        Some((part, rest)) => (part.as_str(), rest),
+        None => ("all", &[][..]),
     };
-    run_interop(options, only, &mut tally)?;
+    let (unit, seeds, interop) = match part {
+        "all" => (true, true, true),
+        "unit" => (true, false, false),
+        "seeds" => (false, true, false),
+        "interop" => (false, false, true),
+        other => bail!("there is no part called {other}: unit, seeds or interop"),
+    };
+    // What cannot be met is better said before ten minutes of compiling.
+    if interop {
+        packages::need_root("test")?;
+        packages::need(&[packages::LAB, packages::INTEROP])?;
+    }
+    if seeds {
+        packages::need(&[packages::FUZZ])?;
+    }
+    let mut tally = Tally::default();
+    if unit {
+        run_unit(only, &mut tally)?;
+    }
+    if seeds {
+        fuzz::replay_seeds(only, &mut tally)?;
+    }
+    if interop {
+        run_interop(options, only, &mut tally)?;
+    }
     Ok(tally.close())
 }
 
-fn run_interop(options: &Options, only: Vec<String>, tally: &mut Tally) -> Result<()> {
-    packages::need_root("test")?;
-    packages::need(&[packages::LAB, packages::INTEROP])?;
+/// `cargo test`, shown as it goes and counted.
+fn run_unit(only: &[String], tally: &mut Tally) -> Result<()> {
+    let began = Instant::now();
+    let mut command = checkout::cargo();
+    command.args(["test", "--workspace", "--no-fail-fast"]).args(only);
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot run cargo")?;
+    let mut counts = Counts::default();
+    let output = child.stdout.take().context("cargo test has no output")?;
+    for line in BufReader::new(output).lines() {
+        let line = line?;
+        println!("{line}");
+        counts = counts + closing(&line).unwrap_or_default();
+    }
+    if !child.wait()?.success() && counts.failed == 0 {
+        // It did not even build.
+        counts.failed = 1;
+    }
+    let outcome = Outcome::Counted(counts);
+    tally.add(row("unit", "cargo test", began, outcome));
+    Ok(())
+}
+
+/// The numbers in a `test result:` line.
+fn closing(line: &str) -> Option<Counts> {
+    let rest = line.strip_prefix("test result: ")?;
+    let number = |what: &str| {
+        let part = rest.split([';', '.']).map(str::trim).find(|part| part.ends_with(what))?;
+        part.split_whitespace().next()?.parse().ok()
+    };
+    Some(Counts { passed: number("passed")?, failed: number("failed")?, skipped: number("ignored")? })
+}
+
+fn run_interop(options: &Options, only: &[String], tally: &mut Tally) -> Result<()> {
     let cast = match (options.self_check, options.solo) {
         (true, _) => Cast::StrongSwanOnly,
         (_, true) => Cast::TussockOnly,
@@ -51,12 +112,47 @@ fn run_interop(options: &Options, only: Vec<String>, tally: &mut Tally) -> Resul
     };
     let binary = match cast {
         Cast::StrongSwanOnly => None,
-        _ => Some(checkout::build_gateway(Profile::Dev)?),
+        _ => match checkout::build_gateway(Profile::Dev) {
+            Ok(binary) => Some(binary),
+            Err(error) => {
+                let began = Instant::now();
+                tally.add(row("interop", "build", began, Outcome::Failed(format!("{error:#}"))));
+                return Ok(());
+            }
+        },
     };
-    let plan = Plan { cast, only, binary };
-    interop::run(&plan, tally)?;
-    if tally.rows().is_empty() {
+    let before = tally.rows().len();
+    interop::run(&Plan { cast, only: only.to_vec(), binary }, tally)?;
+    let rows = tally.rows().get(before..).unwrap_or_default();
+    if rows.is_empty() {
         bail!("no scenario is called like that; see `cargo xtask test --list`");
     }
+    if options.write_docs {
+        docs::write_interop(rows)?;
+    }
     Ok(())
+}
+
+/// A row of a part that has no roles.
+pub fn row(group: &'static str, name: &str, began: Instant, outcome: Outcome) -> Row {
+    Row {
+        group,
+        name: name.to_owned(),
+        roles: String::new(),
+        shows: String::new(),
+        seconds: began.elapsed().as_secs_f64(),
+        outcome,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_closing_line_of_cargo_test_is_counted() {
+        let line = "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.10s";
+        assert_eq!(closing(line), Some(Counts { passed: 12, failed: 3, skipped: 1 }));
+        assert_eq!(closing("test wire::header ... ok"), None);
+    }
 }

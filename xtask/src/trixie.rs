@@ -119,7 +119,8 @@ fn mirror() -> String {
     let modern = debian.lines().find_map(|line| line.strip_prefix("URIs:"));
     let list = fs::read_to_string("/etc/apt/sources.list").unwrap_or_default();
     let classic = list.lines().filter(|line| line.starts_with("deb ")).find_map(|line| {
-        line.split_whitespace().find(|word| word.contains("://") && word.trim_end_matches('/').ends_with("/debian"))
+        line.split_whitespace()
+            .find(|word| word.contains("://") && word.trim_end_matches('/').ends_with("/debian"))
     });
     let found = modern.and_then(|uris| uris.split_whitespace().next()).or(classic);
     found.unwrap_or("http://deb.debian.org/debian").to_owned()

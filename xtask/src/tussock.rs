@@ -69,18 +69,6 @@ impl<'w> Tussock<'w> {
         Ok(done.stdout)
     }
 
-    /// The command line a reader can repeat, less the arguments.
-    pub fn by_hand(&self) -> String {
-        format!("{} --socket {}", self.binary.display(), self.socket().display())
-    }
-
-    /// Forget the process: it stays when this value goes away.
-    pub fn leave(&mut self) {
-        if let Some(daemon) = self.daemon.take() {
-            daemon.leave();
-        }
-    }
-
     fn file(&self) -> PathBuf {
         self.dir.join("gateway.toml")
     }
@@ -146,6 +134,16 @@ impl Peer for Tussock<'_> {
     fn sas(&self) -> Result<Vec<IkeSa>> {
         let text = self.order(&["sas", "--json"])?;
         parse_sas(&text).with_context(|| format!("`tussock sas --json` said {text}"))
+    }
+
+    fn shown_sas(&self) -> Result<String> {
+        self.order(&["sas"])
+    }
+
+    fn leave(&mut self) {
+        if let Some(daemon) = self.daemon.take() {
+            daemon.leave();
+        }
     }
 
     fn log(&self) -> &Path {

@@ -146,7 +146,8 @@ impl World {
              route add default via {v4}.0.1\nroute add ::/0 via {v6}1\n"
         );
         self.net.ip(host, &inside)?;
-        self.net.ip(gateway, &format!("addr add {v4}.0.1/16 dev eth1\naddr add {v6}1/64 dev eth1 nodad\n"))?;
+        self.net
+            .ip(gateway, &format!("addr add {v4}.0.1/16 dev eth1\naddr add {v6}1/64 dev eth1 nodad\n"))?;
         self.forward(gateway)
     }
 

@@ -253,7 +253,17 @@ mod tests {
 
     #[test]
     fn the_matrix_has_every_cipher_kind_and_key_exchange_on_the_ike_side() {
-        for token in ["gcm16", "-sha256-", "chacha20poly1305", "ctr-", "x25519", "ecp256", "ecp384", "modp2048", "modp3072"] {
+        for token in [
+            "gcm16",
+            "-sha256-",
+            "chacha20poly1305",
+            "ctr-",
+            "x25519",
+            "ecp256",
+            "ecp384",
+            "modp2048",
+            "modp3072",
+        ] {
             assert!(SUITES.iter().any(|(_, ike, _)| ike.contains(token)), "{token}");
         }
         assert!(SUITES.len() >= 12);

@@ -61,6 +61,13 @@ impl Plan {
     }
 }
 
+/// Print the names.
+pub fn list() {
+    for scenario in catalogue::all() {
+        println!("{:<26} {}", scenario.name, shows(&scenario));
+    }
+}
+
 /// Play all of it; one line each.
 pub fn run(plan: &Plan, tally: &mut Tally) -> Result<()> {
     let world = World::claim("test")?;
@@ -91,7 +98,7 @@ pub fn run(plan: &Plan, tally: &mut Tally) -> Result<()> {
 }
 
 /// What a scenario shows, one line.
-pub fn shows(scenario: &Scenario) -> String {
+fn shows(scenario: &Scenario) -> String {
     if scenario.shows.is_empty() {
         format!("{} / {}", scenario.ike, scenario.esp)
     } else {
