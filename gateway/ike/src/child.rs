@@ -18,6 +18,10 @@ use crate::select::EspSuite;
 /// than any path delays a packet, short enough that nobody waits for the memory.
 pub(crate) const LATE_PACKETS: Duration = Duration::from_secs(3);
 
+/// How long a peer has to delete what a collision made redundant, before we do it. Early does no harm: the peer lets go of it
+/// in any case.
+pub(crate) const REDUNDANT: Duration = Duration::from_secs(20);
+
 /// A Child SA pair.
 pub(crate) struct Child {
     pub(crate) name: String,

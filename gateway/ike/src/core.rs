@@ -16,6 +16,7 @@ use crate::cookie::{CookieJar, Gate, Load, Switch, Thresholds};
 use crate::effect::{ChildId, ChildRemoved, Effect, Event, IkeSaId, InnerAddress, Path, Why};
 use crate::handler::Handlers;
 use crate::pool::AddressPool;
+use crate::protect::Opened;
 use crate::sa::IkeSa;
 use crate::timer::Timers;
 
@@ -107,6 +108,11 @@ pub(crate) enum Todo {
     Inherit { from: IkeSaId, to: IkeSaId },
     /// The peer has deleted an SA whose children were just handed on.
     Inherited(IkeSaId),
+    /// The peer uses the SA it made in a collision (`to`) before we know how ours ended: it stands. The message is looked at
+    /// when the children have passed on.
+    Yield { from: IkeSaId, to: IkeSaId, path: Path, message: Box<Opened> },
+    /// See `Yield`.
+    Redeliver { to: IkeSaId, path: Path, message: Box<Opened> },
     /// A redundant SA: delete it if the peer does not.
     Redundant(IkeSaId),
     /// Another SA proved the same identity. `forget`: the peer said that it knows of no other (INITIAL_CONTACT).
@@ -114,9 +120,9 @@ pub(crate) enum Todo {
     /// An IKE SA came up.
     IkeUp { id: IkeSaId, realm: String },
     /// It is gone or never came up.
-    IkeDown { id: IkeSaId, realm: String, down: Down },
+    IkeDown { realm: String, down: Down },
     /// An IKE SA was rekeyed.
-    IkeRekeyed { realm: String, old: IkeSaId, new: IkeSaId },
+    IkeRekeyed { realm: String },
     /// Rekeying an IKE SA failed; it will be tried again.
     RekeyFailed { realm: String, why: String },
     /// A child came up, perhaps in place of another.
@@ -132,7 +138,6 @@ pub(crate) enum Todo {
 /// How an IKE SA went down.
 pub(crate) struct Down {
     pub(crate) why: Why,
-    pub(crate) was_up: bool,
     pub(crate) kind: DownKind,
     /// Names of the children that went with it.
     pub(crate) children: Vec<String>,
@@ -161,6 +166,7 @@ pub(crate) enum Slot {
     /// The peer's CREATE_CHILD_SA.
     Theirs,
     /// An extension that suspended the exchange.
+    #[cfg_attr(not(test), allow(dead_code, reason = "for extensions; none of the present ones needs it"))]
     Handler,
 }
 
@@ -330,9 +336,11 @@ impl Core {
         let realms = &self.config.realms;
         let ranked =
             policy::realms_by_path(realms.iter().map(Arc::as_ref), path.local.ip(), path.remote.ip());
+        let by_place: HashMap<*const Realm, &Arc<Realm>> =
+            realms.iter().map(|r| (Arc::as_ptr(r), r)).collect();
         ranked
             .into_iter()
-            .filter_map(|r| realms.iter().find(|a| std::ptr::eq(Arc::as_ptr(a), r)).cloned())
+            .filter_map(|r| by_place.get(&std::ptr::from_ref(r)).map(|a| Arc::clone(a)))
             .collect()
     }
 

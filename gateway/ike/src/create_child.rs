@@ -110,16 +110,16 @@ impl IkeSa {
         cx: &mut Core,
         wanted: Wanted,
         with_pfs: bool,
-    ) -> Result<ChildOffer, (Wanted, Why)> {
+    ) -> Result<ChildOffer, (String, Why)> {
         let Some(child) = self.child_policy(&wanted.name) else {
             let why = format!("realm {} has no child {}", self.realm_name(), wanted.name);
-            return Err((wanted, Why::Misconfigured(why)));
+            return Err((wanted.name, Why::Misconfigured(why)));
         };
         let (local, remote) = self.dynamic_addresses();
         let dynamic = Dynamic { local: &local, remote: &remote };
         let Some(selectors) = narrow::offer(&child, dynamic, wanted.packet.as_ref()) else {
             let why = format!("child {} has no selectors yet", wanted.name);
-            return Err((wanted, Why::Misconfigured(why)));
+            return Err((wanted.name, Why::Misconfigured(why)));
         };
         let spi_in = cx.esp_spi();
         let sa = select::offer_esp(&child.esp, spi_in, with_pfs);

@@ -109,7 +109,7 @@ impl Engine {
             }
             EspSignal::HardLimit(child) => {
                 self.with_child(child, |sa, cx| {
-                    sa.expire_child(child, "its limit of octets or packets");
+                    sa.expire_child(cx, child, "its limit of octets or packets");
                     sa.pump(cx);
                 });
             }

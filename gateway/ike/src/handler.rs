@@ -12,6 +12,7 @@ mod contact;
 mod cookie;
 mod frag;
 mod hashes;
+mod lifetime;
 mod natd;
 mod vendor;
 
@@ -46,6 +47,7 @@ pub(crate) enum Flow {
     /// Our request must be built anew and sent again (response to IKE_SA_INIT only).
     Again,
     /// The exchange fails.
+    #[cfg_attr(not(test), allow(dead_code, reason = "for extensions; none of the present ones needs it"))]
     Refuse(Notify, Why),
 }
 
@@ -108,6 +110,7 @@ pub(crate) fn standard() -> Handlers {
         Box::new(certreq::CertRequests),
         Box::new(childless::Childless),
         Box::new(contact::InitialContact),
+        Box::new(lifetime::AuthLifetime),
         Box::new(cfg::Configuration),
     ])
 }
@@ -252,3 +255,6 @@ enum Step {
     Wait(Token),
     Stop,
 }
+
+#[cfg(test)]
+mod tests;

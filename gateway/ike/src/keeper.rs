@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use ipc::Role;
 use policy::{DpdAction, Realm, Start};
 
-use crate::child::ChildState;
+use crate::child::{ChildState, REDUNDANT};
 use crate::core::{Down, DownKind, PacketSelectors, Timer, Todo};
 use crate::effect::{Command, CommandId, Effect, IkeSaId, Why};
 use crate::engine::Engine;
@@ -114,7 +114,7 @@ impl Engine {
     fn sa_of(&self, realm: &str) -> Option<IkeSaId> {
         let of_realm =
             || self.sas.values().rev().filter(|sa| sa.realm.as_ref().is_some_and(|r| r.name == realm));
-        let up = of_realm().find(|sa| sa.is_established() && !sa.unmourned && !sa.superseded);
+        let up = of_realm().find(|sa| sa.is_the_one());
         let coming = || {
             of_realm().find(|sa| {
                 sa.role == Role::Initiator
@@ -168,13 +168,8 @@ impl Engine {
             });
         }
         for realm in new.iter().filter(|n| !old.iter().any(|o| **o == ***n)) {
-            // The SA that is there is on its way out.
-            self.keep_anew(realm);
+            self.keep(realm);
         }
-    }
-
-    fn keep_anew(&mut self, realm: &Arc<Realm>) {
-        self.keep(realm);
     }
 
     /// How long to wait before the next attempt, and a note that this one failed.
@@ -189,7 +184,10 @@ impl Engine {
     /// An IKE SA is gone: is another one to come?
     fn ike_down(&mut self, realm: &str, down: &Down) {
         let Some(policy) = self.core.realm(realm) else { return };
-        if self.core.closing || policy.initiates_to().is_none() || self.sa_of(realm).is_some() {
+        if self.core.closing || down.kind == DownKind::Meant || policy.initiates_to().is_none() {
+            return;
+        }
+        if self.sa_of(realm).is_some() {
             return;
         }
         let wanted = self.keepers.get(realm).is_some_and(|k| k.wanted);
@@ -253,6 +251,13 @@ impl Engine {
                 self.with(id, |sa, cx| sa.pump(cx));
             }
             Todo::Inherit { from, to } => self.inherit(from, to),
+            Todo::Yield { from, to, path, message } => {
+                self.with(from, |sa, cx| sa.yield_early(cx, to));
+                self.core.todo.push_back(Todo::Redeliver { to, path, message });
+            }
+            Todo::Redeliver { to, path, message } => {
+                self.with(to, |sa, cx| sa.handle_opened(cx, path, *message))
+            }
             Todo::Inherited(id) => {
                 self.with(id, |sa, cx| {
                     sa.close_lingering(cx, DownKind::Meant, Why::Normal("rekeyed".into()))
@@ -261,8 +266,8 @@ impl Engine {
             Todo::Redundant(id) => {
                 if let Some(sa) = self.sas.get_mut(&id) {
                     sa.unmourned = true;
-                    let patience = self.core.patience();
-                    self.core.arm(Timer::Superseded(id), patience);
+                    sa.rival_of = None;
+                    self.core.arm(Timer::Superseded(id), REDUNDANT);
                 }
             }
             Todo::Superseded { by, realm, peer, forget } => {
@@ -285,14 +290,14 @@ impl Engine {
                 });
                 self.drop_replaced(id);
             }
-            Todo::IkeDown { id: _, realm, down } => {
+            Todo::IkeDown { realm, down } => {
                 self.ike_down(&realm, &down);
-                if self.sa_of(&realm).is_none() {
+                if !self.waiters.is_empty() && self.sa_of(&realm).is_none() {
                     self.fail_waiters(&realm, None, &down.why.to_string());
                 }
                 self.check_down(&realm);
             }
-            Todo::IkeRekeyed { realm, .. } => self.progress(&realm, |goal| matches!(goal, Goal::RekeyIke)),
+            Todo::IkeRekeyed { realm } => self.progress(&realm, |goal| matches!(goal, Goal::RekeyIke)),
             Todo::RekeyFailed { realm, why } => {
                 self.fail_if(&realm, &why, |goal| matches!(goal, Goal::RekeyIke))
             }
@@ -312,7 +317,14 @@ impl Engine {
                 self.retry_child(id, &realm, name, again);
                 self.drop_replaced(id);
             }
-            Todo::ChildDown { realm, .. } => self.check_down(&realm),
+            Todo::ChildDown { realm, name } => {
+                self.fail_if(
+                    &realm,
+                    "the child is gone",
+                    |goal| matches!(goal, Goal::RekeyChild(c) if *c == name),
+                );
+                self.check_down(&realm);
+            }
             Todo::Reauthenticate(id) => self.reauthenticate(id),
         }
     }
@@ -331,6 +343,7 @@ impl Engine {
         let cfg = std::mem::take(&mut old.ext.cfg);
         let tasks = old.take_child_tasks();
         let replaces = old.replaces.take();
+        let before = old.predecessor.take();
         let realm = old.realm_name();
         if let Some((_, pool)) = self.core.pools.get_mut(&realm) {
             pool.transfer(from, to);
@@ -338,13 +351,21 @@ impl Engine {
         for child in children.keys() {
             self.core.child_of.insert(*child, to);
         }
+        // A peer that never deletes what it rekeyed must not fill our memory: only the last one waits.
+        if let Some(before) = before {
+            self.with(before, |sa, cx| {
+                sa.close(cx, DownKind::Meant, Why::Normal("rekeyed, and never deleted".into()))
+            });
+        }
         self.with(from, |sa, cx| sa.pump(cx));
         self.with(to, |sa, cx| {
             sa.unmourned = false;
+            sa.rival_of = None;
             sa.children.extend(children);
             sa.ext.cfg = cfg;
             sa.tasks.extend(tasks);
             sa.replaces = replaces;
+            sa.predecessor = Some(from);
             sa.pump(cx);
         });
     }
@@ -473,7 +494,7 @@ impl Engine {
                         sa.forget_child(&child);
                         let named = sa.children.iter().filter(|(_, c)| c.name == child).map(|(id, _)| *id);
                         for id in named.collect::<Vec<_>>() {
-                            sa.queue(Task::DeleteChild(id, Why::Normal("taken down".into())));
+                            sa.queue(Task::DeleteChild(id));
                         }
                         sa.pump(cx);
                     });
@@ -549,6 +570,9 @@ impl Engine {
 
     /// Answers commands that wait for something to be gone.
     fn check_down(&mut self, realm: &str) {
+        if self.waiters.is_empty() {
+            return;
+        }
         let living = |sa: &crate::sa::IkeSa| !matches!(sa.state, State::Closed | State::Gone);
         let any = self.sas.values().any(|sa| living(sa));
         let mut left = Vec::new();

@@ -9,10 +9,10 @@
 //! 4. By exchange type to whoever expects it; before AUTH has succeeded only IKE_AUTH is expected.
 
 use ipc::Role;
-use wire::ike::{Flags, Header, Notify, Payload, sk_split};
+use wire::ike::{Delete, Flags, Header, Notify, Payload, PayloadList, sk_split};
 use wire::numbers::{ExchangeType, NotifyType};
 
-use crate::core::{Core, DownKind, Timer};
+use crate::core::{Core, DownKind, Timer, Todo};
 use crate::effect::{Effect, Event, Path, Why};
 use crate::frag::{self, Progress};
 use crate::protect::{OpenError, Opened, SealError};
@@ -191,7 +191,7 @@ impl IkeSa {
         }
     }
 
-    fn handle_opened(&mut self, cx: &mut Core, path: Path, opened: Opened) {
+    pub(crate) fn handle_opened(&mut self, cx: &mut Core, path: Path, opened: Opened) {
         let Opened { header, payloads } = opened;
         let (exchange, id) = (header.exchange, header.message_id);
         if header.is_response() {
@@ -209,6 +209,12 @@ impl IkeSa {
         }
         if !self.expects_request(exchange) {
             return cx.dropped(path.remote, "request of an exchange that has no place here");
+        }
+        if !payloads.deletes().any(Delete::is_ike)
+            && let Some(from) = self.rival_of.take()
+        {
+            let message = Box::new(Opened { header, payloads });
+            return cx.todo.push_back(Todo::Yield { from, to: self.id, path, message });
         }
         if !self.receive.begin(id) {
             return;

@@ -241,7 +241,9 @@ impl IkeSa {
         let new_id = new.id;
         let lowest = ours.ni.as_slice().min(ours.nr.as_slice());
         match ours.collision {
-            Some((theirs, their_lowest)) if lowest < their_lowest.as_slice() => {
+            Some((theirs, their_lowest))
+                if lowest < their_lowest.as_slice() || self.state == State::Rekeyed =>
+            {
                 // RFC 7296 section 2.8.2: ours is redundant, and ours to delete.
                 new.unmourned = true;
                 new.tasks.push_back(Task::DeleteIke(DownKind::Meant, Why::Normal("redundant".into())).into());
@@ -266,6 +268,9 @@ impl IkeSa {
 
     /// Another SA carries on what this one did; what is left of it is a Delete.
     pub(crate) fn hand_over(&mut self, cx: &mut Core, to: IkeSaId) {
+        if self.state == State::Rekeyed {
+            return;
+        }
         self.state = State::Rekeyed;
         for timer in [Timer::RekeyIke(self.id), Timer::Reauth(self.id), Timer::Liveness(self.id)] {
             cx.disarm(timer);
@@ -275,7 +280,7 @@ impl IkeSa {
         cx.arm(Timer::GiveUp(self.id), cx.patience());
         cx.todo.push_back(Todo::Inherit { from: self.id, to });
         cx.event(Event::IkeRekeyed { old: self.id, new: to });
-        cx.todo.push_back(Todo::IkeRekeyed { realm: self.realm_name(), old: self.id, new: to });
+        cx.todo.push_back(Todo::IkeRekeyed { realm: self.realm_name() });
     }
 
     /// The new SA, established.
@@ -434,12 +439,16 @@ impl IkeSa {
             return self.close(cx, DownKind::Failed, Why::Device("key schedule failed".into()));
         };
         let new_id = new.id;
+        let mut new = new;
         let ke = Ke::new(KeId(theirs.suite.group.0), theirs.public.clone());
         let payloads = [theirs.answer.clone().into(), Nonce(theirs.nr.clone()).into(), ke.into()];
         self.respond(cx, EXCHANGE, theirs.request_id, &payloads);
+        let collides =
+            matches!(&self.ours, Some(Ours::Rekey(ours)) if ours.progress != Progress::ExpectKeyPair);
+        new.rival_of = collides.then_some(self.id);
         cx.todo.push_back(Todo::Adopt(new));
         match &mut self.ours {
-            Some(Ours::Rekey(ours)) if ours.progress != Progress::ExpectKeyPair => {
+            Some(Ours::Rekey(ours)) if collides => {
                 ours.collision = Some((new_id, theirs.ni.min(theirs.nr)));
             }
             Some(Ours::Rekey(_)) => {
@@ -448,6 +457,14 @@ impl IkeSa {
                 self.hand_over(cx, new_id);
             }
             _ => self.hand_over(cx, new_id),
+        }
+    }
+
+    /// The peer uses the SA it made while our own rekeying is under way, which it would not if ours stood.
+    pub(crate) fn yield_early(&mut self, cx: &mut Core, to: IkeSaId) {
+        if matches!(&self.ours, Some(Ours::Rekey(ours)) if ours.collision.as_ref().is_some_and(|(id, _)| *id == to))
+        {
+            self.hand_over(cx, to);
         }
     }
 

@@ -71,6 +71,10 @@ pub(crate) struct IkeSa {
     pub(crate) replaces: Option<IkeSaId>,
     /// Whether the end of this SA concerns nobody: redundant after a collision, or replaced.
     pub(crate) unmourned: bool,
+    /// Made by the peer in a simultaneous rekey of this SA, and not known yet to stand (RFC 7296 section 2.8.2).
+    pub(crate) rival_of: Option<IkeSaId>,
+    /// The SA this one was rekeyed from, which may still wait for its Delete.
+    pub(crate) predecessor: Option<IkeSaId>,
     /// Whether its children live on in another SA of the same peer.
     pub(crate) superseded: bool,
     pub(crate) half_open: bool,
@@ -241,6 +245,8 @@ impl IkeSa {
             reauth_at: None,
             replaces: None,
             unmourned: false,
+            rival_of: None,
+            predecessor: None,
             superseded: false,
             half_open: false,
             fingerprint: None,
@@ -255,14 +261,6 @@ impl IkeSa {
         }
     }
 
-    /// The peer's SPI; zero while unknown.
-    pub(crate) fn peer_spi(&self) -> Spi {
-        match self.role {
-            Role::Initiator => self.spi_r,
-            Role::Responder => self.spi_i,
-        }
-    }
-
     pub(crate) fn realm_name(&self) -> String {
         self.realm.as_ref().map_or_else(String::new, |r| r.name.clone())
     }
@@ -274,6 +272,11 @@ impl IkeSa {
 
     pub(crate) fn is_established(&self) -> bool {
         self.state == State::Established
+    }
+
+    /// Whether it is up and likely to stay: neither replaced nor in doubt.
+    pub(crate) fn is_the_one(&self) -> bool {
+        self.is_established() && !self.unmourned && !self.superseded && self.rival_of.is_none()
     }
 
     /// The keys of the suite are there: keeps them and starts protecting messages.
@@ -393,8 +396,8 @@ impl IkeSa {
             && !moved
             && !self.unmourned
         {
-            let down = Down { why, was_up, kind, children: names };
-            cx.todo.push_back(Todo::IkeDown { id: self.id, realm: realm.name.clone(), down });
+            let down = Down { why, kind, children: names };
+            cx.todo.push_back(Todo::IkeDown { realm: realm.name.clone(), down });
         }
     }
 

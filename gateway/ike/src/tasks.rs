@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::child::ChildState;
 use crate::core::{Core, DownKind, Timer, Todo};
 use crate::create_child::{Ours, Theirs};
-use crate::effect::{ChildId, Path, Why};
+use crate::effect::{ChildId, Event, Path, Why};
 use crate::sa::{IkeSa, State, Wanted};
 
 /// Something to be done by an exchange of ours.
@@ -13,7 +13,7 @@ pub(crate) enum Task {
     NewChild(Wanted),
     RekeyChild(ChildId),
     RekeyIke,
-    DeleteChild(ChildId, Why),
+    DeleteChild(ChildId),
     /// A child the peer believes in and we never installed.
     DeleteSpi(u32),
     DeleteIke(DownKind, Why),
@@ -51,7 +51,7 @@ impl IkeSa {
                     }
                 }
                 Task::RekeyIke => self.begin_rekey(cx),
-                Task::DeleteChild(id, _) => {
+                Task::DeleteChild(id) => {
                     if self.children.get(&id).is_some_and(|c| c.state != ChildState::Deleting) {
                         self.send_child_deletes(cx, vec![id], None);
                     }
@@ -147,19 +147,24 @@ impl IkeSa {
                 self.queue(Task::DeleteIke(DownKind::Meant, why));
             }
             Timer::RekeyChild(id) => self.queue(Task::RekeyChild(id)),
-            Timer::ExpireChild(id) => self.expire_child(id, "the end of its life"),
-            Timer::Redundant(id) => self.queue(Task::DeleteChild(id, Why::Normal("redundant".into()))),
+            Timer::ExpireChild(id) => self.expire_child(cx, id, "the end of its life"),
+            Timer::Redundant(id) => self.queue(Task::DeleteChild(id)),
             Timer::Tasks(_) | Timer::Faded(_) | Timer::Realm(_) | Timer::Gate => {}
         }
         self.pump(cx);
     }
 
     /// A child may carry no more traffic: it goes, and another one comes unless one is there already.
-    pub(crate) fn expire_child(&mut self, id: ChildId, what: &str) {
+    pub(crate) fn expire_child(&mut self, cx: &mut Core, id: ChildId, what: &str) {
         let Some(child) = self.children.get(&id) else { return };
         let name = child.name.clone();
         let again = child.state == ChildState::Installed;
-        self.queue(Task::DeleteChild(id, Why::Timeout(format!("reached {what}"))));
+        cx.event(Event::ChildFailed {
+            realm: self.realm_name(),
+            name: name.clone(),
+            why: Why::Timeout(format!("reached {what}")),
+        });
+        self.queue(Task::DeleteChild(id));
         if again {
             self.queue_child(Wanted { name, packet: None, replaces: None });
         }
@@ -239,7 +244,7 @@ impl IkeSa {
         let concerns = |task: &Task| {
             matches!(
                 task,
-                Task::NewChild(_) | Task::RekeyChild(_) | Task::DeleteChild(..) | Task::DeleteSpi(_)
+                Task::NewChild(_) | Task::RekeyChild(_) | Task::DeleteChild(_) | Task::DeleteSpi(_)
             )
         };
         let (taken, kept) =

@@ -1,5 +1,7 @@
 //! Anything at any time from both sides over a bad link: in the end both sides have the same SAs and nothing is left over.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod world;
 
 use std::time::Duration;
@@ -51,7 +53,7 @@ fn storm(seed: u64) {
                 }
             }
         }
-        let pause = world.random(if seed % 2 == 0 { 400 } else { 3000 });
+        let pause = world.random(if seed.is_multiple_of(2) { 400 } else { 3000 });
         world.run(Duration::from_millis(pause));
     }
     world.run(900 * S);

@@ -7,6 +7,7 @@ mod puppet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipc::Role;
 use policy::Identity;
 use puppet::{Puppet, Rig, Work, engine_address, public_value, puppet_address, realm};
 use spi::{Device, Group, ShortOps};
@@ -1021,6 +1022,23 @@ fn rekeying_without_ever_deleting_comes_to_an_end() {
     }
     assert!(rig.children.len() <= 20, "{}", rig.children.len());
     assert!(puppet.is_alive(&mut rig));
+}
+
+#[test]
+fn rekeying_the_ike_sa_without_ever_deleting_comes_to_an_end() {
+    let (mut rig, mut puppet) = up();
+    for n in 0..200u64 {
+        let spi = Spi(0xaaaa_0000 + n);
+        let nonce = vec![n as u8; 32];
+        let payloads = puppet.rekey_payloads(spi, &nonce);
+        let answer = puppet.exchange(&mut rig, CREATE_CHILD_SA, payloads);
+        let Some(sa) = answer.sa() else { continue };
+        let (theirs, secret) = (sa.proposals[0].ike_spi().unwrap(), puppet.rekey_secret(&answer));
+        let nr = answer.nonce().unwrap().0.clone();
+        puppet = puppet.successor(Role::Initiator, spi, theirs, nonce, nr, &secret);
+    }
+    assert!(rig.engine.status().sas.len() <= 64, "{} IKE SAs of one peer", rig.engine.status().sas.len());
+    assert!(puppet.is_alive(&mut rig) && rig.children.len() == 1);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Rekeying of children and of the IKE SA: alone, from both sides at once, against deletes, under loss; and no packet lost.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod world;
 
 use std::time::Duration;

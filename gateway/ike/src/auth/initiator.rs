@@ -1,5 +1,7 @@
 //! IKE_AUTH as initiator.
 
+use std::time::Duration;
+
 use ipc::{CertData, Role};
 use policy::{Childless, IdMatch, Identity};
 use wire::ike::{Auth, Body, Id, Notify, Payload, PayloadList};
@@ -51,7 +53,7 @@ impl IkeSa {
                         setup.child = Some(offer);
                     }
                 }
-                Err((wanted, why)) => self.child_failed(cx, wanted.name, why, false),
+                Err((name, why)) => self.child_failed(cx, name, why, false),
             }
         }
         if !self.ext.childless && self.setup.as_ref().is_some_and(|s| s.child.is_none()) {
@@ -124,7 +126,7 @@ impl IkeSa {
                         } else {
                             cx.free_esp_spi(spi_in);
                         }
-                        self.child_failed(cx, name, failure.why, false);
+                        self.child_failed(cx, name, failure.why, true);
                     }
                 }
             }
@@ -157,7 +159,15 @@ impl IkeSa {
         let Some(lifetime) = self.realm.as_ref().map(|r| r.ike_reauth) else { return };
         if self.role == Role::Initiator && !lifetime.time.is_zero() {
             let after = cx.jittered_time(lifetime.time, lifetime.jitter);
-            self.reauth_at = cx.now.checked_add(after);
+            self.reauth_within(cx, after);
+        }
+    }
+
+    /// Authenticates anew after this time, if nothing asks for it earlier.
+    pub(crate) fn reauth_within(&mut self, cx: &mut Core, after: Duration) {
+        let Some(at) = cx.now.checked_add(after) else { return };
+        if self.reauth_at.is_none_or(|before| at < before) {
+            self.reauth_at = Some(at);
             cx.arm(Timer::Reauth(self.id), after);
         }
     }

@@ -12,7 +12,7 @@ use wire::ike::{Ke, Nonce, Notify, Payload, PayloadList};
 use wire::numbers::{ExchangeType, KeId, NotifyType, ProtocolId};
 
 use super::Ours;
-use crate::child::{Agreed, ChildOffer, ChildState, Entry};
+use crate::child::{Agreed, ChildOffer, ChildState, Entry, REDUNDANT};
 use crate::core::{Core, DownKind, Op, Slot, Timer};
 use crate::effect::{ChildId, Why};
 use crate::init::ke_len_fits;
@@ -33,6 +33,7 @@ const REKEY_AGAIN: Duration = Duration::from_secs(30);
 
 /// What our exchange waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::enum_variant_names, reason = "states say what is awaited")]
 pub(crate) enum Progress {
     /// Our public value; nothing was sent yet.
     ExpectKeyPair,
@@ -66,7 +67,7 @@ impl IkeSa {
     pub(crate) fn begin_child(&mut self, cx: &mut Core, wanted: Wanted, rekeys: Option<ChildId>) {
         let mut offer = match self.offer_child(cx, wanted, true) {
             Ok(offer) => offer,
-            Err((wanted, why)) => return self.child_failed(cx, wanted.name, why, false),
+            Err((name, why)) => return self.child_failed(cx, name, why, false),
         };
         if let Some(old) = rekeys.and_then(|id| self.children.get(&id)) {
             // RFC 7296 section 2.9.2: no narrower than what is in use.
@@ -284,7 +285,7 @@ impl IkeSa {
             }
             if let Some(child) = self.children.get_mut(theirs) {
                 child.state = ChildState::Redundant;
-                cx.arm(Timer::Redundant(*theirs), cx.patience());
+                cx.arm(Timer::Redundant(*theirs), REDUNDANT);
             }
         }
         let deleted = ours.deleted.contains(&agreed.spi_out);
@@ -301,7 +302,7 @@ impl IkeSa {
         {
             child.state = ChildState::Replaced;
             cx.disarm(Timer::RekeyChild(old));
-            self.tasks.push_back(Task::DeleteChild(old, Why::Normal("rekeyed".into())).into());
+            self.tasks.push_back(Task::DeleteChild(old).into());
         }
     }
 

@@ -111,6 +111,8 @@ pub struct Rig {
     pub work: Work,
     /// Jobs and questions wait until [`Rig::let_go`] while this is set.
     pub hold: bool,
+    /// How the next jobs end, instead of well.
+    pub failures: VecDeque<Outcome>,
     jobs: VecDeque<CryptoJob>,
     questions: VecDeque<(Token, Request)>,
     randoms: u64,
@@ -134,6 +136,7 @@ impl Rig {
             answers: Vec::new(),
             work: Work::default(),
             hold: false,
+            failures: VecDeque::new(),
             jobs: VecDeque::new(),
             questions: VecDeque::new(),
             randoms: 0,
@@ -234,6 +237,9 @@ impl Rig {
     }
 
     fn work_off(&mut self, job: CryptoJob) -> CryptoDone {
+        if let Some(outcome) = self.failures.pop_front() {
+            return CryptoDone { token: job.token, outcome, output: CryptoOutput::None };
+        }
         let output = match job.op {
             CryptoOp::DhGenerate { group } => {
                 self.work.generated += 1;
@@ -561,7 +567,7 @@ impl Puppet {
             peek_header(m).is_ok_and(|h| h.spi_i == self.spi_i && h.spi_r == self.spi_r && wanted(&h))
         })?;
         let (_, message) = rig.sent.remove(at)?;
-        Some(self.open(&message).unwrap())
+        self.open(&message).ok()
     }
 
     pub fn open(&self, message: &[u8]) -> Result<Opened, OpenError> {

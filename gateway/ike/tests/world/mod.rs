@@ -75,6 +75,9 @@ pub struct Node {
     pub jobs: usize,
 }
 
+/// Says of a datagram of a node whether it is lost.
+pub type Censor = Box<dyn FnMut(usize, &[u8]) -> bool>;
+
 pub struct World {
     pub now: Instant,
     began: Instant,
@@ -85,7 +88,7 @@ pub struct World {
     /// Every datagram, before the link has its way: from, exchange type octet, message.
     pub wire: Vec<(usize, Vec<u8>)>,
     /// Datagrams this returns true for are lost.
-    pub censor: Option<Box<dyn FnMut(usize, &[u8]) -> bool>>,
+    pub censor: Option<Censor>,
     /// Addresses as the other side sees them, where a NAT changes them: (of node, real, seen).
     pub nat: Option<(usize, std::net::IpAddr, u16)>,
     queue: BinaryHeap<Reverse<(Instant, u64)>>,
