@@ -17,6 +17,17 @@ use super::*;
 use crate::core::{Op, Slot};
 use crate::{Command, CommandId, Config, Effect, Engine, Event};
 
+/// Grants the initiator's proof this many seconds (RFC 4478).
+struct Grants(u32);
+
+impl Handler for Grants {
+    fn build(&self, stage: Stage, _sa: &mut IkeSa, _cx: &mut Core, out: &mut Vec<Payload>) {
+        if stage == Stage::AuthResponse {
+            out.push(Notify::with_data(NotifyType::AUTH_LIFETIME, self.0.to_be_bytes().to_vec()).into());
+        }
+    }
+}
+
 /// Asks a device for random octets at every message of the set-up, and says no where it was told to.
 struct Slow {
     refuse: Option<Stage>,
@@ -79,6 +90,13 @@ fn realm(node: u8) -> Arc<Realm> {
 
 /// Two engines whose node 1 has a slow handler between all the others; runs until nothing moves.
 fn meet(refuse: Option<Stage>, slow_node: usize) -> ([Engine; 2], Vec<(usize, Event)>) {
+    meet_with(|node| match node == slow_node {
+        true => Some(Box::new(Slow { refuse })),
+        false => None,
+    })
+}
+
+fn meet_with(extra: impl Fn(usize) -> Option<Box<dyn Handler>>) -> ([Engine; 2], Vec<(usize, Event)>) {
     let device = soft::Soft::new(1).device();
     let short = device.short_ops().unwrap();
     let mut crypto = device.crypto_queue(QueueConfig { depth: 8, cpu: None }).unwrap();
@@ -87,9 +105,7 @@ fn meet(refuse: Option<Stage>, slow_node: usize) -> ([Engine; 2], Vec<(usize, Ev
         let config = Config { realms: vec![realm(node as u8)], ..Config::default() };
         let mut handlers: Vec<Box<dyn Handler>> =
             vec![Box::new(cookie::Cookie), Box::new(natd::NatDetection)];
-        if node == slow_node {
-            handlers.push(Box::new(Slow { refuse }));
-        }
+        handlers.extend(extra(node));
         handlers.push(Box::new(childless::Childless));
         Engine::with_handlers(config, short.clone(), now, handlers.into())
     };
@@ -157,5 +173,19 @@ fn a_handler_may_refuse_any_message_of_the_set_up() {
         assert!(events.iter().any(|(n, e)| *n == node && why(e)), "{stage:?}: {events:?}");
         assert_eq!(established(&engines[node]), 0, "{stage:?}");
         assert!(engines.iter().all(|e| e.status().in_flight == 0), "{stage:?}");
+    }
+}
+
+#[test]
+fn the_initiator_authenticates_anew_before_the_lifetime_it_was_granted_ends() {
+    for (granted, after) in [(1000, 900), (1, 30), (u32::MAX, 3_865_470_565)] {
+        let (engines, _) = meet_with(|node| match node {
+            0 => Some(Box::new(lifetime::AuthLifetime)),
+            _ => Some(Box::new(Grants(granted))),
+        });
+        let sa = &engines[0].status().sas[0];
+        let wait = sa.reauth_at.unwrap() - sa.established.unwrap();
+        assert_eq!(wait.as_secs(), after);
+        assert!(engines[1].status().sas[0].reauth_at.is_none());
     }
 }
