@@ -1,4 +1,22 @@
 //! The gateway: what drives the IKE engine and the ESP data path on a Linux machine.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`config`] | the configuration file |
+//! | [`worker`] | the thread that owns IKE, ESP, sockets and TUN devices |
+//! | [`io`] | sockets, TUN devices, sleeping |
+//! | [`run`](mod@run) | all threads put together |
+//! | [`control`], [`cli`] | the control socket; the commands |
+//! | [`events`], [`report`] | what happened; how things are |
+//! | [`pcapng`], [`keylog`] | for those who look into packets |
 
+pub mod cli;
 pub mod config;
+pub mod control;
+pub mod events;
 pub mod io;
+pub mod keylog;
+pub mod pcapng;
+pub mod report;
+pub mod run;
+pub mod worker;

@@ -1,10 +1,10 @@
 //! Sleeping until one of many descriptors has something.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 
 /// What to wait for.
@@ -19,8 +19,10 @@ pub enum Interest {
 /// A set of descriptors, each known by a number of the caller's.
 pub struct Epoll {
     fd: OwnedFd,
-    events: Vec<epoll::Event>,
 }
+
+/// Descriptors reported at one time; the others come the next time.
+const EVENTS: usize = 64;
 
 impl Epoll {
     /// An empty set.
@@ -28,7 +30,7 @@ impl Epoll {
     /// # Errors
     /// Out of file descriptors.
     pub fn new() -> io::Result<Epoll> {
-        Ok(Epoll { fd: epoll::create(epoll::CreateFlags::CLOEXEC)?, events: Vec::with_capacity(64) })
+        Ok(Epoll { fd: epoll::create(epoll::CreateFlags::CLOEXEC)? })
     }
 
     /// Adds a descriptor; it is reported as long as it is readable.
@@ -63,19 +65,16 @@ impl Epoll {
     ///
     /// # Errors
     /// What the kernel says; interruption by a signal is not an error.
-    pub fn wait(&mut self, limit: Option<Duration>, mut ready: impl FnMut(u64)) -> io::Result<()> {
+    pub fn wait(&self, limit: Option<Duration>, mut ready: impl FnMut(u64)) -> io::Result<()> {
         let limit = limit.map(|limit| Timespec {
             tv_sec: limit.as_secs().min(i64::MAX as u64) as i64,
             tv_nsec: i64::from(limit.subsec_nanos()),
         });
-        self.events.clear();
-        match epoll::wait(&self.fd, spare_capacity(&mut self.events), limit.as_ref()) {
-            Ok(_) => {}
-            Err(rustix::io::Errno::INTR) => return Ok(()),
+        let mut events = [const { MaybeUninit::<epoll::Event>::uninit() }; EVENTS];
+        match epoll::wait(&self.fd, &mut events, limit.as_ref()) {
+            Ok((events, _)) => events.iter().for_each(|event| ready(event.data.u64())),
+            Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
-        }
-        for event in &self.events {
-            ready(event.data.u64());
         }
         Ok(())
     }
@@ -87,7 +86,7 @@ mod tests {
 
     #[test]
     fn a_rung_bell_wakes_and_a_paused_one_does_not() {
-        let mut epoll = Epoll::new().unwrap();
+        let epoll = Epoll::new().unwrap();
         let bell = spi::Doorbell::new().unwrap();
         epoll.add(&bell, 7).unwrap();
         bell.ring();

@@ -37,9 +37,21 @@ pub enum OpenError {
     Other(String, io::Error),
 }
 
+/// What a socket may bring in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// IKE only.
+    Ike,
+    /// ESP only, and what was steered wrongly.
+    Data,
+    /// Both, for want of steering.
+    Both,
+}
+
 /// The sockets; each is known by its place in the list.
 pub struct Outside {
     sockets: Vec<Socket>,
+    classes: Vec<Class>,
 }
 
 impl Outside {
@@ -49,17 +61,22 @@ impl Outside {
     /// # Errors
     /// Why one could not be had.
     pub fn open(listen: &[IpAddr], mark: u32, strict: bool) -> Result<Outside, OpenError> {
-        let mut sockets = Vec::new();
+        let (mut sockets, mut classes) = (Vec::new(), Vec::new());
         for address in listen {
             match open_on(*address, mark) {
-                Ok(opened) => sockets.extend(opened),
+                Ok(opened) => {
+                    for (socket, class) in opened {
+                        sockets.push(socket);
+                        classes.push(class);
+                    }
+                }
                 Err(OpenError::Other(what, error)) if !strict && address.is_ipv6() => {
                     tracing::warn!(%what, %error, "IPv6 is not to be had");
                 }
                 Err(error) => return Err(error),
             }
         }
-        Ok(Outside { sockets })
+        Ok(Outside { sockets, classes })
     }
 
     /// The socket to send from `local` with.
@@ -76,13 +93,18 @@ impl Outside {
         self.sockets.get_mut(place)
     }
 
+    /// What the socket at a place may bring in.
+    pub fn class(&self, place: usize) -> Class {
+        self.classes.get(place).copied().unwrap_or(Class::Both)
+    }
+
     /// All sockets.
     pub fn all(&self) -> &[Socket] {
         &self.sockets
     }
 }
 
-fn open_on(address: IpAddr, mark: u32) -> Result<Vec<Socket>, OpenError> {
+fn open_on(address: IpAddr, mark: u32) -> Result<Vec<(Socket, Class)>, OpenError> {
     let udp = |port| SocketAddr::new(address, port);
     let open = |port: Port, to: SocketAddr, share: bool| {
         Socket::open(port, to, mark, share).map_err(|error| explain(port, to, error))
@@ -92,14 +114,14 @@ fn open_on(address: IpAddr, mark: u32) -> Result<Vec<Socket>, OpenError> {
     let data = open(Port::Natt, udp(NATT_PORT), true)?;
     let marked = open(Port::Natt, udp(NATT_PORT), true)?;
     let raw = open(Port::Raw, udp(0), false)?;
-    let mut sockets = vec![ike, data];
     match sys::steer_by_marker(marked.as_fd()) {
-        Ok(()) => sockets.push(marked),
+        Ok(()) => Ok(vec![(ike, Class::Ike), (data, Class::Data), (marked, Class::Ike), (raw, Class::Data)]),
         // Without steering the kernel would spread datagrams by a hash, which is of no use.
-        Err(error) => tracing::warn!(%error, "IKE and ESP share one receive buffer on port 4500"),
+        Err(error) => {
+            tracing::warn!(%error, "IKE and ESP share one receive buffer on port 4500");
+            Ok(vec![(ike, Class::Ike), (data, Class::Both), (raw, Class::Data)])
+        }
     }
-    sockets.push(raw);
-    Ok(sockets)
 }
 
 fn explain(port: Port, address: SocketAddr, error: io::Error) -> OpenError {

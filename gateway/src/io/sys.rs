@@ -49,7 +49,7 @@ pub struct Inbox {
 impl Inbox {
     /// Room for datagrams of `slot` octets; longer ones are dropped.
     pub fn new(slot: usize) -> Inbox {
-        Inbox { memory: vec![0; slot * BATCH], slot, arrived: Vec::with_capacity(BATCH) }
+        Inbox { memory: vec![0; slot * BATCH], slot, arrived: Vec::new() }
     }
 
     /// Receives what is there, at most `limit` datagrams; what was here before is gone.

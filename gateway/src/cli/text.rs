@@ -1,0 +1,211 @@
+//! Reports and events for people.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::table::Table;
+use crate::config::units::{show_duration, show_size};
+use crate::events::Record;
+use crate::report::{ChildSa, IkeSa, Sas, Status};
+
+/// `tussock status`
+pub fn status(status: &Status) -> String {
+    let mut text = format!("tussock {}, pid {}, up {}\n", status.version, status.pid, seconds(status.uptime));
+    if let Some(dir) = &status.keylog {
+        text += &format!("\nWARNING: keys of all SAs are written to {dir}\n");
+    }
+    text += "\nRealms\n";
+    let mut table = Table::new(&["realm", "state", "ike sas", "child", "state", "sas"]);
+    for realm in &status.realms {
+        let mut first = vec![realm.name.clone(), realm.state.clone(), realm.ike_sas.to_string()];
+        for child in &realm.children {
+            let mut row = std::mem::replace(&mut first, vec![String::new(); 3]);
+            row.extend([child.name.clone(), child.state.clone(), child.sas.to_string()]);
+            table.row(row);
+        }
+        if realm.children.is_empty() {
+            table.row(first);
+        }
+    }
+    text += &table.text("  ");
+    text += "\nDevices\n";
+    let mut table = Table::new(&["device", "health", "sas", "packets out", "operations out", "carries"]);
+    for device in &status.devices {
+        let carries = format!("{} ESP transforms, {} key exchanges", device.esp.len(), device.dh.len());
+        table.row(vec![
+            format!("{}:{}", device.driver, device.id),
+            device.health.clone(),
+            format!("{}/{}", device.sas, device.max_sas),
+            device.packets_out.to_string(),
+            (device.operations_out + device.waiting).to_string(),
+            carries,
+        ]);
+    }
+    text += &table.text("  ");
+    text += "\nSockets\n";
+    let mut table = Table::new(&["kind", "address", "received", "sent", "unsent", "too big"]);
+    for socket in &status.sockets {
+        table.row(vec![
+            socket.kind.clone(),
+            socket.address.clone(),
+            socket.received.to_string(),
+            socket.sent.to_string(),
+            socket.unsent.to_string(),
+            socket.too_big.to_string(),
+        ]);
+    }
+    text += &table.text("  ");
+    text += "\nTUN devices\n";
+    let mut table = Table::new(&["name", "mtu", "read", "written", "refused"]);
+    for tun in &status.tuns {
+        let counts = [u64::from(tun.mtu), tun.read, tun.written, tun.refused].map(|count| count.to_string());
+        table.row([vec![tun.name.clone()], counts.to_vec()].concat());
+    }
+    text += &table.text("  ");
+    let ike = &status.ike;
+    text += &format!(
+        "\nIKE   {} SAs, {} half-open, cookies {}, {} operations and {} questions out\n",
+        ike.sas,
+        ike.half_open,
+        if ike.cookies { "on" } else { "off" },
+        ike.in_flight,
+        ike.questions,
+    );
+    let esp = &status.esp;
+    text += &format!(
+        "ESP   {} packets ({}) sealed, {} ({}) opened, {} bypassed, {} routes\n",
+        esp.sealed,
+        show_size(esp.sealed_bytes),
+        esp.opened,
+        show_size(esp.opened_bytes),
+        esp.bypassed,
+        status.routes,
+    );
+    for (realm, count) in &status.leases {
+        text += &format!("Pool  {realm}: {count} addresses handed out\n");
+    }
+    text + &drops("Drops ", &status.drops)
+}
+
+/// `tussock sas`
+pub fn sas(sas: &Sas) -> String {
+    if sas.ike_sas.is_empty() {
+        return "no SAs\n".to_owned();
+    }
+    let parts: Vec<String> = sas.ike_sas.iter().map(ike_sa).collect();
+    parts.join("\n")
+}
+
+/// One event.
+pub fn event(record: &Record) -> String {
+    // UTC, since events are compared between machines.
+    let at = record.at.max(0.0);
+    let day = (at as u64) % 86_400;
+    let time =
+        format!("{:02}:{:02}:{:02}.{:03}", day / 3600, day / 60 % 60, day % 60, (at.fract() * 1000.0) as u32);
+    let fields = match serde_json::to_value(&record.notice) {
+        Ok(serde_json::Value::Object(fields)) => fields,
+        _ => return format!("{time}Z\n"),
+    };
+    let name = fields.get("event").and_then(|name| name.as_str()).unwrap_or("event").to_owned();
+    let words: Vec<String> = fields
+        .iter()
+        .filter(|(key, value)| *key != "event" && !value.is_null())
+        .map(|(key, value)| match value {
+            serde_json::Value::String(text) if text.contains(' ') || text.is_empty() => {
+                format!("{key}={text:?}")
+            }
+            serde_json::Value::String(text) => format!("{key}={text}"),
+            other => format!("{key}={other}"),
+        })
+        .collect();
+    format!("{time}Z {name} {}\n", words.join(" "))
+}
+
+fn ike_sa(sa: &IkeSa) -> String {
+    let realm = sa.realm.as_deref().unwrap_or("?");
+    let since =
+        sa.established.map_or(format!("for {}", seconds(sa.age)), |up| format!("since {}", seconds(up)));
+    let mut text = format!("{realm}: IKE SA {} {} {since}, {}\n", sa.id, sa.state, sa.role);
+    let id = |id: &Option<String>| id.clone().unwrap_or_else(|| "?".to_owned());
+    let nat = |behind: bool| if behind { " behind NAT" } else { "" };
+    text += &format!("  {} ({}{})", id(&sa.own_id), sa.local, nat(sa.we_behind_nat));
+    text += &format!(" <-> {} ({}{})", id(&sa.peer_id), sa.remote, nat(sa.peer_behind_nat));
+    text += &sa.how.as_ref().map_or("\n".to_owned(), |how| format!(", by {how}\n"));
+    text +=
+        &format!("  {}  spi {} {}", if sa.suite.is_empty() { "-" } else { &sa.suite }, sa.spi_i, sa.spi_r);
+    text += &format!("  heard {} ago", seconds(sa.heard));
+    text += &in_future("rekey", sa.rekey_in);
+    text += &in_future("reauthentication", sa.reauth_in);
+    text.push('\n');
+    if !sa.addresses.is_empty() {
+        text += &format!("  inner addresses {}\n", sa.addresses.join(", "));
+    }
+    for child in &sa.children {
+        text += &child_sa(child);
+    }
+    text
+}
+
+fn child_sa(child: &ChildSa) -> String {
+    let mut text =
+        format!("  {}: Child SA {} {} since {}", child.name, child.id, child.state, seconds(child.age));
+    text += &format!(", {} mode, ESP {}", child.mode, if child.encap == "udp" { "in UDP" } else { "raw" });
+    text += &in_future("rekey", child.rekey_in);
+    text += &format!("\n    {} <-> {}\n", child.local.join(", "), child.remote.join(", "));
+    text += &format!("    {}\n", child.suite);
+    let sending = if child.sending { "" } else { ", not sending with it" };
+    text +=
+        &format!("    in  {}  {} packets, {}\n", child.spi_in, child.packets_in, show_size(child.bytes_in));
+    text += &format!(
+        "    out {}  {} packets, {}{sending}\n",
+        child.spi_out,
+        child.packets_out,
+        show_size(child.bytes_out)
+    );
+    text + &drops("    dropped ", &child.drops)
+}
+
+fn drops(what: &str, drops: &BTreeMap<String, u64>) -> String {
+    if drops.is_empty() {
+        return String::new();
+    }
+    let words: Vec<String> = drops.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+    format!("{what}{}\n", words.join(", "))
+}
+
+fn in_future(what: &str, time: Option<u64>) -> String {
+    time.map_or(String::new(), |time| format!(", {what} in {}", seconds(time)))
+}
+
+fn seconds(count: u64) -> String {
+    show_duration(Duration::from_secs(count))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::events::Notice;
+
+    #[test]
+    fn an_event_is_one_line_with_its_fields() {
+        let notice =
+            Notice::ChildFailed { realm: "a".into(), name: "net".into(), why: "no answer: x".into() };
+        let text = event(&Record { at: 3723.25, notice });
+        assert_eq!(text, "01:02:03.250Z child-failed name=net realm=a why=\"no answer: x\"\n");
+    }
+
+    #[test]
+    fn reports_show_what_matters() {
+        let child =
+            ChildSa { name: "net".into(), state: "installed".into(), packets_in: 7, ..ChildSa::default() };
+        let sa = IkeSa { realm: Some("site".into()), children: vec![child], ..IkeSa::default() };
+        let text = sas(&Sas { ike_sas: vec![sa] });
+        assert!(
+            text.contains("site: IKE SA 0") && text.contains("7 packets") && text.contains("not sending"),
+            "{text}"
+        );
+        let text = status(&Status { keylog: Some("/k".into()), ..Status::default() });
+        assert!(text.contains("WARNING: keys of all SAs are written to /k"), "{text}");
+    }
+}

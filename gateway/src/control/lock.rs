@@ -1,0 +1,58 @@
+//! One gateway for each state folder: a lock that the kernel drops with the process, however it ends.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use rustix::fs::{FlockOperation, flock};
+
+/// Held as long as the gateway runs.
+pub struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Makes the folder if need be and takes the lock.
+    ///
+    /// # Errors
+    /// Another gateway has it; the message says which process.
+    pub fn take(dir: &Path) -> anyhow::Result<Lock> {
+        let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(dir);
+        made.with_context(|| format!("cannot make the state folder {}", dir.display()))?;
+        let path = dir.join("lock");
+        let open =
+            OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(&path);
+        let mut file = open.with_context(|| format!("cannot open {}", path.display()))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let mut pid = String::new();
+                let _ = (&mut file).take(32).read_to_string(&mut pid);
+                bail!("already running with state in {}, pid {}", dir.display(), pid.trim());
+            }
+            Err(error) => return Err(io::Error::from(error)).context("cannot lock the state folder"),
+        }
+        file.set_len(0)?;
+        file.rewind()?;
+        writeln!(file, "{}", std::process::id())?;
+        Ok(Lock { _file: file })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_gateway_is_told_who_has_the_folder() {
+        let dir = std::env::temp_dir().join(format!("tussock-lock-{}", std::process::id()));
+        let first = Lock::take(&dir).unwrap();
+        let error = Lock::take(&dir).err().unwrap().to_string();
+        assert!(error.contains(&format!("pid {}", std::process::id())), "{error}");
+        drop(first);
+        assert!(Lock::take(&dir).is_ok(), "a lock without a process is nobody's");
+        fs::remove_dir_all(&dir).unwrap();
+    }
+}

@@ -1,0 +1,230 @@
+//! The gateway's end of the control socket. Runs on the control thread; slow clients hold up nobody but themselves.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use serde::Serialize;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixListener;
+use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
+
+use super::protocol::{Answer, MAX_REQUEST, Request};
+use crate::events::Events;
+use crate::worker::order::{Order, Orders};
+
+/// Clients at one time.
+const CLIENTS: usize = 64;
+/// How long a client may take to read what it asked for.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Blocks of a capture that may wait for a client.
+const CAPTURE_BACKLOG: usize = 4096;
+
+/// Reads the configuration again; says what came of it.
+pub type Reloader = Arc<dyn Fn() -> Result<String, String> + Send + Sync>;
+
+/// What clients reach.
+#[derive(Clone)]
+pub struct Server {
+    /// The worker.
+    pub orders: Orders,
+    /// Events.
+    pub events: Events,
+    /// What `reload` does. May block for a moment.
+    pub reloader: Reloader,
+}
+
+/// Makes the socket, in the place of one that a killed gateway left; only its owner may use it.
+///
+/// # Errors
+/// What the file system says.
+pub fn listen(path: &Path) -> anyhow::Result<UnixListener> {
+    match std::fs::remove_file(path) {
+        Ok(()) => tracing::debug!(path = %path.display(), "removed the control socket of an earlier run"),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error).with_context(|| format!("cannot remove {}", path.display())),
+    }
+    // The mask sees to it that there is no moment in which others may connect.
+    let mask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
+    let listener = UnixListener::bind(path);
+    rustix::process::umask(mask);
+    let listener = listener.with_context(|| format!("cannot make the control socket {}", path.display()))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+impl Server {
+    /// Serves clients for ever.
+    pub async fn serve(self, listener: UnixListener) {
+        let places = Arc::new(Semaphore::new(CLIENTS));
+        loop {
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    let server = self.clone();
+                    tokio::spawn(async move {
+                        let (from, to) = stream.into_split();
+                        if let Err(error) = server.client(from, to).await {
+                            tracing::debug!(%error, "control client");
+                        }
+                        drop(place);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the control socket");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    /// Serves one client: requests until it goes, or one that streams.
+    ///
+    /// # Errors
+    /// The client went, or was too slow.
+    pub async fn client(
+        &self,
+        from: impl AsyncReadExt + Unpin,
+        mut to: impl AsyncWriteExt + Unpin,
+    ) -> io::Result<()> {
+        let mut from = BufReader::new(from);
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            let got = (&mut from).take(MAX_REQUEST as u64).read_until(b'\n', &mut line).await?;
+            if got == 0 {
+                return Ok(());
+            }
+            if line.last() != Some(&b'\n') && got >= MAX_REQUEST {
+                return send(&mut to, &Answer::failed("the request is too long")).await;
+            }
+            let request = match serde_json::from_slice::<Request>(&line) {
+                Ok(request) => request,
+                Err(error) => {
+                    send(&mut to, &Answer::failed(format!("not a request: {error}"))).await?;
+                    continue;
+                }
+            };
+            match request {
+                Request::Events {} => return self.stream_events(&mut from, &mut to).await,
+                Request::Capture {} => return self.stream_capture(&mut from, &mut to).await,
+                request => {
+                    // A client that goes while its command is carried out needs no answer.
+                    let answer = self.answer(request).await;
+                    send(&mut to, &answer).await?;
+                }
+            }
+        }
+    }
+
+    async fn answer(&self, request: Request) -> Answer {
+        if let Some(command) = request.command() {
+            let (answer, result) = oneshot::channel();
+            return match self.order(Order::Command { command, answer }, result).await {
+                Ok(Ok(text)) => Answer::done(text),
+                Ok(Err(why)) | Err(why) => Answer::failed(why),
+            };
+        }
+        match request {
+            Request::Status {} => {
+                let (answer, status) = oneshot::channel();
+                match self.order(Order::Status(answer), status).await {
+                    Ok(status) => Answer { ok: true, status: Some(status), ..Answer::default() },
+                    Err(why) => Answer::failed(why),
+                }
+            }
+            Request::Sas {} => {
+                let (answer, sas) = oneshot::channel();
+                match self.order(Order::Sas(answer), sas).await {
+                    Ok(sas) => Answer { ok: true, sas: Some(sas), ..Answer::default() },
+                    Err(why) => Answer::failed(why),
+                }
+            }
+            Request::Reload {} => self.reload().await,
+            _ => Answer::failed("not here"),
+        }
+    }
+
+    /// Reads the configuration again, on a thread that may block.
+    pub async fn reload(&self) -> Answer {
+        let reloader = Arc::clone(&self.reloader);
+        match tokio::task::spawn_blocking(move || reloader()).await {
+            Ok(Ok(text)) => Answer::done(text),
+            Ok(Err(why)) => Answer::failed(why),
+            Err(error) => Answer::failed(error),
+        }
+    }
+
+    async fn order<T>(&self, order: Order, answer: oneshot::Receiver<T>) -> Result<T, String> {
+        self.orders.give(order).map_err(|error| error.to_string())?;
+        answer.await.map_err(|_| "the gateway is ending".to_owned())
+    }
+
+    async fn stream_events(
+        &self,
+        from: &mut (impl AsyncReadExt + Unpin),
+        to: &mut (impl AsyncWriteExt + Unpin),
+    ) -> io::Result<()> {
+        let mut events = self.events.listen();
+        send(to, &Answer::done("events follow")).await?;
+        loop {
+            tokio::select! {
+                event = events.recv() => match event {
+                    Ok(record) => send(to, &record).await?,
+                    Err(broadcast::error::RecvError::Lagged(lost)) => {
+                        send(to, &serde_json::json!({ "event": "lost", "count": lost })).await?;
+                    }
+                    Err(broadcast::error::RecvError::Closed) => return Ok(()),
+                },
+                () = gone(from) => return Ok(()),
+            }
+        }
+    }
+
+    async fn stream_capture(
+        &self,
+        from: &mut (impl AsyncReadExt + Unpin),
+        to: &mut (impl AsyncWriteExt + Unpin),
+    ) -> io::Result<()> {
+        let (tap, mut packets) = mpsc::channel(CAPTURE_BACKLOG);
+        if let Err(error) = self.orders.give(Order::Capture(tap)) {
+            return send(to, &Answer::failed(error)).await;
+        }
+        // The first block is the file's header; none means that there are too many already.
+        let Some(header) = packets.recv().await else {
+            return send(to, &Answer::failed("too many captures at once")).await;
+        };
+        send(to, &Answer::done("capture follows")).await?;
+        write(to, &header).await?;
+        loop {
+            tokio::select! {
+                block = packets.recv() => match block {
+                    Some(block) => write(to, &block).await?,
+                    None => return Ok(()),
+                },
+                () = gone(from) => return Ok(()),
+            }
+        }
+    }
+}
+
+/// Ends when the client has closed its side.
+async fn gone(from: &mut (impl AsyncReadExt + Unpin)) {
+    let mut scrap = [0; 64];
+    while matches!(from.read(&mut scrap).await, Ok(got) if got > 0) {}
+}
+
+async fn send(to: &mut (impl AsyncWriteExt + Unpin), what: &impl Serialize) -> io::Result<()> {
+    let mut line = serde_json::to_vec(what)?;
+    line.push(b'\n');
+    write(to, &line).await
+}
+
+async fn write(to: &mut (impl AsyncWriteExt + Unpin), bytes: &[u8]) -> io::Result<()> {
+    let too_slow = |_| io::Error::from(io::ErrorKind::TimedOut);
+    tokio::time::timeout(PATIENCE, to.write_all(bytes)).await.map_err(too_slow)??;
+    to.flush().await
+}

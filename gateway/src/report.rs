@@ -1,0 +1,250 @@
+//! What `status` and `sas` show, as it goes over the control socket. Field names are stable: scripts read them.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// `tussock status`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the program.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// Seconds since it started.
+    pub uptime: u64,
+    /// Where keys are written to, when they are.
+    pub keylog: Option<String>,
+    /// Accelerators.
+    pub devices: Vec<Device>,
+    /// Sockets towards the outside.
+    pub sockets: Vec<Socket>,
+    /// TUN devices.
+    pub tuns: Vec<Tun>,
+    /// Realms, in the order of the configuration.
+    pub realms: Vec<Realm>,
+    /// The key exchange.
+    pub ike: Ike,
+    /// The data path.
+    pub esp: Esp,
+    /// Drops by reason, of both.
+    pub drops: BTreeMap<String, u64>,
+    /// Routes into TUN devices.
+    pub routes: usize,
+    /// Addresses handed out, by realm.
+    pub leases: BTreeMap<String, usize>,
+}
+
+/// An accelerator.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Device {
+    /// Its driver.
+    pub driver: String,
+    /// Its name within the driver.
+    pub id: String,
+    /// `ready`, `resetting` or `failed`.
+    pub health: String,
+    /// ESP transforms it carries.
+    pub esp: Vec<String>,
+    /// Key exchange methods it does.
+    pub dh: Vec<String>,
+    /// SAs on it.
+    pub sas: usize,
+    /// SAs it takes at most.
+    pub max_sas: usize,
+    /// Bursts in its queue.
+    pub packets_out: usize,
+    /// Operations in its queue.
+    pub operations_out: usize,
+    /// Operations that wait for room.
+    pub waiting: usize,
+}
+
+/// A socket.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Socket {
+    /// `udp` or `esp`.
+    pub kind: String,
+    /// Address, and port for UDP.
+    pub address: String,
+    /// Datagrams received.
+    pub received: u64,
+    /// Datagrams sent.
+    pub sent: u64,
+    /// Datagrams the kernel would not take.
+    pub unsent: u64,
+    /// Datagrams too large for the path.
+    pub too_big: u64,
+}
+
+/// A TUN device.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Tun {
+    /// Its name.
+    pub name: String,
+    /// MTU, octets.
+    pub mtu: u16,
+    /// Packets read from it.
+    pub read: u64,
+    /// Packets written to it.
+    pub written: u64,
+    /// Packets it did not take.
+    pub refused: u64,
+}
+
+/// A realm.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Realm {
+    /// Its name.
+    pub name: String,
+    /// `up`, `connecting` or `down`.
+    pub state: String,
+    /// Established IKE SAs.
+    pub ike_sas: usize,
+    /// Its children.
+    pub children: Vec<Child>,
+}
+
+/// A child of a realm.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Child {
+    /// Its name.
+    pub name: String,
+    /// `up`, `waiting for traffic` or `down`.
+    pub state: String,
+    /// Child SA pairs.
+    pub sas: usize,
+}
+
+/// The key exchange.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Ike {
+    /// IKE SAs, half-open ones included.
+    pub sas: usize,
+    /// Those not authenticated yet.
+    pub half_open: usize,
+    /// Whether strangers must return a cookie.
+    pub cookies: bool,
+    /// Jobs and questions that are out.
+    pub in_flight: usize,
+    /// Questions to the key side without an answer yet.
+    pub questions: usize,
+}
+
+/// The data path.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Esp {
+    /// Packets sealed.
+    pub sealed: u64,
+    /// Their payload octets.
+    pub sealed_bytes: u64,
+    /// Packets opened.
+    pub opened: u64,
+    /// Their octets.
+    pub opened_bytes: u64,
+    /// Packets let through in the clear.
+    pub bypassed: u64,
+    /// Keepalives received and sent.
+    pub keepalives: (u64, u64),
+    /// Flow cache: found and decided anew.
+    pub flows: (u64, u64),
+}
+
+/// `tussock sas`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Sas {
+    /// The IKE SAs, oldest first.
+    pub ike_sas: Vec<IkeSa>,
+}
+
+/// An IKE SA.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct IkeSa {
+    /// Its number in this run.
+    pub id: u64,
+    /// Its realm, once known.
+    pub realm: Option<String>,
+    /// `initiator` or `responder`.
+    pub role: String,
+    /// `established`, or what is awaited.
+    pub state: String,
+    /// Initiator's SPI, 16 hexadecimal digits.
+    pub spi_i: String,
+    /// Responder's SPI.
+    pub spi_r: String,
+    /// Our address and port.
+    pub local: String,
+    /// The peer's.
+    pub remote: String,
+    /// Who we are.
+    pub own_id: Option<String>,
+    /// Who the peer is.
+    pub peer_id: Option<String>,
+    /// How the peer proved it.
+    pub how: Option<String>,
+    /// The suite, as proposals write it.
+    pub suite: String,
+    /// Whether there is a NAT before us.
+    pub we_behind_nat: bool,
+    /// Whether there is one before the peer.
+    pub peer_behind_nat: bool,
+    /// Seconds since it was begun.
+    pub age: u64,
+    /// Seconds since it is up.
+    pub established: Option<u64>,
+    /// Seconds until we rekey it.
+    pub rekey_in: Option<u64>,
+    /// Seconds until we authenticate anew.
+    pub reauth_in: Option<u64>,
+    /// Seconds since the peer was last heard.
+    pub heard: u64,
+    /// Inner addresses, the peer's or ours.
+    pub addresses: Vec<String>,
+    /// Its children.
+    pub children: Vec<ChildSa>,
+}
+
+/// A Child SA pair.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ChildSa {
+    /// Its number in this run.
+    pub id: u64,
+    /// Its name in the realm.
+    pub name: String,
+    /// `installed`, or what is going on with it.
+    pub state: String,
+    /// SPI of packets to us, 8 hexadecimal digits.
+    pub spi_in: String,
+    /// SPI of packets to the peer.
+    pub spi_out: String,
+    /// The suite, as proposals write it.
+    pub suite: String,
+    /// `tunnel` or `transport`.
+    pub mode: String,
+    /// Our selectors.
+    pub local: Vec<String>,
+    /// The peer's selectors.
+    pub remote: Vec<String>,
+    /// The peer's address.
+    pub peer: String,
+    /// `udp` or `raw`.
+    pub encap: String,
+    /// Whether we send with it now.
+    pub sending: bool,
+    /// Packets to us.
+    pub packets_in: u64,
+    /// Octets to us.
+    pub bytes_in: u64,
+    /// Packets to the peer.
+    pub packets_out: u64,
+    /// Octets to the peer.
+    pub bytes_out: u64,
+    /// Drops by reason, both directions.
+    pub drops: BTreeMap<String, u64>,
+    /// Seconds since it is installed.
+    pub age: u64,
+    /// Seconds until we rekey it.
+    pub rekey_in: Option<u64>,
+    /// Seconds until it is given up.
+    pub expires_in: Option<u64>,
+}

@@ -1,0 +1,140 @@
+//! Questions to the key side: the engine's and our own share one channel, and each gets its answer.
+
+use std::collections::VecDeque;
+use std::os::fd::BorrowedFd;
+
+use ipc::{NetworkEnd, Refusal, Reply, Request};
+use spi::{InFlight, Token};
+
+/// Questions that may be out or waiting for room.
+const LIMIT: usize = 8192;
+/// Answers taken in one turn.
+const BUDGET: usize = 64;
+
+/// Whose question it was.
+pub(super) enum Asker {
+    /// The engine's, with its own name for it.
+    Engine(Token),
+    /// Ours: what was asked, for the log.
+    Own(String),
+}
+
+/// The channel with a waiting line before it.
+pub(super) struct Ask {
+    end: NetworkEnd,
+    out: InFlight<Asker>,
+    waiting: VecDeque<(Token, Request)>,
+    refused: VecDeque<(Asker, Reply)>,
+}
+
+impl Ask {
+    pub(super) fn new(end: NetworkEnd) -> Ask {
+        Ask { end, out: InFlight::new(LIMIT), waiting: VecDeque::new(), refused: VecDeque::new() }
+    }
+
+    /// Asks.
+    pub(super) fn ask(&mut self, asker: Asker, request: Request) {
+        if let Request::Forget { .. } = request {
+            // It has no answer; when the other side is gone, so is what it should forget.
+            let _ = self.end.submit(Token(0), request);
+            return;
+        }
+        match self.out.insert(asker) {
+            Ok(token) => {
+                self.waiting.push_back((token, request));
+                self.push();
+            }
+            Err(asker) => {
+                let refusal = Refusal::System("too many questions to the key side at once".into());
+                self.refused.push_back((asker, Reply::Refused(refusal)));
+            }
+        }
+    }
+
+    /// Takes answers; true when there may be more at once.
+    pub(super) fn poll(&mut self, mut on_reply: impl FnMut(Asker, Reply)) -> bool {
+        while let Some((asker, reply)) = self.refused.pop_front() {
+            on_reply(asker, reply);
+        }
+        let out = &mut self.out;
+        let count = self.end.poll(BUDGET, |token, reply| {
+            if let Some(asker) = out.take(token) {
+                on_reply(asker, reply);
+            }
+        });
+        self.push();
+        count == BUDGET || !self.refused.is_empty()
+    }
+
+    /// Questions not answered yet.
+    pub(super) fn pending(&self) -> usize {
+        self.out.len()
+    }
+
+    /// Readable when [`poll`](Ask::poll) has something to say.
+    pub(super) fn doorbell(&self) -> BorrowedFd<'_> {
+        self.end.doorbell()
+    }
+
+    fn push(&mut self) {
+        while let Some((token, request)) = self.waiting.pop_front() {
+            match self.end.submit(token, request) {
+                Ok(()) => {}
+                Err(unsent) if unsent.closed => {
+                    if let Some(asker) = self.out.take(token) {
+                        let refusal = Refusal::System("the key side is gone".into());
+                        self.refused.push_back((asker, Reply::Refused(refusal)));
+                    }
+                }
+                Err(unsent) => {
+                    self.waiting.push_front((token, *unsent.request));
+                    return;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ipc::{Received, TunSpec};
+
+    fn question() -> Request {
+        Request::OpenTun(TunSpec { name: "t".into(), mtu: 1400, queues: 1 })
+    }
+
+    #[test]
+    fn what_does_not_fit_waits_its_turn_and_everyone_gets_an_answer() {
+        let (end, mut secure) = ipc::pair_of(1).unwrap();
+        let mut ask = Ask::new(end);
+        ask.ask(Asker::Engine(Token(7)), question());
+        ask.ask(Asker::Own("second".into()), question());
+        let mut answered = Vec::new();
+        for _ in 0..4 {
+            if let Received::Request(token, _) = secure.try_recv() {
+                secure.reply(token, Reply::Ok);
+            }
+            ask.poll(|asker, _| {
+                answered.push(match asker {
+                    Asker::Engine(token) => token.0.to_string(),
+                    Asker::Own(what) => what,
+                })
+            });
+        }
+        assert_eq!(answered, ["7", "second"]);
+        assert_eq!(ask.pending(), 0);
+    }
+
+    #[test]
+    fn when_the_key_side_is_gone_every_question_is_refused() {
+        let (end, secure) = ipc::pair_of(4).unwrap();
+        let mut ask = Ask::new(end);
+        ask.ask(Asker::Engine(Token(1)), question());
+        drop(secure);
+        ask.ask(Asker::Engine(Token(2)), question());
+        let mut refused = 0;
+        ask.poll(|_, reply| refused += usize::from(matches!(reply, Reply::Refused(_))));
+        assert_eq!((refused, ask.pending()), (2, 0));
+    }
+}

@@ -1,0 +1,214 @@
+//! Which Child SA pair of the engine is which child of the data path.
+//!
+//! To the engine every pair is a child of its own; to the data path a child is a *line* of pairs that follow each other by
+//! rekeying, so that what waits, counts and policies stay with it. Each configured child has a line of its own, which a trap
+//! policy can name before there is any SA; further peers of the same realm get further lines.
+
+use std::collections::HashMap;
+
+/// A route this worker wants: destination with prefix length, and device.
+pub(super) type RouteKey = ((std::net::IpAddr, u8), String);
+
+/// An installed Child SA pair.
+pub(super) struct Pair {
+    pub(super) realm: String,
+    pub(super) line: esp::ChildId,
+    pub(super) spi_in: u32,
+    pub(super) spi_out: u32,
+    pub(super) routes: Vec<RouteKey>,
+}
+
+/// A line of pairs.
+struct Line {
+    realm: String,
+    child: String,
+    pairs: usize,
+    configured: bool,
+}
+
+/// All pairs and lines.
+#[derive(Default)]
+pub(super) struct Book {
+    pairs: HashMap<ike::ChildId, Pair>,
+    by_spi_in: HashMap<u32, ike::ChildId>,
+    by_spi_out: HashMap<(esp::ChildId, u32), ike::ChildId>,
+    lines: HashMap<esp::ChildId, Line>,
+    configured: HashMap<(String, String), esp::ChildId>,
+    last: u64,
+}
+
+impl Book {
+    /// The line of a configured child; made when it is asked for.
+    pub(super) fn configured(&mut self, realm: &str, child: &str) -> esp::ChildId {
+        let key = (realm.to_owned(), child.to_owned());
+        if let Some(line) = self.configured.get(&key) {
+            return *line;
+        }
+        let line = self.new_line(realm, child, true);
+        self.configured.insert(key, line);
+        line
+    }
+
+    /// Forgets the lines of configured children that are not `kept`; what is installed on them stays until it is removed.
+    pub(super) fn retain_configured(&mut self, kept: impl Fn(&str, &str) -> bool) {
+        let gone: Vec<_> =
+            self.configured.iter().filter(|((r, c), _)| !kept(r, c)).map(|(k, l)| (k.clone(), *l)).collect();
+        for (key, id) in gone {
+            self.configured.remove(&key);
+            if let Some(line) = self.lines.get_mut(&id) {
+                line.configured = false;
+            }
+            self.drop_idle(id);
+        }
+    }
+
+    /// The line a new pair belongs to: that of the pair it replaces, else the configured child's if nobody uses it, else a
+    /// new one.
+    pub(super) fn line_for(
+        &mut self,
+        realm: &str,
+        child: &str,
+        replaces: Option<ike::ChildId>,
+    ) -> esp::ChildId {
+        if let Some(old) = replaces.and_then(|old| self.pairs.get(&old)) {
+            return old.line;
+        }
+        let line = self.configured(realm, child);
+        if self.lines.get(&line).is_some_and(|line| line.pairs == 0) {
+            return line;
+        }
+        self.new_line(realm, child, false)
+    }
+
+    /// Adds a pair.
+    pub(super) fn add(&mut self, id: ike::ChildId, pair: Pair) {
+        self.by_spi_in.insert(pair.spi_in, id);
+        self.by_spi_out.insert((pair.line, pair.spi_out), id);
+        if let Some(line) = self.lines.get_mut(&pair.line) {
+            line.pairs += 1;
+        }
+        self.pairs.insert(id, pair);
+    }
+
+    /// Takes a pair out. The second value says whether policies must be made anew: the configured child's line is
+    /// another one now.
+    pub(super) fn remove(&mut self, id: ike::ChildId) -> Option<(Pair, bool)> {
+        let pair = self.pairs.remove(&id)?;
+        if self.by_spi_in.get(&pair.spi_in) == Some(&id) {
+            self.by_spi_in.remove(&pair.spi_in);
+        }
+        if self.by_spi_out.get(&(pair.line, pair.spi_out)) == Some(&id) {
+            self.by_spi_out.remove(&(pair.line, pair.spi_out));
+        }
+        if let Some(line) = self.lines.get_mut(&pair.line) {
+            line.pairs = line.pairs.saturating_sub(1);
+        }
+        let moved = self.hand_over(pair.line);
+        self.drop_idle(pair.line);
+        Some((pair, moved))
+    }
+
+    /// The pair of that name.
+    pub(super) fn pair(&self, id: ike::ChildId) -> Option<&Pair> {
+        self.pairs.get(&id)
+    }
+
+    /// The pair with this inbound SPI.
+    pub(super) fn by_spi_in(&self, spi: u32) -> Option<ike::ChildId> {
+        self.by_spi_in.get(&spi).copied()
+    }
+
+    /// The pair of a line with this outbound SPI.
+    pub(super) fn by_spi_out(&self, line: esp::ChildId, spi: u32) -> Option<ike::ChildId> {
+        self.by_spi_out.get(&(line, spi)).copied()
+    }
+
+    /// Realm and child of a line.
+    pub(super) fn names(&self, line: esp::ChildId) -> Option<(&str, &str)> {
+        self.lines.get(&line).map(|line| (line.realm.as_str(), line.child.as_str()))
+    }
+
+    /// Whether no pair is installed.
+    pub(super) fn is_empty(&self) -> bool {
+        self.pairs.is_empty()
+    }
+
+    fn new_line(&mut self, realm: &str, child: &str, configured: bool) -> esp::ChildId {
+        self.last += 1;
+        let id = esp::ChildId(self.last);
+        let line = Line { realm: realm.to_owned(), child: child.to_owned(), pairs: 0, configured };
+        self.lines.insert(id, line);
+        id
+    }
+
+    /// When the configured child's line has run dry and another line of the same child has pairs, that one takes its
+    /// place: a trap policy would otherwise ask for an SA that is there.
+    fn hand_over(&mut self, from: esp::ChildId) -> bool {
+        let Some(line) = self.lines.get(&from).filter(|line| line.configured && line.pairs == 0) else {
+            return false;
+        };
+        let key = (line.realm.clone(), line.child.clone());
+        let same = |other: &Line| {
+            !other.configured && other.pairs > 0 && (&other.realm, &other.child) == (&key.0, &key.1)
+        };
+        let Some(to) = self.lines.iter().filter(|(_, line)| same(line)).map(|(id, _)| *id).min() else {
+            return false;
+        };
+        for (id, configured) in [(from, false), (to, true)] {
+            if let Some(line) = self.lines.get_mut(&id) {
+                line.configured = configured;
+            }
+        }
+        self.configured.insert(key, to);
+        true
+    }
+
+    fn drop_idle(&mut self, id: esp::ChildId) {
+        if self.lines.get(&id).is_some_and(|line| line.pairs == 0 && !line.configured) {
+            self.lines.remove(&id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair(line: esp::ChildId, spi: u32) -> Pair {
+        Pair { realm: "r".into(), line, spi_in: spi, spi_out: spi + 1, routes: vec![] }
+    }
+
+    #[test]
+    fn a_rekeyed_pair_stays_on_its_line_and_another_peer_gets_its_own() {
+        let mut book = Book::default();
+        let trap = book.configured("r", "c");
+        let first = book.line_for("r", "c", None);
+        assert_eq!(first, trap, "the configured child's line is used first");
+        book.add(ike::ChildId(1), pair(first, 1000));
+        assert_eq!(book.line_for("r", "c", Some(ike::ChildId(1))), first);
+        let second = book.line_for("r", "c", None);
+        assert_ne!(second, first);
+        book.add(ike::ChildId(2), pair(second, 2000));
+        assert_eq!(
+            (book.by_spi_in(2000), book.by_spi_out(second, 2001)),
+            (Some(ike::ChildId(2)), Some(ike::ChildId(2)))
+        );
+        assert_eq!(book.by_spi_out(first, 2001), None);
+    }
+
+    #[test]
+    fn a_trap_follows_to_the_line_that_has_sas() {
+        let mut book = Book::default();
+        let first = book.line_for("r", "c", None);
+        book.add(ike::ChildId(1), pair(first, 1000));
+        let second = book.line_for("r", "c", None);
+        book.add(ike::ChildId(2), pair(second, 2000));
+        let (_, moved) = book.remove(ike::ChildId(1)).unwrap();
+        assert!(moved);
+        assert_eq!(book.configured("r", "c"), second);
+        assert_eq!(book.names(first), None, "nobody needs it any more");
+        let (_, moved) = book.remove(ike::ChildId(2)).unwrap();
+        assert!(!moved);
+        assert_eq!(book.line_for("r", "c", None), second, "a configured line stays");
+    }
+}

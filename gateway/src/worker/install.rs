@@ -1,0 +1,206 @@
+//! Child SA pairs into the devices, the data path and the routing table, and out again.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use esp::{DfPolicy, DscpPolicy, EcnPolicy, InboundSa, Limits, Mode, OutboundSa, PeerMoves, UdpEncap};
+use ike::{ChildInstall, ChildRemoved, EspSignal};
+use policy::{Child, ChildMode};
+use spi::{Direction, SaParams};
+use wire::TrafficSelector;
+
+use super::Worker;
+use super::book::{Pair, RouteKey};
+use super::routes::destinations;
+use super::traps::SA_PRIORITY;
+use crate::events::Notice;
+use crate::io::system;
+
+/// Silence before a NAT keepalive (RFC 3948 section 4).
+const KEEPALIVE: Duration = Duration::from_secs(20);
+/// MTU of the path when the kernel knows no better.
+const PATH_MTU: u16 = 1500;
+
+impl Worker {
+    /// Installs a pair; the engine learns when that fails.
+    pub(super) fn install(&mut self, now: Instant, install: ChildInstall) {
+        let (id, realm, name) = (install.id, install.realm.clone(), install.name.clone());
+        if let Err(why) = self.try_install(now, install) {
+            self.events.publish(Notice::InstallFailed { realm, name, why });
+            self.engine.handle_esp(now, EspSignal::HardLimit(id), &mut self.fx);
+        }
+    }
+
+    fn try_install(&mut self, now: Instant, c: ChildInstall) -> Result<(), String> {
+        let child = self.realm(&c.realm).and_then(|realm| realm.child(&c.name)).cloned();
+        let device_name = child.as_ref().map_or(self.settings.tun.clone(), |child| self.device_of(child));
+        let iface = self.tuns.iter().position(|tun| tun.name() == device_name);
+        let iface = iface.ok_or_else(|| format!("there is no TUN device {device_name}"))? as u32;
+        let line = self.book.line_for(&c.realm, &c.name, c.replaces);
+        let mode = mode(&c);
+        let encap = c.encap.then_some(UdpEncap { local: c.path.local, remote: c.path.remote });
+        let params = |spi, dir, encr_key, integ_key| SaParams {
+            spi,
+            dir,
+            encr: c.encr,
+            integ: c.integ,
+            encr_key,
+            integ_key,
+            esn: c.esn,
+        };
+        let inbound = params(c.spi_in, Direction::Open, c.encr_key_in, c.integ_key_in);
+        let outbound = params(c.spi_out, Direction::Seal, c.encr_key_out, c.integ_key_out);
+        let (device_in, sa_in) = self.accel.install(&inbound).map_err(|fault| fault.to_string())?;
+        let (device_out, sa_out) = match self.accel.install(&outbound) {
+            Ok(installed) => installed,
+            Err(fault) => {
+                self.accel.remove(device_in, sa_in);
+                return Err(fault.to_string());
+            }
+        };
+        drop((inbound, outbound));
+        let limits = limits(c.soft_bytes, c.soft_packets);
+        let dummy = self.dummies.get(&(c.realm.clone(), c.name.clone())).copied();
+        let remote = c.path.remote.ip();
+        let way = system::way_to(remote, self.settings.mark);
+        let inbound = InboundSa {
+            child: line,
+            spi: c.spi_in,
+            device: device_in,
+            sa: sa_in,
+            encr: c.encr,
+            integ: c.integ,
+            esn: c.esn,
+            mode,
+            encap,
+            ts_local: c.ts_local.clone(),
+            ts_remote: c.ts_remote.clone(),
+            iface,
+            replay_window: child.as_ref().map_or(1024, |child| child.replay_window),
+            // RFC 7296 section 2.23: only the side that is not behind a NAT follows.
+            moves: if c.peer_behind_nat && !c.keepalive { PeerMoves::Follow } else { PeerMoves::Report },
+            pair: Some(c.spi_out),
+            limits,
+        };
+        let outbound = OutboundSa {
+            child: line,
+            spi: c.spi_out,
+            device: device_out,
+            sa: sa_out,
+            encr: c.encr,
+            integ: c.integ,
+            esn: c.esn,
+            mode,
+            encap,
+            ts_local: c.ts_local.clone(),
+            ts_remote: c.ts_remote.clone(),
+            iface: None,
+            priority: SA_PRIORITY,
+            tfc: child.as_ref().map(|child| child.tfc).filter(|tfc| *tfc > 0),
+            dummy,
+            keepalive: (c.keepalive && c.encap).then_some(KEEPALIVE),
+            df: if copies(&child, |child| child.copy_df) { DfPolicy::Copy } else { DfPolicy::Clear },
+            dscp: if copies(&child, |child| child.copy_dscp) {
+                DscpPolicy::Copy
+            } else {
+                DscpPolicy::Fixed(0)
+            },
+            ecn: EcnPolicy::Copy,
+            path_mtu: way.map_or(PATH_MTU, |way| way.mtu),
+            limits,
+        };
+        let installed = self.esp.install_inbound(inbound, now).and_then(|()| {
+            self.esp.install_outbound(outbound, now).inspect_err(|_| {
+                self.esp.remove(line, c.spi_in, Direction::Open);
+            })
+        });
+        if let Err(error) = installed {
+            self.accel.remove(device_in, sa_in);
+            self.accel.remove(device_out, sa_out);
+            return Err(error.to_string());
+        }
+        if c.use_outbound {
+            self.esp.use_outbound(line, c.spi_out);
+        }
+        let own = (c.mode == ChildMode::Transport).then(|| c.path.local.ip());
+        let routes = self.hold_routes(&c.realm, &device_name, &c.ts_local, &c.ts_remote, own);
+        let (spi_in, spi_out) = (c.spi_in, c.spi_out);
+        self.book.add(c.id, Pair { realm: c.realm, line, spi_in, spi_out, routes });
+        Ok(())
+    }
+
+    /// Removes a pair.
+    pub(super) fn remove(&mut self, removed: ChildRemoved) {
+        let Some((pair, moved)) = self.book.remove(removed.id) else { return };
+        for (spi, dir) in [(pair.spi_out, Direction::Seal), (pair.spi_in, Direction::Open)] {
+            if let Some(summary) = self.esp.remove(pair.line, spi, dir) {
+                self.accel.remove(summary.device, summary.sa);
+            }
+        }
+        tracing::debug!(realm = %pair.realm, spi_in = pair.spi_in, "Child SA pair removed");
+        for key in &pair.routes {
+            self.routes.release(key, &mut self.ask);
+        }
+        if moved {
+            self.set_policies();
+        }
+    }
+
+    fn hold_routes(
+        &mut self,
+        realm: &str,
+        device: &str,
+        local: &[TrafficSelector],
+        remote: &[TrafficSelector],
+        own: Option<IpAddr>,
+    ) -> Vec<RouteKey> {
+        let mut held = Vec::new();
+        for destination in destinations(remote) {
+            let source = own.or_else(|| self.source_for(realm, local, destination.0));
+            let key = (destination, device.to_owned());
+            self.routes.hold(&key, realm, source, &mut self.ask);
+            held.push(key);
+        }
+        held
+    }
+}
+
+fn copies(child: &Option<Child>, what: impl Fn(&Child) -> bool) -> bool {
+    child.as_ref().is_none_or(what)
+}
+
+fn mode(c: &ChildInstall) -> Mode {
+    let (local, remote) = (c.path.local.ip(), c.path.remote.ip());
+    if c.mode == ChildMode::Tunnel {
+        return Mode::Tunnel { local, remote };
+    }
+    // Behind a NAT the selectors hold the addresses as the peer wrote them (RFC 7296 section 2.23.1).
+    let host = |selectors: &[TrafficSelector], outer: IpAddr| match selectors {
+        [one, ..] if one.is_host() => one.start,
+        _ => outer,
+    };
+    let original = (host(&c.ts_local, local), host(&c.ts_remote, remote));
+    Mode::Transport { local, remote, original: (original != (local, remote)).then_some(original) }
+}
+
+/// Past the soft limit there is a tenth more until the SA stops.
+fn limits(soft_bytes: u64, soft_packets: u64) -> Limits {
+    let both = |soft: u64| match soft {
+        0 => (u64::MAX, u64::MAX),
+        soft => (soft, soft.saturating_add(soft / 10).saturating_add(1)),
+    };
+    let ((soft_bytes, hard_bytes), (soft_packets, hard_packets)) = (both(soft_bytes), both(soft_packets));
+    Limits { soft_bytes, hard_bytes, soft_packets, hard_packets }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_limit_is_no_limit_and_a_soft_one_has_a_hard_one_behind_it() {
+        assert_eq!(limits(0, 0), Limits::default());
+        let limits = limits(1000, 0);
+        assert_eq!((limits.soft_bytes, limits.hard_bytes, limits.soft_packets), (1000, 1101, u64::MAX));
+    }
+}

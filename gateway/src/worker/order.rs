@@ -1,0 +1,101 @@
+//! What the control thread may want from the worker.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
+
+use ike::Command;
+use policy::Realm;
+use spi::Doorbell;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::config::CarveOut;
+use crate::report;
+
+/// Orders that may wait.
+const DEPTH: usize = 256;
+
+/// An order; each is answered through its own channel.
+pub enum Order {
+    /// For the engine.
+    Command {
+        /// What.
+        command: Command,
+        /// Done, or why not.
+        answer: oneshot::Sender<Result<String, String>>,
+    },
+    /// How things are.
+    Status(oneshot::Sender<report::Status>),
+    /// All SAs.
+    Sas(oneshot::Sender<report::Sas>),
+    /// Another configuration; the key side has it already.
+    Reload {
+        /// What changed.
+        new: Box<Reload>,
+        /// In place.
+        answer: oneshot::Sender<()>,
+    },
+    /// Inner packets, as blocks of a pcapng file.
+    Capture(mpsc::Sender<Vec<u8>>),
+    /// Take everything down and end.
+    Stop(oneshot::Sender<()>),
+}
+
+/// The part of the configuration that can change while the worker runs.
+pub struct Reload {
+    /// The realms.
+    pub realms: Vec<Arc<Realm>>,
+    /// Hashes of the CAs of each, for CERTREQ.
+    pub authorities: BTreeMap<String, Vec<[u8; 20]>>,
+    /// Carve-outs.
+    pub carve_outs: Vec<CarveOut>,
+    /// How often dummy packets go out, by realm and child.
+    pub dummies: BTreeMap<(String, String), Duration>,
+}
+
+/// Where orders go. Clones go to the same worker.
+#[derive(Clone)]
+pub struct Orders {
+    to: SyncSender<Order>,
+    bell: Doorbell,
+}
+
+/// Why an order was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotTaken {
+    /// Too many at once.
+    #[error("the gateway is busy; try again")]
+    Busy,
+    /// It is ending.
+    #[error("the gateway is ending")]
+    Ended,
+}
+
+/// The worker's end.
+pub(super) struct Taker {
+    pub(super) from: Receiver<Order>,
+    pub(super) bell: Doorbell,
+}
+
+/// Both ends.
+pub(super) fn channel() -> std::io::Result<(Orders, Taker)> {
+    let (to, from) = sync_channel(DEPTH);
+    let bell = Doorbell::new()?;
+    Ok((Orders { to, bell: bell.clone() }, Taker { from, bell }))
+}
+
+impl Orders {
+    /// Gives an order. Never waits.
+    ///
+    /// # Errors
+    /// [`NotTaken`].
+    pub fn give(&self, order: Order) -> Result<(), NotTaken> {
+        self.to.try_send(order).map_err(|error| match error {
+            TrySendError::Full(_) => NotTaken::Busy,
+            TrySendError::Disconnected(_) => NotTaken::Ended,
+        })?;
+        self.bell.ring();
+        Ok(())
+    }
+}

@@ -1,0 +1,78 @@
+//! Copies of inner packets for whoever captures. Costs nothing while nobody does.
+
+use std::time::SystemTime;
+
+use tokio::sync::mpsc;
+
+use crate::pcapng;
+
+/// Those who capture, at one time.
+const LISTENERS: usize = 4;
+
+/// Interface number of packets before they are sealed.
+pub(super) const BEFORE: u32 = 0;
+/// Interface number of packets after they were opened.
+pub(super) const AFTER: u32 = 1;
+
+/// The listeners.
+#[derive(Default)]
+pub(super) struct Tap {
+    listeners: Vec<mpsc::Sender<Vec<u8>>>,
+    lost: u64,
+}
+
+impl Tap {
+    /// Takes in a listener, who gets the file's beginning first; with too many there it gets nothing.
+    pub(super) fn add(&mut self, to: mpsc::Sender<Vec<u8>>) {
+        let application = concat!("tussock ", env!("CARGO_PKG_VERSION"));
+        let interfaces =
+            [("before", "inner packets before encryption"), ("after", "inner packets after decryption")];
+        if self.listeners.len() < LISTENERS && to.try_send(pcapng::header(application, &interfaces)).is_ok() {
+            self.listeners.push(to);
+        }
+    }
+
+    /// Whether anybody listens.
+    pub(super) fn is_open(&self) -> bool {
+        !self.listeners.is_empty()
+    }
+
+    /// Gives a packet to all; one that does not keep up loses it, one that is gone is forgotten.
+    pub(super) fn packet(&mut self, interface: u32, bytes: &[u8], comment: &str) {
+        let block = pcapng::packet(interface, SystemTime::now(), bytes, comment);
+        let mut lost = 0;
+        self.listeners.retain(|to| match to.try_send(block.clone()) {
+            Ok(()) => true,
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                lost += 1;
+                true
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => false,
+        });
+        self.lost += lost;
+    }
+
+    /// Packets that listeners were too slow for.
+    pub(super) fn lost(&self) -> u64 {
+        self.lost
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slow_listeners_lose_packets_and_gone_ones_are_forgotten() {
+        let mut tap = Tap::default();
+        let (to, mut from) = mpsc::channel(2);
+        tap.add(to);
+        tap.packet(BEFORE, b"a", "");
+        tap.packet(AFTER, b"b", "");
+        assert_eq!(tap.lost(), 1);
+        assert!(from.try_recv().is_ok() && from.try_recv().is_ok());
+        drop(from);
+        tap.packet(BEFORE, b"c", "");
+        assert!(!tap.is_open());
+    }
+}
