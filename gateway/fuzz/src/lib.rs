@@ -4,10 +4,12 @@
 //! one entry in [`TARGETS`].
 #![forbid(unsafe_code)]
 
+mod ike_state;
 pub mod seed;
 mod wire_esp;
 mod wire_ike;
 
+pub use ike_state::{ike_events, ike_state};
 pub use wire_esp::wire_esp;
 pub use wire_ike::wire_ike;
 
@@ -15,4 +17,5 @@ pub use wire_ike::wire_ike;
 pub type Target = fn(&[u8]);
 
 /// Every target by the name of its binary and its seed directory.
-pub const TARGETS: &[(&str, Target)] = &[("wire_ike", wire_ike), ("wire_esp", wire_esp)];
+pub const TARGETS: &[(&str, Target)] =
+    &[("wire_ike", wire_ike), ("wire_esp", wire_esp), ("ike_state", ike_state)];

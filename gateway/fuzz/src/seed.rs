@@ -2,6 +2,7 @@
 
 mod esp;
 mod ike;
+mod ike_state;
 
 /// One file of a seed corpus.
 pub struct Seed {
@@ -18,5 +19,6 @@ pub fn all() -> Vec<Seed> {
     let named = |target, (name, bytes)| Seed { target, name, bytes };
     let ike = ike::seeds().into_iter().map(|seed| named("wire_ike", seed));
     let esp = esp::seeds().into_iter().map(|seed| named("wire_esp", seed));
-    ike.chain(esp).collect()
+    let state = ike_state::seeds().into_iter().map(|seed| named("ike_state", seed));
+    ike.chain(esp).chain(state).collect()
 }

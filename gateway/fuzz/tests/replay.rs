@@ -33,3 +33,27 @@ fn seeds_reach_what_they_are_for() {
         assert!(whole.is_ok() || chain.is_ok() || seed.name == "critical", "{}", seed.name);
     }
 }
+
+#[test]
+fn scripts_tell_the_stories_they_are_named_for() {
+    use tussock_ike::Event;
+    let mut stories = 0;
+    for seed in fuzz::seed::all().iter().filter(|s| s.target == "ike_state") {
+        let events = fuzz::ike_events(&seed.bytes);
+        let any = |what: &dyn Fn(&Event) -> bool| events.iter().any(what);
+        let up = any(&|e| matches!(e, Event::IkeEstablished { .. }));
+        let child = any(&|e| matches!(e, Event::ChildEstablished { replaces: Some(_), .. }));
+        let ike = any(&|e| matches!(e, Event::IkeRekeyed { .. }));
+        let refused = ["strangers", "auth_wrong", "called_and_refused", "called_and_refused_oddly"]
+            .contains(&seed.name);
+        assert_eq!(up, !refused, "{}", seed.name);
+        assert!(
+            child || !seed.name.starts_with("rekey_child") || seed.name.ends_with("not_found"),
+            "{}",
+            seed.name
+        );
+        assert!(ike || !seed.name.starts_with("rekey_ike"), "{}", seed.name);
+        stories += 1;
+    }
+    assert!(stories > 20);
+}
