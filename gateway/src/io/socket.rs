@@ -66,7 +66,8 @@ impl Socket {
             Port::Raw => (Type::RAW, Protocol::from(libc::IPPROTO_ESP)),
         };
         let inner = socket2::Socket::new(domain, kind, Some(protocol))?;
-        if v6 {
+        // Raw IPv6 sockets never see IPv4, and refuse the option.
+        if v6 && port != Port::Raw {
             inner.set_only_v6(true)?;
         }
         if share {
