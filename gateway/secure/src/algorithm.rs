@@ -97,10 +97,7 @@ fn pss(params: AnyRef<'_>) -> Option<Algorithm> {
     fits.then_some(Algorithm::RsaPss(hash))
 }
 
-fn explicit<'a, T>(
-    reader: &mut impl Reader<'a>,
-    number: u32,
-) -> Result<Option<T>, x509_cert::der::Error>
+fn explicit<'a, T>(reader: &mut impl Reader<'a>, number: u32) -> Result<Option<T>, x509_cert::der::Error>
 where
     T: Decode<'a, Error = x509_cert::der::Error>
         + x509_cert::der::DecodeValue<'a>
@@ -209,6 +206,16 @@ mod tests {
         let mut other = params.clone();
         other[at] = 20;
         assert_eq!(Algorithm::from_der(&wrap(&other)), None);
+        // An enormous salt, and MGF1 without its hash.
+        let mut huge = params.clone();
+        huge.splice(at - 3..at + 1, [0xa2, 6, 2, 4, 0x7f, 0xff, 0xff, 0xff]);
+        assert_eq!(Algorithm::from_der(&wrap(&huge)), None);
+        let mut bare = vec![0xa0, 0x0d];
+        bare.extend(hash);
+        bare.extend([
+            0xa1, 0x0d, 0x30, 0x0b, 6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 8, 0xa2, 3, 2, 1, 32,
+        ]);
+        assert_eq!(Algorithm::from_der(&wrap(&bare)), None);
         *params.last_mut().unwrap() = 2;
         assert_eq!(Algorithm::from_der(&wrap(&params)), None);
         assert_eq!(Algorithm::from_der(&wrap(&[])), None);

@@ -34,6 +34,7 @@ use crate::octets::{self, Prover};
 use crate::path;
 use crate::psk::{self, NoPsk};
 use crate::usage;
+use crate::validator::Validator;
 use crate::vault::{Believed, Problem, Vault};
 
 /// Operations at once.
@@ -48,6 +49,8 @@ pub(crate) struct Authority {
     vault: Vault,
     pub(crate) devices: Devices,
     certs: Box<CertQueue>,
+    /// Validators of earlier rules that still have questions.
+    retired: Vec<Box<CertQueue>>,
     table: Table,
     open: InFlight<Stage>,
     chains: InFlight<Chain>,
@@ -110,6 +113,7 @@ impl Authority {
             vault,
             devices,
             certs,
+            retired: Vec::new(),
             table,
             open: InFlight::new(MAX_OPEN),
             chains: InFlight::new(MAX_OPEN),
@@ -152,7 +156,10 @@ impl Authority {
         }
         let _ = self.certs.submit(&mut self.chain_jobs);
         let mut verdicts = Vec::new();
-        more |= self.certs.poll(64, &mut |d: CertDone| verdicts.push(d)).more;
+        for queue in self.retired.iter_mut().chain([&mut self.certs]) {
+            more |= queue.poll(64, &mut |d: CertDone| verdicts.push(d)).more;
+        }
+        self.retired.retain(|queue| queue.in_flight() > 0);
         for verdict in verdicts {
             self.on_verdict(verdict);
         }
@@ -168,9 +175,11 @@ impl Authority {
     /// Doorbells to sleep on; and whether there is work out that rings none.
     pub(crate) fn doorbells(&self) -> (Vec<std::os::fd::BorrowedFd<'_>>, bool) {
         let (mut bells, mut blind) = self.devices.doorbells();
-        match self.certs.doorbell() {
-            Some(bell) => bells.push(bell),
-            None => blind |= self.certs.in_flight() > 0,
+        for queue in self.retired.iter().chain([&self.certs]) {
+            match queue.doorbell() {
+                Some(bell) => bells.push(bell),
+                None => blind |= queue.in_flight() > 0,
+            }
         }
         (bells, blind)
     }
@@ -178,8 +187,23 @@ impl Authority {
     /// Puts another configuration in place. Proofs under way go on with what they began with.
     pub(crate) fn reload(&mut self, config: Config, at: SystemTime) -> Vec<Problem> {
         let (vault, problems) = Vault::open(config, &self.devices, at);
+        if vault.rules.min_rsa_bits != self.vault.rules.min_rsa_bits {
+            self.renew_validator(vault.rules.min_rsa_bits);
+        }
         std::mem::replace(&mut self.vault, vault).close(&self.devices);
         problems
+    }
+
+    /// A validator for other rules. The old one ends what it began.
+    fn renew_validator(&mut self, min_rsa_bits: usize) {
+        let Some(fresh) = self.devices.verifier().and_then(|device| Validator::new(device, min_rsa_bits))
+        else {
+            tracing::error!(
+                "no device for another certificate validator: the shortest RSA key stays what it was"
+            );
+            return;
+        };
+        self.retired.push(std::mem::replace(&mut self.certs, Box::new(fresh)));
     }
 
     pub(crate) fn vault(&self) -> &Vault {

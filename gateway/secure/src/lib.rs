@@ -40,6 +40,6 @@ mod vault;
 
 pub use config::{Certificate, Config, Credentials, OwnKey, Psk, RawKey, Rules, Trust};
 pub use load::LoadError;
-pub use run::{Handle, Running, check, spawn, spawn_on};
+pub use run::{Handle, Running, check, run, spawn, spawn_on};
 pub use validator::Validator;
 pub use vault::{Problem, authorities};

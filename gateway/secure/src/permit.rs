@@ -14,6 +14,10 @@ use crate::authority::AddressChange;
 const MAX_NAME: usize = 15;
 /// TUN devices at once.
 const MAX_DEVICES: usize = 256;
+/// Routes at once.
+const MAX_ROUTES: usize = 1 << 16;
+/// Addresses at once.
+const MAX_ADDRESSES: usize = 4096;
 /// Queues of one device: the kernel's own bound.
 const MAX_QUEUES: u16 = 256;
 /// Smallest and largest MTU: what IPv4 asks for (RFC 791) and what a TUN device takes.
@@ -24,6 +28,7 @@ const MTU: std::ops::RangeInclusive<u16> = 68..=65_521;
 pub(crate) struct Permits {
     devices: BTreeSet<String>,
     addresses: BTreeMap<(String, IpAddr), String>,
+    routes: BTreeSet<(String, (IpAddr, u8))>,
 }
 
 impl Permits {
@@ -52,12 +57,37 @@ impl Permits {
         self.devices.insert(name.into());
     }
 
-    /// Whether the route may be added or removed.
+    /// Whether the route may be removed: if it was added here. The realm may be gone since, by a reload.
+    pub(crate) fn unroute(&self, change: &RouteChange) -> Result<(), String> {
+        let (address, len) = change.destination;
+        if self.routes.contains(&(change.device.clone(), change.destination)) {
+            Ok(())
+        } else {
+            Err(format!("no route to {address}/{len} was added"))
+        }
+    }
+
+    /// The route was added or removed.
+    pub(crate) fn routed(&mut self, change: &RouteChange) {
+        let key = (change.device.clone(), change.destination);
+        if change.add {
+            self.routes.insert(key);
+        } else {
+            self.routes.remove(&key);
+        }
+    }
+
+    /// Whether the route may be added.
     pub(crate) fn route(&self, realm: &Realm, change: &RouteChange) -> Result<(), String> {
         self.device(&change.device)?;
         let (address, len) = change.destination;
+        let known = self.routes.contains(&(change.device.clone(), change.destination));
+        if !known && self.routes.len() >= MAX_ROUTES {
+            return Err(format!("more than {MAX_ROUTES} routes"));
+        }
         let wanted = network(address, len).ok_or_else(|| format!("{address}/{len} is no network"))?;
-        if is_reserved(address) && len > 0 {
+        // Networks that begin at zero are halves of everything and the like; a host of that address is nobody.
+        if is_reserved(address) && (wanted.is_host() || !address.is_unspecified()) {
             return Err(format!("{address}/{len} is not for routing"));
         }
         if !reachable(realm, &wanted) {
@@ -74,7 +104,15 @@ impl Permits {
         }
     }
 
-    /// Whether the address may be added or removed.
+    /// Whether the address may be removed: if it was added here for the realm, which may be gone since, by a reload.
+    pub(crate) fn unaddress(&self, change: &AddressChange) -> Result<(), String> {
+        match self.addresses.get(&(change.device.clone(), change.address)) {
+            Some(owner) if *owner == change.realm => Ok(()),
+            _ => Err(format!("{} was not added for realm `{}`", change.address, change.realm)),
+        }
+    }
+
+    /// Whether the address may be added.
     pub(crate) fn address(&self, realm: &Realm, change: &AddressChange) -> Result<(), String> {
         self.device(&change.device)?;
         let address = change.address;
@@ -82,11 +120,9 @@ impl Permits {
         if change.prefix > max || is_reserved(address) {
             return Err(format!("{address}/{} is no address for a device", change.prefix));
         }
-        if !change.add {
-            return match self.addresses.get(&(change.device.clone(), address)) {
-                Some(owner) if *owner == realm.name => Ok(()),
-                _ => Err(format!("{address} on `{}` is not of realm `{}`", change.device, realm.name)),
-            };
+        let known = self.addresses.contains_key(&(change.device.clone(), address));
+        if !known && self.addresses.len() >= MAX_ADDRESSES {
+            return Err(format!("more than {MAX_ADDRESSES} addresses"));
         }
         if let Some(owner) = self.addresses.get(&(change.device.clone(), address))
             && *owner != realm.name
@@ -178,4 +214,168 @@ fn network(address: IpAddr, len: u8) -> Option<TrafficSelector> {
 fn is_reserved(address: IpAddr) -> bool {
     let broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
     address.is_unspecified() || address.is_loopback() || address.is_multicast() || broadcast
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::realm;
+    use policy::{AuthPolicy, Child, ChildMode, Lifetime, Pool, Start, VirtualIpRequest};
+    use std::time::Duration;
+
+    fn child(local: &[&str], remote: &[&str]) -> Child {
+        let read = |list: &[&str]| list.iter().map(|t| SelectorSpec::parse(t).unwrap()).collect();
+        Child {
+            name: "net".into(),
+            mode: ChildMode::Tunnel,
+            local: read(local),
+            remote: read(remote),
+            esp: vec![],
+            start: Start::Manual,
+            rekey: Lifetime::of(Duration::from_secs(3600)),
+            replay_window: 64,
+            tfc: 0,
+            copy_df: true,
+            copy_dscp: true,
+            tun: String::new(),
+        }
+    }
+
+    fn site(local: &[&str], remote: &[&str]) -> Realm {
+        let mut realm = realm("r", "moon.lab.test", "any", AuthPolicy::Psk);
+        realm.children.push(child(local, remote));
+        realm
+    }
+
+    fn permits() -> Permits {
+        let mut permits = Permits::default();
+        permits.made("ipsec0");
+        permits
+    }
+
+    fn route(destination: &str, source: Option<&str>) -> RouteChange {
+        let (address, len) = destination.split_once('/').unwrap();
+        RouteChange {
+            realm: "r".into(),
+            destination: (address.parse().unwrap(), len.parse().unwrap()),
+            device: "ipsec0".into(),
+            source: source.map(|s| s.parse().unwrap()),
+            add: true,
+        }
+    }
+
+    fn address(text: &str, realm: &str, add: bool) -> AddressChange {
+        let (address, prefix) = text.split_once('/').unwrap();
+        let (address, prefix) = (address.parse().unwrap(), prefix.parse().unwrap());
+        AddressChange { realm: realm.into(), device: "ipsec0".into(), address, prefix, add }
+    }
+
+    #[test]
+    fn routes_stay_within_the_remote_selectors() {
+        let realm = site(&["10.1.0.0/16"], &["10.2.0.0/16[tcp]", "fec2::/16", "10.9.0.5-10.9.0.9"]);
+        let ok = |d| permits().route(&realm, &route(d, None)).is_ok();
+        for yes in ["10.2.0.0/16", "10.2.3.0/24", "10.2.3.4/32", "fec2:1::/32", "10.9.0.8/32", "10.9.0.6/31"]
+        {
+            assert!(ok(yes), "{yes}");
+        }
+        for no in [
+            "10.0.0.0/8",
+            "0.0.0.0/0",
+            "::/0",
+            "10.1.0.0/16",
+            "fec3::/16",
+            "10.9.0.0/24",
+            "10.2.0.1/16",
+            "10.2.0.0/33",
+        ] {
+            assert!(!ok(no), "{no}");
+        }
+        let everything = site(&["dynamic"], &["0.0.0.0/0", "::/0"]);
+        let ok = |d| permits().route(&everything, &route(d, None)).is_ok();
+        for yes in ["0.0.0.0/0", "0.0.0.0/1", "128.0.0.0/1", "::/0"] {
+            assert!(ok(yes), "{yes}");
+        }
+        for no in ["127.0.0.1/32", "224.0.0.1/32", "ff02::1/128", "255.255.255.255/32", "::1/128"] {
+            assert!(!ok(no), "{no}");
+        }
+    }
+
+    #[test]
+    fn the_pool_and_the_peers_own_addresses_may_be_routed_to() {
+        let mut server = site(&["10.1.0.0/16"], &["dynamic"]);
+        server.pool = Some(Pool {
+            v4: Some(("10.3.0.0".parse().unwrap(), 24)),
+            v6: None,
+            dns: vec![],
+            subnets: vec![],
+        });
+        server.remote = vec![RemoteAddress::Prefix("192.168.0.0".parse().unwrap(), 24)];
+        let ok = |r: &Realm, d| permits().route(r, &route(d, None)).is_ok();
+        assert!(ok(&server, "10.3.0.7/32") && ok(&server, "10.3.0.0/24") && ok(&server, "192.168.0.9/32"));
+        assert!(!ok(&server, "10.3.1.7/32") && !ok(&server, "192.168.1.9/32") && !ok(&server, "10.1.0.0/16"));
+        // A realm for anybody anywhere: hosts, one by one.
+        let anybody = site(&["dynamic"], &["dynamic"]);
+        assert!(ok(&anybody, "203.0.113.7/32") && !ok(&anybody, "203.0.113.0/24"));
+        let nobody = site(&["10.1.0.0/16"], &["10.2.0.0/16"]);
+        assert!(!ok(&nobody, "203.0.113.7/32"));
+    }
+
+    #[test]
+    fn only_what_was_added_here_is_removed() {
+        let mut permits = permits();
+        let change = |add| RouteChange { add, ..route("10.2.0.0/16", None) };
+        assert!(permits.unroute(&change(false)).is_err());
+        permits.routed(&change(true));
+        assert!(permits.unroute(&change(false)).is_ok());
+        permits.routed(&change(false));
+        assert!(permits.unroute(&change(false)).is_err());
+    }
+
+    #[test]
+    fn sources_are_addresses_of_ours() {
+        let realm = site(&["10.1.0.0/16"], &["10.2.0.0/16"]);
+        let mut permits = permits();
+        let ok = |p: &Permits, s| p.route(&realm, &route("10.2.0.0/16", Some(s))).is_ok();
+        assert!(ok(&permits, "10.1.0.1") && !ok(&permits, "192.168.0.1"));
+        permits.addressed(&address("192.168.0.1/32", "r", true));
+        assert!(ok(&permits, "192.168.0.1"), "given to us meanwhile");
+        permits.addressed(&address("192.168.0.1/32", "r", false));
+        assert!(!ok(&permits, "192.168.0.1"));
+    }
+
+    #[test]
+    fn addresses_are_taken_where_they_were_asked_for() {
+        let mut client = site(&["dynamic"], &["10.1.0.0/16"]);
+        assert!(permits().address(&client, &address("10.3.0.7/32", "r", true)).is_err());
+        client.virtual_ip = VirtualIpRequest { v4: true, v6: false };
+        let mut permits = permits();
+        assert!(permits.address(&client, &address("10.3.0.7/32", "r", true)).is_ok());
+        for no in ["fec3::7/128", "127.0.0.1/8", "0.0.0.0/0", "224.0.0.1/32", "10.3.0.7/33"] {
+            assert!(permits.address(&client, &address(no, "r", true)).is_err(), "{no}");
+        }
+        permits.addressed(&address("10.3.0.7/32", "r", true));
+        let mut other = client.clone();
+        other.name = "other".into();
+        assert!(permits.address(&other, &address("10.3.0.7/32", "other", true)).is_err(), "taken by r");
+        assert!(permits.unaddress(&address("10.3.0.7/32", "other", false)).is_err(), "not theirs to remove");
+        assert!(permits.unaddress(&address("10.3.0.7/32", "r", false)).is_ok());
+        assert!(permits.unaddress(&address("10.3.0.8/32", "r", false)).is_err(), "never added");
+        let own = site(&["10.1.0.0/16"], &["10.2.0.0/16"]);
+        assert!(permits.address(&own, &address("10.1.0.1/32", "r", true)).is_ok());
+    }
+
+    #[test]
+    fn devices_have_plain_names_and_sensible_sizes() {
+        let spec = |name: &str, mtu, queues| TunSpec { name: name.into(), mtu, queues };
+        assert!(permits().tun(&spec("ipsec0", 1400, 1)).is_ok());
+        for bad in ["", "a/b", "..", "a b", "sixteen-octets-x", "eth0\n", "é"] {
+            assert!(permits().tun(&spec(bad, 1400, 1)).is_err(), "{bad}");
+        }
+        assert!(permits().tun(&spec("t", 67, 1)).is_err());
+        assert!(permits().tun(&spec("t", 1400, 0)).is_err());
+        assert!(permits().tun(&spec("t", 1400, 257)).is_err());
+        let mut full = Permits::default();
+        (0..MAX_DEVICES).for_each(|n| full.made(&format!("t{n}")));
+        assert!(full.tun(&spec("more", 1400, 1)).is_err() && full.tun(&spec("t0", 1400, 1)).is_ok());
+    }
 }

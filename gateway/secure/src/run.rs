@@ -24,12 +24,15 @@ const BUDGET: usize = 64;
 /// Sleep while a device without a doorbell has work out.
 const BLIND_WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000 };
 
+/// A configuration, and where to say what is wrong with it.
 type Swap = (Config, std::sync::mpsc::Sender<Vec<Problem>>);
 
 #[derive(Default)]
 struct Inbox {
     swap: Vec<Swap>,
     stop: bool,
+    /// Nobody looks any more.
+    gone: bool,
 }
 
 /// Steers a running key side.
@@ -46,10 +49,17 @@ impl Handle {
     /// # Errors
     /// The key side is gone.
     pub fn reload(&self, config: Config) -> io::Result<Vec<Problem>> {
+        let gone = || io::Error::new(io::ErrorKind::BrokenPipe, "the key side is gone");
         let (to, from) = std::sync::mpsc::channel();
-        self.inbox.lock().unwrap_or_else(PoisonError::into_inner).swap.push((config, to));
+        {
+            let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+            if inbox.gone {
+                return Err(gone());
+            }
+            inbox.swap.push((config, to));
+        }
         self.bell.ring();
-        from.recv().map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "the key side is gone"))
+        from.recv().map_err(|_| gone())
     }
 }
 
@@ -94,23 +104,25 @@ pub fn spawn_on(config: Config, devices: Vec<Arc<dyn Device>>) -> io::Result<Run
     spawn_with(config, devices, Box::new(Linux::new()?))
 }
 
-pub(crate) fn spawn_with(
-    config: Config,
-    devices: Vec<Arc<dyn Device>>,
-    kernel: Box<dyn Kernel>,
-) -> io::Result<Running> {
+/// The key side on the caller's thread, until the other end is dropped: for a process of its own. Says in the log what is
+/// wrong with the configuration.
+///
+/// # Errors
+/// As [`spawn`], but for the thread.
+pub fn run(end: SecureEnd, config: Config, devices: Vec<Arc<dyn Device>>) -> io::Result<()> {
     let (authority, problems) = authority(config, devices)?;
-    let (end, secure) = ipc::pair()?;
-    let inbox = Arc::new(Mutex::new(Inbox::default()));
-    let bell = Doorbell::new()?;
-    let secure = Secure {
-        end: secure,
-        authority,
-        kernel,
-        permits: Permits::default(),
-        inbox: Arc::clone(&inbox),
-        bell: bell.clone(),
-    };
+    for problem in problems {
+        tracing::warn!(realm = %problem.realm, what = %problem.what, "a realm will not work");
+    }
+    Secure::new(end, authority, Box::new(Linux::new()?))?.run();
+    Ok(())
+}
+
+fn spawn_with(config: Config, devices: Vec<Arc<dyn Device>>, kernel: Box<dyn Kernel>) -> io::Result<Running> {
+    let (authority, problems) = authority(config, devices)?;
+    let (end, other) = ipc::pair()?;
+    let secure = Secure::new(other, authority, kernel)?;
+    let (inbox, bell) = (Arc::clone(&secure.inbox), secure.bell.clone());
     let thread = std::thread::Builder::new().name("secure".into()).spawn(move || secure.run())?;
     Ok(Running { end, handle: Handle { inbox, bell, thread: Some(thread) }, problems })
 }
@@ -145,6 +157,11 @@ struct Secure {
 }
 
 impl Secure {
+    fn new(end: SecureEnd, authority: Authority, kernel: Box<dyn Kernel>) -> io::Result<Self> {
+        let (inbox, bell) = (Arc::default(), Doorbell::new()?);
+        Ok(Secure { end, authority, kernel, permits: Permits::default(), inbox, bell })
+    }
+
     fn run(mut self) {
         loop {
             if !self.take_inbox() {
@@ -171,7 +188,7 @@ impl Secure {
 
     fn take_inbox(&mut self) -> bool {
         self.bell.answer();
-        let Inbox { swap, stop } =
+        let Inbox { swap, stop, .. } =
             std::mem::take(&mut *self.inbox.lock().unwrap_or_else(PoisonError::into_inner));
         for (config, to) in swap {
             let problems = self.authority.reload(config, SystemTime::now());
@@ -212,13 +229,22 @@ impl Secure {
                 Ok(Reply::Tun { queues, name: spec.name })
             }
             NetRequest::Route(change) => {
-                self.permits.route(&*realm(&change.realm)?, &change).map_err(Refusal::NotAllowed)?;
+                if change.add {
+                    self.permits.route(&*realm(&change.realm)?, &change).map_err(Refusal::NotAllowed)?;
+                } else {
+                    self.permits.unroute(&change).map_err(Refusal::NotAllowed)?;
+                }
                 let (address, len) = change.destination;
                 self.kernel.route(&change).map_err(|e| system(&format!("route to {address}/{len}"), &e))?;
+                self.permits.routed(&change);
                 Ok(Reply::Ok)
             }
             NetRequest::Address(change) => {
-                self.permits.address(&*realm(&change.realm)?, &change).map_err(Refusal::NotAllowed)?;
+                if change.add {
+                    self.permits.address(&*realm(&change.realm)?, &change).map_err(Refusal::NotAllowed)?;
+                } else {
+                    self.permits.unaddress(&change).map_err(Refusal::NotAllowed)?;
+                }
                 self.kernel
                     .address(&change.device, change.address, change.prefix, change.add)
                     .map_err(|e| system(&format!("address {}", change.address), &e))?;
@@ -239,6 +265,201 @@ impl Secure {
     }
 }
 
+impl Drop for Secure {
+    fn drop(&mut self) {
+        // Whoever waits for a reload must not wait for ever, also if this thread panicked.
+        let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        inbox.swap.clear();
+        inbox.gone = true;
+    }
+}
+
 fn system(what: &str, error: &io::Error) -> Refusal {
     Refusal::System(format!("{what}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::IpAddr;
+    use std::os::fd::OwnedFd;
+    use std::time::{Duration, Instant};
+
+    use ipc::{IkeSaRef, Offered, Role, RouteChange, TunSpec};
+    use policy::{AuthPolicy, Child, ChildMode, EspProposal, Lifetime, SelectorSpec, Start};
+
+    use crate::testing::*;
+
+    /// A kernel that writes down what it is asked.
+    #[derive(Clone, Default)]
+    struct Paper(Arc<Mutex<Vec<String>>>);
+
+    impl Paper {
+        fn lines(&self) -> Vec<String> {
+            self.0.lock().unwrap().clone()
+        }
+
+        fn write(&self, line: String) -> io::Result<()> {
+            self.0.lock().unwrap().push(line);
+            Ok(())
+        }
+    }
+
+    impl Kernel for Paper {
+        fn open_tun(&mut self, spec: &TunSpec) -> io::Result<Vec<OwnedFd>> {
+            if spec.name == "taken" {
+                return Err(io::ErrorKind::ResourceBusy.into());
+            }
+            self.write(format!("tun {}", spec.name))?;
+            Ok((0..spec.queues).map(|_| std::fs::File::open("/dev/null").unwrap().into()).collect())
+        }
+
+        fn route(&mut self, change: &RouteChange) -> io::Result<()> {
+            let (address, len) = change.destination;
+            self.write(format!("route {address}/{len} {} {}", change.device, change.add))
+        }
+
+        fn address(&mut self, device: &str, address: IpAddr, prefix: u8, add: bool) -> io::Result<()> {
+            self.write(format!("address {address}/{prefix} {device} {add}"))
+        }
+    }
+
+    fn config() -> Config {
+        let mut realm = realm("r", "moon.lab.test", "sun.lab.test", AuthPolicy::Psk);
+        realm.children.push(Child {
+            name: "net".into(),
+            mode: ChildMode::Tunnel,
+            local: vec![SelectorSpec::parse("10.1.0.0/16").unwrap()],
+            remote: vec![SelectorSpec::parse("10.2.0.0/16").unwrap()],
+            esp: EspProposal::defaults(),
+            start: Start::Manual,
+            rekey: Lifetime::of(Duration::from_secs(3600)),
+            replay_window: 1024,
+            tfc: 0,
+            copy_df: true,
+            copy_dscp: true,
+            tun: String::new(),
+        });
+        let psks = vec![psk(&["moon.lab.test", "sun.lab.test"], "lab-psk")];
+        Config { realms: vec![Arc::new(realm)], psks, ..Config::default() }
+    }
+
+    fn start() -> (Running, Paper) {
+        let paper = Paper::default();
+        let running = spawn_with(config(), devices(), Box::new(paper.clone())).unwrap();
+        assert_eq!(running.problems, []);
+        (running, paper)
+    }
+
+    fn answer(end: &mut NetworkEnd) -> Reply {
+        let begin = Instant::now();
+        loop {
+            let mut got = None;
+            end.poll(1, |_, reply| got = Some(reply));
+            if let Some(reply) = got {
+                return reply;
+            }
+            assert!(begin.elapsed() < Duration::from_secs(10), "no answer");
+            let mut fds = [PollFd::from_borrowed_fd(end.doorbell(), PollFlags::IN)];
+            let _ = rustix::event::poll(&mut fds, Some(&Timespec { tv_sec: 1, tv_nsec: 0 }));
+        }
+    }
+
+    fn ask(end: &mut NetworkEnd, request: Request) -> Reply {
+        end.submit(Token(1), request).unwrap();
+        answer(end)
+    }
+
+    fn make(sa: u64) -> Request {
+        Request::MakeAuth {
+            sa: IkeSaRef(sa),
+            realm: "r".into(),
+            own_id: id("moon.lab.test"),
+            peer_id: None,
+            input: initiators(Role::Initiator),
+            offered: Offered::default(),
+        }
+    }
+
+    fn route(destination: &str, device: &str) -> Request {
+        let (address, len) = destination.split_once('/').unwrap();
+        Request::Route(RouteChange {
+            realm: "r".into(),
+            destination: (address.parse().unwrap(), len.parse().unwrap()),
+            device: device.into(),
+            source: None,
+            add: true,
+        })
+    }
+
+    fn tun(name: &str) -> Request {
+        Request::OpenTun(TunSpec { name: name.into(), mtu: 1400, queues: 2 })
+    }
+
+    #[test]
+    fn questions_are_answered_across_the_thread() {
+        let (mut running, _) = start();
+        let made = proof(ask(&mut running.end, make(1)));
+        assert_eq!(made.method, 2);
+        assert!(matches!(refusal(ask(&mut running.end, make(1))), Refusal::OutOfTurn(_)));
+        running.end.submit(Token(0), Request::Forget { sa: IkeSaRef(1) }).unwrap();
+        proof(ask(&mut running.end, make(1)));
+    }
+
+    #[test]
+    fn the_network_is_changed_only_as_the_realm_allows() {
+        let (mut running, paper) = start();
+        let end = &mut running.end;
+        assert!(
+            matches!(refusal(ask(end, route("10.2.0.0/16", "ipsec0"))), Refusal::NotAllowed(_)),
+            "no such device"
+        );
+        let Reply::Tun { queues, name } = ask(end, tun("ipsec0")) else { panic!() };
+        assert_eq!((queues.len(), name.as_str()), (2, "ipsec0"));
+        assert!(matches!(ask(end, route("10.2.0.0/16", "ipsec0")), Reply::Ok));
+        assert!(matches!(refusal(ask(end, route("8.8.8.8/32", "ipsec0"))), Refusal::NotAllowed(_)));
+        assert!(matches!(refusal(ask(end, route("10.2.0.0/16", "eth0"))), Refusal::NotAllowed(_)));
+        assert!(matches!(refusal(ask(end, tun("../x"))), Refusal::NotAllowed(_)));
+        assert!(matches!(refusal(ask(end, tun("taken"))), Refusal::System(_)));
+        assert_eq!(paper.lines(), ["tun ipsec0", "route 10.2.0.0/16 ipsec0 true"]);
+    }
+
+    #[test]
+    fn routes_of_a_realm_that_a_reload_took_away_can_still_be_removed() {
+        let (mut running, paper) = start();
+        assert!(matches!(ask(&mut running.end, tun("ipsec0")), Reply::Tun { .. }));
+        assert!(matches!(ask(&mut running.end, route("10.2.0.0/16", "ipsec0")), Reply::Ok));
+        running.handle.reload(Config::default()).unwrap();
+        let remove = |destination| {
+            let Request::Route(change) = route(destination, "ipsec0") else { panic!() };
+            Request::Route(RouteChange { add: false, ..change })
+        };
+        assert!(matches!(refusal(ask(&mut running.end, remove("10.9.0.0/16"))), Refusal::NotAllowed(_)));
+        assert!(matches!(ask(&mut running.end, remove("10.2.0.0/16")), Reply::Ok));
+        assert_eq!(paper.lines().last().unwrap(), "route 10.2.0.0/16 ipsec0 false");
+    }
+
+    #[test]
+    fn a_reload_is_in_use_when_it_returns() {
+        let (mut running, _) = start();
+        let problems = running.handle.reload(Config { psks: vec![], ..config() }).unwrap();
+        assert!(problems[0].what.contains("no pre-shared key"), "{problems:?}");
+        assert!(matches!(refusal(ask(&mut running.end, make(1))), Refusal::NoCredential(_)));
+        assert_eq!(running.handle.reload(config()).unwrap(), []);
+        proof(ask(&mut running.end, make(2)));
+        drop(running.end);
+        assert!(
+            running.handle.reload(config()).is_err() || running.handle.reload(config()).is_err(),
+            "it ended"
+        );
+    }
+
+    #[test]
+    fn dropping_the_handle_ends_the_thread_and_what_is_out_is_refused() {
+        let (running, _) = start();
+        let Running { mut end, handle, .. } = running;
+        drop(handle);
+        assert!(end.is_closed());
+        assert!(end.submit(Token(1), make(1)).unwrap_err().closed);
+    }
 }

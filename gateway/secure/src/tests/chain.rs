@@ -315,6 +315,27 @@ fn too_many_or_too_large_certificates_are_not_looked_at() {
 }
 
 #[test]
+fn certificates_with_any_octet_changed_are_judged_and_not_believed() {
+    let root = Ca::new("Root");
+    let leaf = root.issue(MOON, key());
+    let mut moon = Side::new(pubkey(MOON, "any", Some(leaf.own(&[])), Trust::default()));
+    let made = proof(moon.make(1, "r", MOON, initiators(Role::Initiator)));
+    let mut sun = Side::new(pubkey(SUN, MOON, None, trust_ca(&[&root])));
+    let der = leaf.cert.der().to_vec();
+    let mut sa = 0;
+    for at in 0..der.len() {
+        for change in [0x01, 0x80, 0xff] {
+            let mut bent = der.clone();
+            bent[at] ^= change;
+            sa += 1;
+            let certs = vec![CertData { encoding: 4, data: bent }];
+            let proof = PeerProof { method: made.method, data: made.data.clone(), certs };
+            failed(sun.check(sa, "r", SUN, MOON, initiators(Role::Responder), proof));
+        }
+    }
+}
+
+#[test]
 fn a_maze_of_cross_signed_cas_is_given_up_in_bounded_time() {
     // Sixteen certificates of one name, each issued by that name: every one fits below every other.
     let root = Ca::new("Root");

@@ -226,6 +226,8 @@ fn method_1_takes_sha2_and_no_forged_encoding() {
     ] {
         failed(check(raw_rsa(&leaf.key, &forged), lax));
     }
+    let pair = openssl::pkey::PKey::private_key_from_der(leaf.key.serialized_der()).unwrap().rsa().unwrap();
+    failed(check(pair.n().to_vec(), lax));
     for data in [vec![], vec![0], vec![0; 256], vec![1; 255], vec![0xff; 512]] {
         failed(check(data, lax));
     }

@@ -148,3 +148,69 @@ fn reload_changes_what_is_believed_and_keeps_what_was_asked() {
     let made = proof(reply);
     accepted(sun.check(3, "r", SUN, MOON, initiators(Role::Responder), made));
 }
+
+#[test]
+fn a_signature_survives_the_reset_of_its_device() {
+    let ca = Ca::new("CA");
+    let leaf = ca.issue(MOON, KeyPair::generate().unwrap());
+    let devices = devices();
+    let mut moon = Side::on(pubkey(MOON, SUN, Some(leaf.own(&[])), Trust::default()), devices.clone());
+    let request = Request::MakeAuth {
+        sa: IkeSaRef(1),
+        realm: "r".into(),
+        own_id: id(MOON),
+        peer_id: None,
+        input: initiators(Role::Initiator),
+        offered: ipc::Offered { hashes: vec![spi::Hash::Sha256], authorities: vec![] },
+    };
+    moon.authority.handle(now(), spi::Token(1), request);
+    devices[0].begin_reset();
+    let reply = loop {
+        moon.authority.poll();
+        if let Some((_, reply)) = moon.authority.poll_reply() {
+            break reply;
+        }
+    };
+    let made = proof(reply);
+    let mut sun = Side::new(pubkey(SUN, MOON, None, trust_ca(&[&ca])));
+    accepted(sun.check(1, "r", SUN, MOON, initiators(Role::Responder), made));
+    // The handle is stale for good; the next proof opens the key anew.
+    proof(moon.make(2, "r", MOON, initiators(Role::Initiator)));
+}
+
+#[test]
+fn other_rules_for_certificates_count_from_the_reload_on() {
+    let rsa = KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048).unwrap();
+    let ca = Ca::root(ca_params("CA"), rsa);
+    let leaf = ca.issue(MOON, KeyPair::generate().unwrap());
+    let signed = || {
+        let mut moon = Side::new(pubkey(MOON, SUN, Some(leaf.own(&[])), Trust::default()));
+        proof(moon.make(1, "r", MOON, initiators(Role::Initiator)))
+    };
+    let config = |bits| {
+        let mut config = pubkey(SUN, MOON, None, trust_ca(&[&ca]));
+        config.rules.min_rsa_bits = bits;
+        config
+    };
+    let mut sun = Side::new(config(2048));
+    let begun = Request::CheckAuth {
+        sa: IkeSaRef(1),
+        realm: "r".into(),
+        own_id: id(SUN),
+        peer_id: id(MOON),
+        input: initiators(Role::Responder),
+        proof: signed(),
+    };
+    sun.authority.handle(now(), spi::Token(500), begun);
+    sun.authority.reload(config(3072), now());
+    let reply = loop {
+        sun.authority.poll();
+        if let Some((_, reply)) = sun.authority.poll_reply() {
+            break reply;
+        }
+    };
+    accepted(reply);
+    failed(sun.check(2, "r", SUN, MOON, initiators(Role::Responder), signed()));
+    sun.authority.reload(config(2048), now());
+    accepted(sun.check(3, "r", SUN, MOON, initiators(Role::Responder), signed()));
+}
