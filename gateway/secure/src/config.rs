@@ -18,6 +18,9 @@ pub struct Config {
     pub credentials: BTreeMap<String, Credentials>,
     /// What is too weak.
     pub rules: Rules,
+    /// Mark of the gateway's own packets, which keep out of tunnel routes; 0: there is none, and tunnel routes stand in the
+    /// main table. What a reload says of it is not looked at.
+    pub mark: u32,
 }
 
 /// A pre-shared key and whose it is.

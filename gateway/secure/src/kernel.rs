@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use ipc::{RouteChange, TunSpec};
 
 use crate::netlink::{Netlink, Writer, attributes};
+use crate::rules::Rules;
 use crate::tun_ioctl;
 
 /// What can be changed. A fake one stands in for tests without privilege.
@@ -54,7 +55,7 @@ const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_PREFSRC: u16 = 7;
 const RTA_TABLE: u16 = 15;
-const RT_TABLE_MAIN: u8 = 254;
+const RT_TABLE_UNSPEC: u8 = 0;
 const RT_SCOPE_UNIVERSE: u8 = 0;
 const RT_SCOPE_LINK: u8 = 253;
 const RT_SCOPE_NOWHERE: u8 = 255;
@@ -67,11 +68,15 @@ const NESTED: u16 = 0x8000;
 /// The Linux machine we run on.
 pub(crate) struct Linux {
     netlink: Netlink,
+    rules: Rules,
 }
 
 impl Linux {
-    pub(crate) fn new() -> io::Result<Self> {
-        Ok(Linux { netlink: Netlink::new()? })
+    /// Packets with this mark keep out of tunnel routes; 0: there is no such mark.
+    pub(crate) fn new(mark: u32) -> io::Result<Self> {
+        let (mut netlink, mut rules) = (Netlink::new()?, Rules::new(mark, ROUTE_PROTOCOL));
+        rules.sweep(&mut netlink);
+        Ok(Linux { netlink, rules })
     }
 
     fn index(&mut self, device: &str) -> io::Result<u32> {
@@ -88,16 +93,17 @@ impl Linux {
         if index == 0 { Err(io::ErrorKind::NotFound.into()) } else { Ok(index) }
     }
 
-    /// Routes of the main table to exactly this destination: device and protocol of each, and its preferred source.
+    /// Routes of our table to exactly this destination: device and protocol of each, and its preferred source.
     fn routes_to(&mut self, destination: (IpAddr, u8)) -> io::Result<Vec<FoundRoute>> {
         let (address, len) = destination;
+        let table = self.rules.table(destination);
         let mut found = Vec::new();
         let request = Writer::new(RTM_GETROUTE, 0, &route_header(address, 0, 0, 0));
         self.netlink.dump(&request, |kind, body| {
             if kind == RTM_NEWROUTE
                 && let Some(route) = read_route(body)
                 && route.destination == (address, len)
-                && route.table == u32::from(RT_TABLE_MAIN)
+                && route.table == table
             {
                 found.push(route);
             }
@@ -114,6 +120,7 @@ impl Linux {
             (_, IpAddr::V6(_)) => RT_SCOPE_UNIVERSE,
         };
         let mut request = Writer::new(kind, flags, &route_header(address, len, ROUTE_PROTOCOL, scope));
+        request.attribute(RTA_TABLE, &self.rules.table(change.destination).to_ne_bytes());
         if len > 0 {
             request.attribute(RTA_DST, &octets(address));
         }
@@ -148,11 +155,13 @@ impl Kernel for Linux {
     fn route(&mut self, change: &RouteChange) -> io::Result<()> {
         let index = self.index(&change.device)?;
         if !change.add {
-            return match self.change_route(RTM_DELROUTE, 0, change, index) {
-                Err(e) if e.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => Ok(()),
-                other => other,
-            };
+            match self.change_route(RTM_DELROUTE, 0, change, index) {
+                Err(e) if e.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => {}
+                other => other?,
+            }
+            return self.rules.after_removing(&mut self.netlink, &change.device, change.destination);
         }
+        self.rules.before_adding(&mut self.netlink, &change.device, change.destination)?;
         match self.change_route(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, change, index) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
             other => return other,
@@ -192,6 +201,12 @@ impl Kernel for Linux {
             Err(e) if !add && e.kind() == io::ErrorKind::AddrNotAvailable => Ok(()),
             other => other,
         }
+    }
+}
+
+impl Drop for Linux {
+    fn drop(&mut self) {
+        self.rules.clear(&mut self.netlink);
     }
 }
 
@@ -239,7 +254,7 @@ fn link_header(index: u32, flags: u32, change: u32) -> Vec<u8> {
 
 /// `struct rtmsg`.
 fn route_header(address: IpAddr, len: u8, protocol: u8, scope: u8) -> [u8; 12] {
-    [family(address), len, 0, 0, RT_TABLE_MAIN, protocol, scope, RTN_UNICAST, 0, 0, 0, 0]
+    [family(address), len, 0, 0, RT_TABLE_UNSPEC, protocol, scope, RTN_UNICAST, 0, 0, 0, 0]
 }
 
 /// One attribute by itself, for nesting.

@@ -11,7 +11,7 @@
 //! | `psk` | pre-shared keys by identity |
 //! | `vault`, `devices` | keys that are open, and where |
 //! | `validator`, `path`, `usage`, `cert`, `key`, `identity` | certificates: from CERT payloads to a key that speaks for an identity |
-//! | `permit`, `kernel`, `netlink`, `tun_ioctl` | TUN devices, addresses, routes: who may ask, and how it is done |
+//! | `permit`, `kernel`, `rules`, `netlink`, `tun_ioctl` | TUN devices, addresses, routes: who may ask, and how it is done |
 
 mod algorithm;
 mod authority;
@@ -28,6 +28,7 @@ mod octets;
 mod path;
 mod permit;
 mod psk;
+mod rules;
 mod run;
 #[cfg(test)]
 mod testing;

@@ -101,7 +101,8 @@ pub fn spawn(config: Config) -> io::Result<Running> {
 /// # Errors
 /// As [`spawn`].
 pub fn spawn_on(config: Config, devices: Vec<Arc<dyn Device>>) -> io::Result<Running> {
-    spawn_with(config, devices, Box::new(Linux::new()?))
+    let kernel = Box::new(Linux::new(config.mark)?);
+    spawn_with(config, devices, kernel)
 }
 
 /// The key side on the caller's thread, until the other end is dropped: for a process of its own. Says in the log what is
@@ -110,11 +111,12 @@ pub fn spawn_on(config: Config, devices: Vec<Arc<dyn Device>>) -> io::Result<Run
 /// # Errors
 /// As [`spawn`], but for the thread.
 pub fn run(end: SecureEnd, config: Config, devices: Vec<Arc<dyn Device>>) -> io::Result<()> {
+    let kernel = Box::new(Linux::new(config.mark)?);
     let (authority, problems) = authority(config, devices)?;
     for problem in problems {
         tracing::warn!(realm = %problem.realm, what = %problem.what, "a realm will not work");
     }
-    Secure::new(end, authority, Box::new(Linux::new()?))?.run();
+    Secure::new(end, authority, kernel)?.run();
     Ok(())
 }
 

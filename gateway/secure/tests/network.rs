@@ -228,3 +228,37 @@ fn addresses_come_without_a_route_and_go_again() {
     assert!(!shown.contains("10.3.0.7") && !shown.contains("fec3::7"), "{shown}");
     assert!(matches!(ask(end, address("10.3.0.7", 8, false)), Reply::Refused(Refusal::NotAllowed(_))));
 }
+
+#[test]
+fn packets_with_our_mark_keep_out_of_tunnels_and_for_others_the_longest_prefix_wins() {
+    if !inside("packets_with_our_mark_keep_out_of_tunnels_and_for_others_the_longest_prefix_wins") {
+        return;
+    }
+    ip("link add other type veth peer name another");
+    ip("link set other up");
+    ip("link set another up");
+    ip("address add 192.0.2.1/24 dev other");
+    ip("route add default via 192.0.2.2");
+    ip("route add 10.2.9.0/24 dev other");
+    let before = ip("rule show");
+    let mut side = tussock_secure::spawn(Config { mark: 0x77, ..config() }).unwrap();
+    let end = &mut side.end;
+    let Reply::Tun { queues: _fds, .. } = ask(end, tun(1)) else { panic!() };
+    done(ask(end, route("10.2.0.0/16", None, true)));
+    done(ask(end, route("10.2.0.0/16", None, true)));
+    done(ask(end, route("10.5.0.0/16", None, true)));
+    done(ask(end, route("10.2.9.9/32", None, true)));
+    let by = |to: &str| {
+        let text = ip(&format!("route get {to}"));
+        text.split_whitespace().skip_while(|word| *word != "dev").nth(1).unwrap().to_owned()
+    };
+    assert_eq!((by("10.2.0.5"), by("10.2.9.9")), ("ipsec0".into(), "ipsec0".into()));
+    assert_eq!(by("10.2.9.5"), "other", "somebody else's longer prefix");
+    assert_eq!((by("10.2.0.5 mark 0x77"), by("10.9.0.1")), ("other".into(), "other".into()));
+    done(ask(end, route("10.2.0.0/16", None, false)));
+    assert_eq!((by("10.2.0.5"), by("10.5.0.5")), ("other".into(), "ipsec0".into()));
+    done(ask(end, route("10.5.0.0/16", None, false)));
+    assert_eq!(by("10.5.0.5"), "other");
+    drop(side);
+    assert_eq!(ip("rule show"), before, "no rule is left");
+}
