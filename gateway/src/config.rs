@@ -168,6 +168,7 @@ impl File<'_> {
         }
         self.across_realms(&loaded, &places);
         loaded.secure.realms = loaded.realms.clone();
+        loaded.secure.mark = loaded.settings.mark;
         loaded
     }
 

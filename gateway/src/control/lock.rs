@@ -4,9 +4,13 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use rustix::fs::{FlockOperation, flock};
+
+/// How long a process that was killed may take to be gone.
+const DYING: Duration = Duration::from_millis(500);
 
 /// Held as long as the gateway runs.
 pub struct Lock {
@@ -25,7 +29,13 @@ impl Lock {
         let open =
             OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(&path);
         let mut file = open.with_context(|| format!("cannot open {}", path.display()))?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        let until = Instant::now() + DYING;
+        let mut taken = flock(&file, FlockOperation::NonBlockingLockExclusive);
+        while taken == Err(rustix::io::Errno::WOULDBLOCK) && Instant::now() < until {
+            std::thread::sleep(DYING / 20);
+            taken = flock(&file, FlockOperation::NonBlockingLockExclusive);
+        }
+        match taken {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 let mut pid = String::new();
