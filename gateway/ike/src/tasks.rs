@@ -177,7 +177,10 @@ impl IkeSa {
                 // The peer began the rekey and should have deleted the old SA.
                 self.queue(Task::DeleteIke(DownKind::Meant, Why::Normal("rekeyed".into())));
             }
-            State::Established | State::Deleting | State::Rekeyed | State::Gone => {}
+            // Something of ours is still out, perhaps at a device that takes its time. It ends; then there must be somebody who
+            // looks once more.
+            State::Rekeyed => cx.arm(Timer::GiveUp(self.id), cx.patience()),
+            State::Established | State::Deleting | State::Gone => {}
             state => {
                 let why = Why::Timeout(format!("nothing came while in {state:?}"));
                 self.close(cx, DownKind::Failed, why);

@@ -572,6 +572,23 @@ fn our_ike_answer_is_in_while_a_device_still_works_for_the_peers_rekey() {
     }
 }
 
+#[test]
+fn old_ike_sa_goes_even_when_a_device_is_slower_than_our_patience() {
+    let mut pair = up();
+    let request = pair.rekey_ike();
+    let mut theirs = pair.send_own_ike_rekey([0x40; 32]).unwrap();
+    // The peer uses its own already, and only then answers ours; what comes of that waits for a device.
+    assert!(theirs.is_alive(&mut pair.rig));
+    pair.rig.hold = true;
+    pair.grant_ike(&request, HIGH);
+    pair.rig.wait(Duration::from_secs(400));
+    pair.rig.let_go();
+    // Nobody answers the Deletes of what is too much: they end too.
+    pair.rig.wait(Duration::from_secs(700));
+    pair.rig.sent.clear();
+    pair.ike_settled(theirs);
+}
+
 // ---- the IKE SA is busy with something else ----
 
 #[test]
