@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -14,7 +15,7 @@ use crate::peer::{self, Peer, Tunnel, await_nothing, await_tunnel};
 use crate::ping;
 use crate::process;
 use crate::tunnel::{Auth, Start};
-use crate::world::{BRIDGE, World};
+use crate::world::{BRIDGE, POOL, World};
 
 /// Who made a gateway.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -158,21 +159,35 @@ impl Stage<'_> {
     /// Up, agreed on by both ends, and pings answered both ways.
     fn come_up(&mut self) -> Result<()> {
         self.steps.begin("the tunnel comes up");
-        let [(from, to), back] = self.scenario.pings();
         match self.scenario.start {
             Start::Manual => self.initiator.up()?,
-            Start::Traffic => ping::until_answered(self.world, from, to, Duration::from_secs(10))?,
+            Start::Traffic => {
+                let [(from, to), _] = self.pings()?;
+                ping::until_answered(self.world, from, &to, Duration::from_secs(10))?;
+            }
         }
         self.steps.begin("both ends list the same SAs");
         self.agree("after coming up", |_| true)?;
         self.steps.begin("pings are answered both ways");
-        ping::check(self.world, from, to)?;
-        ping::check(self.world, back.0, back.1)
+        self.pings()?.iter().try_for_each(|(from, to)| ping::check(self.world, from, to))
+    }
+
+    /// The scenario's pings, with the address a roadwarrior got.
+    fn pings(&self) -> Result<[(&'static str, String); 2]> {
+        let [one, other] = self.scenario.pings();
+        let known = |(from, to): (&'static str, Option<&'static str>)| -> Result<_> {
+            let to = match to {
+                Some(address) => address.to_owned(),
+                None => virtual_address(self.world, self.scenario.layout.far_end())?,
+            };
+            Ok((from, to))
+        };
+        Ok([known(one)?, known(other)?])
     }
 
     fn stream(&mut self) -> Result<ping::Stream> {
-        let [(from, to), _] = self.scenario.pings();
-        ping::Stream::start(self.world, from, to, &self.results.join("ping.log"))
+        let [(from, to), _] = self.pings()?;
+        ping::Stream::start(self.world, from, &to, &self.results.join("ping.log"))
     }
 
     fn rekey(&mut self, by: End, what: What) -> Result<()> {
@@ -302,6 +317,15 @@ impl What {
             What::Ike => "IKE SA",
         }
     }
+}
+
+/// The address of the pool that a host has, on whatever interface.
+fn virtual_address(world: &World, host: &str) -> Result<String> {
+    let net = POOL.trim_end_matches("0/24");
+    let has = process::run(Command::new("ip").args(["-n", &world.net.name(host), "-o", "-4", "addr", "show"]))?;
+    let mut words = has.split_whitespace().filter_map(|word| word.split('/').next());
+    let found = words.find(|word| word.starts_with(net));
+    found.map(str::to_owned).with_context(|| format!("{host} has no address of {POOL}:\n{has}"))
 }
 
 /// A fresh folder for the logs of a run.

@@ -129,13 +129,13 @@ impl Scenario {
         if self.encap == Encap::Raw { OnWire::Raw } else { OnWire::Udp }
     }
 
-    /// Pings that have to be answered once the tunnel is up, initiator's side first: from host, to address.
-    pub fn pings(&self) -> [(&'static str, &'static str); 2] {
+    /// Pings that have to be answered once the tunnel is up, moon's network to the far end's first: from host, to
+    /// address. A roadwarrior's address is known only when it has one, and so `None`.
+    pub fn pings(&self) -> [(&'static str, Option<&'static str>); 2] {
         match (self.layout, self.inner) {
-            (Layout::Sites, Family::V4) => [("alice", world::BOB), ("bob", world::ALICE)],
-            (Layout::Sites, Family::V6) => [("alice", world::BOB6), ("bob", world::ALICE6)],
-            // The pool's first address goes to the only client there is.
-            (layout, _) => [(layout.far_end(), world::ALICE), ("alice", "10.3.0.1")],
+            (Layout::Sites, Family::V4) => [("alice", Some(world::BOB)), ("bob", Some(world::ALICE))],
+            (Layout::Sites, Family::V6) => [("alice", Some(world::BOB6)), ("bob", Some(world::ALICE6))],
+            (layout, _) => [("alice", None), (layout.far_end(), Some(world::ALICE))],
         }
     }
 
