@@ -152,7 +152,9 @@ impl Peer for StrongSwan<'_> {
         fs::remove_file(self.socket()).ok();
         let mut daemon = Daemon::start(&mut self.charon(), &self.dir.join("charon.out"))?;
         let ready = process::until(Duration::from_secs(10), || {
-            Ok((daemon.has_ended() || self.socket().exists()).then_some(()))
+            // The socket is there a moment before anybody listens on it.
+            let answers = self.socket().exists() && self.swanctl(&["--stats"])?.status.success();
+            Ok((daemon.has_ended() || answers).then_some(()))
         })?;
         if ready.is_none() || daemon.has_ended() {
             bail!(

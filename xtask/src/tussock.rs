@@ -1,6 +1,7 @@
 //! Our own gateway as a peer: its TOML, its process in a namespace, its own commands to drive it.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -37,13 +38,11 @@ impl<'w> Tussock<'w> {
         let dir = host_dir(results, end.host)?;
         let run = world.state(end.host)?;
         let log = dir.join("tussock.log");
-        fs::write(dir.join("gateway.toml"), config(end, &run)?)?;
+        let file = dir.join("gateway.toml");
+        fs::write(&file, config(end, &run)?)?;
+        // It holds the secret, and the gateway warns of one that others may read.
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
         Ok(Tussock { world, host: end.host, binary: binary.to_path_buf(), dir, run, log, daemon: None })
-    }
-
-    /// Put lines into the `[gateway]` table, which the file begins with.
-    pub fn amend_gateway(&self, lines: &str) -> Result<()> {
-        self.rewrite(|text| text.replacen("[gateway]\n", &format!("[gateway]\n{lines}\n"), 1))
     }
 
     /// Change the configuration file; a running gateway notices at `reload`.
@@ -53,9 +52,9 @@ impl<'w> Tussock<'w> {
         Ok(())
     }
 
-    /// Its folder, where configuration and log are kept.
-    pub fn dir(&self) -> &Path {
-        &self.dir
+    /// The configuration file as it is.
+    pub fn text(&self) -> Result<String> {
+        Ok(fs::read_to_string(self.file())?)
     }
 
     /// Any of its commands, with the socket of this gateway.

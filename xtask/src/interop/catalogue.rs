@@ -153,7 +153,10 @@ fn refusals() -> Vec<Scenario> {
                     strongswan: &["received AUTHENTICATION_FAILED"],
                     tussock: &["AUTHENTICATION_FAILED"],
                 },
-                responder: Words { strongswan: &["MAC mismatched"], tussock: &["AUTHENTICATION_FAILED"] },
+                responder: Words {
+                    strongswan: &["MAC mismatched"],
+                    tussock: &["`moon.lab.test` has another pre-shared key"],
+                },
             },
             ..SITES
         },
@@ -168,7 +171,7 @@ fn refusals() -> Vec<Scenario> {
                 },
                 responder: Words {
                     strongswan: &["no matching peer config found"],
-                    tussock: &["mallory.lab.test"],
+                    tussock: &["no realm for mallory.lab.test"],
                 },
             },
             ..SITES
@@ -185,7 +188,7 @@ fn refusals() -> Vec<Scenario> {
                 },
                 responder: Words {
                     strongswan: &["no issuer certificate found", "no trusted ECDSA public key"],
-                    tussock: &["AUTHENTICATION_FAILED"],
+                    tussock: &["no path to a trusted CA"],
                 },
             },
             ..SITES
@@ -201,7 +204,7 @@ fn refusals() -> Vec<Scenario> {
                 },
                 responder: Words {
                     strongswan: &["received proposals unacceptable", "received proposals inacceptable"],
-                    tussock: &["NO_PROPOSAL_CHOSEN"],
+                    tussock: &["the peer offers aes128gcm16-prfsha256-x25519; we accept"],
                 },
             },
             ..SITES
@@ -217,7 +220,7 @@ fn refusals() -> Vec<Scenario> {
                 },
                 responder: Words {
                     strongswan: &["no acceptable proposal found"],
-                    tussock: &["NO_PROPOSAL_CHOSEN"],
+                    tussock: &["the peer offers aes128gcm16; we accept"],
                 },
             },
             ..SITES
@@ -230,7 +233,7 @@ fn refusals() -> Vec<Scenario> {
                 initiator: Words { strongswan: &["received TS_UNACCEPTABLE"], tussock: &["TS_UNACCEPTABLE"] },
                 responder: Words {
                     strongswan: &["traffic selectors", "TS_UNACCEPTABLE"],
-                    tussock: &["TS_UNACCEPTABLE"],
+                    tussock: &["the peer asks for 10.2.0.0/16 === 10.1.0.0/16"],
                 },
             },
             ..SITES

@@ -4,6 +4,7 @@ pub mod catalogue;
 pub mod course;
 pub mod residue;
 pub mod scenario;
+pub mod stories;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -13,6 +14,7 @@ use anyhow::Result;
 use crate::checkout;
 use crate::interop::course::{Maker, Stage, Steps, fresh};
 use crate::interop::scenario::Scenario;
+use crate::interop::stories::{Place, STORIES, Story};
 use crate::peer::Peer;
 use crate::process;
 use crate::report::{Outcome, Row, Tally};
@@ -20,7 +22,7 @@ use crate::strongswan::{Release, StrongSwan};
 use crate::trixie;
 use crate::tunnel::End;
 use crate::tussock::Tussock;
-use crate::world::World;
+use crate::world::{Layout, World};
 
 /// Who plays.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -66,6 +68,9 @@ pub fn list() {
     for scenario in catalogue::all() {
         println!("{:<26} {}", scenario.name, shows(&scenario));
     }
+    for story in STORIES {
+        println!("{:<26} {}", story.name, story.shows);
+    }
 }
 
 /// Play all of it; one line each.
@@ -94,7 +99,44 @@ pub fn run(plan: &Plan, tally: &mut Tally) -> Result<()> {
             });
         }
     }
+    if plan.cast != Cast::StrongSwanOnly
+        && let Some(binary) = &plan.binary
+    {
+        for story in STORIES.iter().filter(|story| plan.wants(story.name)) {
+            let began = Instant::now();
+            let results = checkout::target().join("interop").join(story.name);
+            tally.add(Row {
+                group: "interop",
+                name: story.name.to_owned(),
+                roles: story.roles.to_owned(),
+                shows: story.shows.to_owned(),
+                outcome: tell(&world, binary, story, &results)?,
+                seconds: began.elapsed().as_secs_f64(),
+            });
+        }
+    }
     Ok(())
+}
+
+/// Play one story on a map of two sites.
+fn tell(world: &World, binary: &Path, story: &Story, results: &Path) -> Result<Outcome> {
+    fresh(results)?;
+    world.build(Layout::Sites)?;
+    let mut steps = Steps::new(results)?;
+    let Err(error) = (story.play)(&Place { world, binary, results }, &mut steps) else {
+        return Ok(Outcome::Passed);
+    };
+    let mut text = format!("at \"{}\": {error:#}\n", steps.current());
+    for host in stories::HOSTS {
+        for log in ["tussock.log", "charon.log"] {
+            let log = results.join(host).join(log);
+            if log.exists() {
+                text += &format!("    the log of {host} ends:\n{}", process::tail(&log, 14));
+            }
+        }
+    }
+    text += &format!("    all of it: {}", results.display());
+    Ok(Outcome::Failed(text))
 }
 
 /// What a scenario shows, one line.

@@ -10,11 +10,15 @@ use anyhow::{Result, bail};
 use crate::process;
 use crate::world::World;
 
+/// What a fact about policy rules begins with.
+const RULE: &str = "rule ";
+
 /// The network state of a host, one line a fact.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Residue {
     host: &'static str,
     facts: BTreeSet<String>,
+    rules: bool,
 }
 
 impl Residue {
@@ -33,20 +37,32 @@ impl Residue {
             let mut command = Command::new("ip");
             command.args(["-n", &world.net.name(host)]).args(question.split(' '));
             let answer = process::run(&mut command)?;
-            facts.extend(answer.lines().filter_map(|line| fact(question, line)));
+            let rule = question.contains("rule");
+            let facts_of = answer.lines().filter_map(|line| fact(question, line));
+            facts.extend(facts_of.map(|fact| if rule { format!("{RULE}{fact}") } else { fact }));
         }
-        Ok(Residue { host, facts })
+        Ok(Residue { host, facts, rules: true })
+    }
+
+    /// The same without policy rules. They belong to no device, so after a `kill -9` they wait, with nothing to
+    /// point at, for the next start.
+    pub fn without_rules(&self) -> Residue {
+        let facts = self.facts.iter().filter(|fact| !fact.starts_with(RULE)).cloned().collect();
+        Residue { host: self.host, facts, rules: false }
+    }
+
+    fn now(&self, world: &World) -> Result<Residue> {
+        let now = Residue::of(world, self.host)?;
+        Ok(if self.rules { now } else { now.without_rules() })
     }
 
     /// Wait a moment for the host to look like this again; an error with the differences if it does not.
     pub fn must_return(&self, world: &World, after: &str) -> Result<()> {
-        let same = process::until(Duration::from_secs(4), || {
-            Ok((Residue::of(world, self.host)? == *self).then_some(()))
-        })?;
+        let same = process::until(Duration::from_secs(4), || Ok((self.now(world)? == *self).then_some(())))?;
         if same.is_some() {
             return Ok(());
         }
-        let now = Residue::of(world, self.host)?;
+        let now = self.now(world)?;
         let mut lines = String::new();
         for left in now.facts.difference(&self.facts) {
             lines += &format!("\n      left:    {left}");
