@@ -173,10 +173,7 @@ fn check(path: &Path) -> ExitCode {
         eprintln!("warning: {warning}");
     }
     let summary = config::summary::summary(&loaded);
-    let mut wrong = match crate::worker::unmet(&loaded.realms) {
-        Ok(unmet) => unmet,
-        Err(error) => return fail(&error),
-    };
+    let mut wrong = crate::worker::unmet(&loaded.realms);
     match secure::check(loaded.secure) {
         Ok(problems) => wrong.extend(problems.iter().map(ToString::to_string)),
         Err(error) => return fail(&error.into()),

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use spi::ShortOps;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
@@ -17,7 +18,7 @@ use crate::control::lock::Lock;
 use crate::control::server::{self, Reloader, Server};
 use crate::events::Events;
 use crate::worker::order::{Order, Orders, Reload};
-use crate::worker::{self, Parts};
+use crate::worker::{self, Devices, Parts};
 
 /// Longest time from the first signal to the end.
 const GOODBYE: Duration = Duration::from_secs(6);
@@ -56,18 +57,21 @@ async fn serve(path: PathBuf, loaded: Loaded) -> anyhow::Result<()> {
     let mut hang_up = signal(SignalKind::hangup())?;
     let events = Events::default();
     let settings = loaded.settings.clone();
-    let initial = reload_part(&loaded)?;
-    for text in worker::unmet(&loaded.realms)? {
+    for text in worker::unmet(&loaded.realms) {
         tracing::error!("{text}");
     }
+    let devices = Devices::open()?;
+    let short = devices.short_ops()?;
+    let initial = reload_part(&loaded, &*short);
     let secure = secure::spawn(loaded.secure).context("the key side does not start")?;
     for problem in &secure.problems {
         tracing::error!("{problem}");
     }
-    let parts = Parts { settings: settings.clone(), initial, secure: secure.end, events: events.clone() };
+    let parts =
+        Parts { settings: settings.clone(), initial, devices, secure: secure.end, events: events.clone() };
     let mut worker = worker::spawn(parts)?;
     let orders = worker.orders.clone();
-    let reloader = reloader(path, settings.clone(), secure.handle, orders.clone());
+    let reloader = reloader(path, settings.clone(), secure.handle, short, orders.clone());
     let server = Server { orders: orders.clone(), events, reloader };
     let socket = settings.socket();
     let listener = server::listen(&socket)?;
@@ -122,7 +126,13 @@ async fn stop(orders: &Orders, again: impl Future<Output = ()>) -> anyhow::Resul
 }
 
 /// What `reload` does: everything is read and checked first; only then do the key side and the worker change.
-fn reloader(path: PathBuf, settings: Settings, handle: secure::Handle, orders: Orders) -> Reloader {
+fn reloader(
+    path: PathBuf,
+    settings: Settings,
+    handle: secure::Handle,
+    short: Arc<dyn ShortOps>,
+    orders: Orders,
+) -> Reloader {
     // One at a time.
     let handle = Mutex::new(handle);
     Arc::new(move || {
@@ -131,8 +141,8 @@ fn reloader(path: PathBuf, settings: Settings, handle: secure::Handle, orders: O
         if loaded.settings != settings {
             notes.push("[gateway] changed; that needs a restart".to_owned());
         }
-        notes.extend(worker::unmet(&loaded.realms).map_err(|error| format!("{error:#}"))?);
-        let new = Box::new(reload_part(&loaded).map_err(|error| format!("{error:#}"))?);
+        notes.extend(worker::unmet(&loaded.realms));
+        let new = Box::new(reload_part(&loaded, &*short));
         let realms = loaded.realms.len();
         let handle = handle.lock().unwrap_or_else(PoisonError::into_inner);
         let problems = handle.reload(loaded.secure).map_err(|error| error.to_string())?;
@@ -149,13 +159,13 @@ fn reloader(path: PathBuf, settings: Settings, handle: secure::Handle, orders: O
     })
 }
 
-fn reload_part(loaded: &Loaded) -> anyhow::Result<Reload> {
-    Ok(Reload {
+fn reload_part(loaded: &Loaded, short: &dyn ShortOps) -> Reload {
+    Reload {
         realms: loaded.realms.clone(),
-        authorities: worker::authorities(&loaded.secure)?,
+        authorities: secure::authorities(&loaded.secure, short),
         carve_outs: loaded.carve_outs.clone(),
         dummies: loaded.dummies.clone(),
-    })
+    }
 }
 
 /// No core dumps and no looking into our memory: both would show keys.

@@ -41,7 +41,7 @@ use anyhow::{Context, anyhow, bail};
 use ike::{Command, CommandId, Effect, Engine};
 use ipc::{NetworkEnd, Reply, Request, TunSpec};
 use policy::{Child, Realm};
-use spi::Pool;
+use spi::{Pool, ShortOps};
 use tokio::sync::oneshot;
 
 use crate::config::{CarveOut, Settings};
@@ -89,10 +89,33 @@ pub struct Parts {
     pub settings: Settings,
     /// What may change later.
     pub initial: Reload,
+    /// The devices for packets and key exchanges.
+    pub devices: Devices,
     /// The channel to the key side.
     pub secure: NetworkEnd,
     /// Where events go.
     pub events: Events,
+}
+
+/// The open devices, each with queues for one worker.
+pub struct Devices(Accel);
+
+impl Devices {
+    /// Opens everything the registry finds.
+    ///
+    /// # Errors
+    /// Nothing carries packets, or nothing does key exchanges.
+    pub fn open() -> anyhow::Result<Devices> {
+        Accel::open().map(Devices)
+    }
+
+    /// The best device's short primitives.
+    ///
+    /// # Errors
+    /// None has any.
+    pub fn short_ops(&self) -> anyhow::Result<Arc<dyn ShortOps>> {
+        self.0.short_ops()
+    }
 }
 
 /// A worker on its thread.
@@ -117,20 +140,12 @@ pub fn spawn(parts: Parts) -> anyhow::Result<Running> {
     Ok(Running { orders, ended })
 }
 
-/// Says what keeps the realms from working on this machine's devices.
-///
-/// # Errors
-/// No usable device at all.
-pub fn unmet(realms: &[Arc<Realm>]) -> anyhow::Result<Vec<String>> {
-    Ok(crate::config::unmet(realms, &Accel::open()?.caps()))
-}
-
-/// Hashes of the CAs of each realm, for CERTREQ.
-///
-/// # Errors
-/// No device to hash with.
-pub fn authorities(config: &secure::Config) -> anyhow::Result<BTreeMap<String, Vec<[u8; 20]>>> {
-    Ok(secure::authorities(config, &*Accel::open()?.short_ops()?))
+/// Says what keeps the realms from working on this machine's devices. Touches none of them.
+pub fn unmet(realms: &[Arc<Realm>]) -> Vec<String> {
+    let drivers = registry::network_drivers(&registry::Config::default());
+    let found: Vec<spi::DeviceDesc> = drivers.iter().flat_map(|driver| driver.probe()).collect();
+    let caps: Vec<&spi::Caps> = found.iter().map(|desc| &desc.caps).collect();
+    crate::config::unmet(realms, &caps)
 }
 
 struct Stopping {
@@ -178,9 +193,9 @@ struct Worker {
 
 impl Worker {
     fn new(parts: Parts, taker: Taker) -> anyhow::Result<Worker> {
-        let Parts { settings, initial, secure, events } = parts;
+        let Parts { settings, initial, devices, secure, events } = parts;
         let started = Instant::now();
-        let mut accel = Accel::open()?;
+        let Devices(mut accel) = devices;
         let short = accel.short_ops()?;
         let pool = Pool::new(BUFFER_LEN, BUFFERS).context("no memory for packets")?;
         accel.register(pool.region())?;

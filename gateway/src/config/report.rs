@@ -111,7 +111,7 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
 }
 
 /// What to say about a word that is not among `known`.
-pub fn unknown<'a>(what: &str, word: &str, known: &[&'a str]) -> String {
+pub fn unknown(what: &str, word: &str, known: &[&str]) -> String {
     match nearest(word, known.iter().copied()) {
         Some(meant) => format!("unknown {what} `{word}`; did you mean `{meant}`?"),
         None => format!("unknown {what} `{word}`; known here: {}", known.join(", ")),

@@ -65,7 +65,7 @@ pub fn show_duration(time: Duration) -> String {
     match seconds {
         0 if !time.is_zero() => format!("{}ms", time.as_millis()),
         0..60 => format!("{seconds}s"),
-        60..3600 if seconds % 60 == 0 => format!("{}m", seconds / 60),
+        60..3600 if seconds.is_multiple_of(60) => format!("{}m", seconds / 60),
         60..3600 => format!("{}m{}s", seconds / 60, seconds % 60),
         3600..86_400 if seconds % 3600 < 60 => format!("{}h", seconds / 3600),
         3600..86_400 => format!("{}h{}m", seconds / 3600, seconds % 3600 / 60),

@@ -228,3 +228,121 @@ async fn write(to: &mut (impl AsyncWriteExt + Unpin), bytes: &[u8]) -> io::Resul
     tokio::time::timeout(PATIENCE, to.write_all(bytes)).await.map_err(too_slow)??;
     to.flush().await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::events::Notice;
+    use crate::report::{Sas, Status};
+    use crate::worker::order::{Taker, channel};
+    use ike::Command;
+    use tokio::io::DuplexStream;
+
+    fn server() -> (Server, Taker) {
+        let (orders, taker) = channel().unwrap();
+        let reloader: Reloader = Arc::new(|| Err("g.toml:3:1: unknown key `x`".to_owned()));
+        (Server { orders, events: Events::default(), reloader }, taker)
+    }
+
+    /// Answers orders as a worker would, until the test drops the server.
+    fn work(taker: Taker) {
+        std::thread::spawn(move || {
+            for order in taker.from {
+                match order {
+                    Order::Command { command: Command::Up { realm, .. }, answer } if realm == "good" => {
+                        answer.send(Ok("up".to_owned())).unwrap();
+                    }
+                    Order::Command { answer, .. } => answer.send(Err("no answer: x".to_owned())).unwrap(),
+                    Order::Status(answer) => answer.send(Status { pid: 7, ..Status::default() }).unwrap(),
+                    Order::Sas(answer) => answer.send(Sas::default()).unwrap(),
+                    Order::Capture(to) => {
+                        to.blocking_send(b"header".to_vec()).unwrap();
+                        to.blocking_send(b"packet".to_vec()).unwrap();
+                    }
+                    Order::Reload { .. } | Order::Stop(_) => {}
+                }
+            }
+        });
+    }
+
+    fn connect(server: Server) -> BufReader<DuplexStream> {
+        let (ours, theirs) = tokio::io::duplex(4096);
+        let (from, to) = tokio::io::split(theirs);
+        tokio::spawn(async move { server.client(from, to).await });
+        BufReader::new(ours)
+    }
+
+    async fn ask(client: &mut BufReader<DuplexStream>, line: &str) -> Answer {
+        client.get_mut().write_all(format!("{line}\n").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        client.read_line(&mut answer).await.unwrap();
+        serde_json::from_str(&answer).unwrap()
+    }
+
+    #[tokio::test]
+    async fn one_connection_serves_many_requests_and_wrong_ones_do_not_end_it() {
+        let (server, taker) = server();
+        work(taker);
+        let mut client = connect(server);
+        assert_eq!(ask(&mut client, r#"{"cmd":"up","realm":"good"}"#).await, Answer::done("up"));
+        assert_eq!(ask(&mut client, r#"{"cmd":"up","realm":"bad"}"#).await, Answer::failed("no answer: x"));
+        assert!(ask(&mut client, "nonsense").await.error.unwrap().starts_with("not a request"));
+        assert_eq!(ask(&mut client, r#"{"cmd":"status"}"#).await.status.unwrap().pid, 7);
+        assert!(ask(&mut client, r#"{"cmd":"sas"}"#).await.sas.unwrap().ike_sas.is_empty());
+        let reload = ask(&mut client, r#"{"cmd":"reload"}"#).await;
+        assert_eq!(reload, Answer::failed("g.toml:3:1: unknown key `x`"));
+    }
+
+    #[tokio::test]
+    async fn a_request_without_end_is_cut_off() {
+        let (server, _taker) = server();
+        let mut client = connect(server);
+        client.get_mut().write_all(&vec![b'x'; MAX_REQUEST]).await.unwrap();
+        let mut rest = String::new();
+        client.read_to_string(&mut rest).await.unwrap();
+        assert_eq!(serde_json::from_str::<Answer>(&rest).unwrap(), Answer::failed("the request is too long"));
+    }
+
+    #[tokio::test]
+    async fn events_are_streamed_until_the_client_goes() {
+        let (server, _taker) = server();
+        let events = server.events.clone();
+        let mut client = connect(server);
+        assert!(ask(&mut client, r#"{"cmd":"events"}"#).await.ok);
+        events.publish(Notice::Reloaded { realms: 3 });
+        let mut line = String::new();
+        client.read_line(&mut line).await.unwrap();
+        assert!(line.contains(r#""event":"reloaded","realms":3"#), "{line}");
+    }
+
+    #[tokio::test]
+    async fn a_capture_is_the_answer_and_then_the_file() {
+        let (server, taker) = server();
+        work(taker);
+        let mut client = connect(server);
+        assert!(ask(&mut client, r#"{"cmd":"capture"}"#).await.ok);
+        let mut file = [0; 12];
+        client.read_exact(&mut file).await.unwrap();
+        assert_eq!(&file, b"headerpacket");
+    }
+
+    #[tokio::test]
+    async fn when_the_worker_has_ended_everyone_is_told() {
+        let (server, taker) = server();
+        drop(taker);
+        let mut client = connect(server);
+        let answer = ask(&mut client, r#"{"cmd":"sas"}"#).await;
+        assert_eq!(answer.error.as_deref(), Some("the gateway is ending"));
+    }
+
+    #[tokio::test]
+    async fn the_socket_is_for_its_owner_alone_and_an_old_one_is_replaced() {
+        let path = std::env::temp_dir().join(format!("tussock-control-{}.sock", std::process::id()));
+        let first = listen(&path).unwrap();
+        drop(first);
+        assert!(path.exists(), "as a killed gateway leaves it");
+        let _second = listen(&path).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        std::fs::remove_file(&path).unwrap();
+    }
+}

@@ -212,11 +212,6 @@ impl Accel {
         })
     }
 
-    /// What the devices can do.
-    pub(super) fn caps(&self) -> Vec<&spi::Caps> {
-        self.slots.iter().map(|slot| &slot.device.desc().caps).collect()
-    }
-
     /// The devices, to look at.
     pub(super) fn views(&self) -> impl Iterator<Item = SlotView<'_>> {
         self.slots.iter().map(|slot| SlotView {

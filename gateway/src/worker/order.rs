@@ -73,13 +73,13 @@ pub enum NotTaken {
 }
 
 /// The worker's end.
-pub(super) struct Taker {
-    pub(super) from: Receiver<Order>,
-    pub(super) bell: Doorbell,
+pub(crate) struct Taker {
+    pub(crate) from: Receiver<Order>,
+    pub(crate) bell: Doorbell,
 }
 
 /// Both ends.
-pub(super) fn channel() -> std::io::Result<(Orders, Taker)> {
+pub(crate) fn channel() -> std::io::Result<(Orders, Taker)> {
     let (to, from) = sync_channel(DEPTH);
     let bell = Doorbell::new()?;
     Ok((Orders { to, bell: bell.clone() }, Taker { from, bell }))
