@@ -32,7 +32,7 @@ const SUITES: &[&str] = &["aes128gcm16", "aes256gcm16", "chacha20poly1305", "aes
 /// Measure and print a line each.
 pub fn run(options: &Options) -> Result<bool> {
     packages::need_root("bench")?;
-    packages::need(&[packages::LAB, packages::DEMO])?;
+    packages::need(&[packages::BUILD, packages::LAB, packages::DEMO])?;
     let (maker, binary) = if options.strongswan {
         packages::need(&[packages::INTEROP])?;
         (Maker::StrongSwan, PathBuf::new())

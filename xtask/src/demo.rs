@@ -62,7 +62,7 @@ pub fn run(options: &Options) -> Result<bool> {
     println!("   10.1.0.10   192.168.0.1     192.168.0.2   10.2.0.10\n");
     let mut steps = Steps::default();
     match maker {
-        Maker::Tussock => packages::need(&[packages::LAB, packages::DEMO])?,
+        Maker::Tussock => packages::need(&[packages::BUILD, packages::LAB, packages::DEMO])?,
         Maker::StrongSwan => packages::need(&[packages::LAB, packages::DEMO, packages::INTEROP])?,
     }
     if options.strongswan && options.raw {

@@ -27,7 +27,7 @@ pub struct Options {
 
 /// Run; true if no target found anything.
 pub fn run(options: &Options) -> Result<bool> {
-    packages::need(&[packages::FUZZ])?;
+    packages::need(&[packages::BUILD])?;
     tools::need("cargo-fuzz")?;
     let targets = targets(&options.targets)?;
     if targets.is_empty() {

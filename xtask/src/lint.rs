@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::checkout;
+use crate::packages;
 use crate::process;
 use crate::tools;
 
@@ -19,6 +20,7 @@ pub struct Options {
 
 /// Run; true if all is clean.
 pub fn run(options: &Options) -> Result<bool> {
+    packages::need(&[packages::BUILD])?;
     let mut clean = step("fmt", &["fmt", "--all", "--check"])?;
     clean &= step("clippy", &["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
     if options.quick {

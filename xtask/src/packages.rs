@@ -10,6 +10,9 @@ use anyhow::{Result, bail};
 
 use crate::process;
 
+/// What building needs beyond a linker: AWS-LC is C and assembly, and the `openssl` crate links the system's library.
+pub const BUILD: &[&str] = &["gcc", "g++", "make", "pkg-config", "libssl-dev"];
+
 /// What any namespaces lab needs.
 pub const LAB: &[&str] = &["iproute2", "nftables", "iputils-ping", "procps", "openssl", "tcpdump"];
 
@@ -26,9 +29,6 @@ pub const INTEROP: &[&str] = &[
     "libstrongswan-extra-plugins",
     "tshark",
 ];
-
-/// What building fuzz targets adds: libFuzzer is C++.
-pub const FUZZ: &[&str] = &["g++"];
 
 /// How long apt may take: a cold cache on a slow line.
 const APT_PATIENCE: Duration = Duration::from_secs(900);

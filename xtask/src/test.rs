@@ -51,12 +51,10 @@ pub fn run(options: &Options) -> Result<bool> {
         other => bail!("there is no part called {other}: unit, seeds or interop"),
     };
     // What cannot be met is better said before ten minutes of compiling.
+    packages::need(&[packages::BUILD])?;
     if interop {
         packages::need_root("test")?;
         packages::need(&[packages::LAB, packages::INTEROP])?;
-    }
-    if seeds {
-        packages::need(&[packages::FUZZ])?;
     }
     let mut tally = Tally::default();
     if unit {
