@@ -206,3 +206,23 @@ fn algorithms_no_device_carries_are_named() {
     };
     assert_eq!(unmet(&loaded.realms, &[&nothing]).len(), 2);
 }
+
+#[test]
+fn the_examples_of_the_manual_are_right_but_for_the_files_they_name() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let wrong = match parse(&path, &text, 0o600) {
+            Ok(_) => Vec::new(),
+            Err(problems) => problems.errors,
+        };
+        // Without its file a secret is missing too.
+        let absent = |p: &&Problem| p.text.contains("cannot read") || p.text.contains("no [[psk]] is shared");
+        let other: Vec<&Problem> = wrong.iter().filter(|p| !absent(p)).collect();
+        assert!(other.is_empty(), "{other:#?}");
+        seen += 1;
+    }
+    assert!(seen >= 5);
+}
