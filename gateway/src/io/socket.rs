@@ -50,6 +50,9 @@ pub struct Socket {
 /// Receive and send buffers, octets: some hundred superpackets.
 const BUFFER: usize = 8 << 20;
 
+/// Errors kept until somebody takes them; more would say the same.
+const ERRORS: usize = 64;
+
 /// How long a full send buffer is waited for before datagrams are dropped. Anything longer would stall every peer.
 const FULL_WAIT: Duration = Duration::from_millis(2);
 
@@ -147,9 +150,16 @@ impl Socket {
                             return;
                         }
                     }
-                    Some(libc::EMSGSIZE) => {
-                        self.traffic.too_big += datagrams(&rest[0]);
+                    Some(libc::EMSGSIZE) if rest[0].segment == 0 => {
+                        self.traffic.too_big += 1;
                         self.drain_errors();
+                        next += 1;
+                    }
+                    Some(libc::EMSGSIZE) => {
+                        // The kernel cuts, but does not fragment as well; and it says nothing in the error queue.
+                        let (to, errno) = (rest[0].to, libc::EMSGSIZE);
+                        self.note(SendError { to, errno, mtu: None, local: true });
+                        self.send_pieces(&rest[0]);
                         next += 1;
                     }
                     Some(libc::EIO | libc::EINVAL | libc::EOPNOTSUPP) if rest[0].segment != 0 => {
@@ -233,11 +243,17 @@ impl Socket {
         let mut any = false;
         while let Ok(error) = sys::take_error(self.inner.as_fd()) {
             any = true;
-            if let Some(error) = error.filter(|_| self.errors.len() < 64) {
-                self.errors.push(error);
+            if let Some(error) = error {
+                self.note(error);
             }
         }
         any
+    }
+
+    fn note(&mut self, error: SendError) {
+        if self.errors.len() < ERRORS {
+            self.errors.push(error);
+        }
     }
 
     fn wait_for_room(&self) -> bool {

@@ -14,6 +14,7 @@ use crate::events::Notice;
 use crate::io::outside::{IKE_PORT, NATT_PORT};
 use crate::io::socket::Port;
 use crate::io::sys::{Arrived, BATCH, Inbox, Outgoing};
+use crate::io::system;
 
 /// Batches taken from one socket in one turn.
 const BATCHES: usize = 4;
@@ -207,8 +208,17 @@ impl Worker {
     /// and that only as far as the data path allows; that a port or host is unreachable is for liveness checks to find out
     /// (RFC 7296 section 2.4).
     fn learn(&mut self, error: &crate::io::sys::SendError) {
-        let Some(mtu) = error.mtu else { return };
-        let mtu = mtu.min(u32::from(u16::MAX)) as u16;
+        let mtu = match error.mtu {
+            Some(mtu) => mtu.min(u32::from(u16::MAX)) as u16,
+            // Our own stack found it too long and did not say for what: it knows.
+            None if error.errno == libc::EMSGSIZE && error.local => {
+                match system::way_to(error.to.ip(), self.settings.mark) {
+                    Some(way) => way.mtu,
+                    None => return,
+                }
+            }
+            None => return,
+        };
         let views = self.esp.sas().filter(|view| view.path.remote.ip() == error.to.ip());
         let mut lines: Vec<esp::ChildId> = views.map(|view| view.child).collect();
         lines.sort_unstable();
