@@ -176,7 +176,7 @@ pub(crate) struct Wanted {
     pub(crate) name: String,
     /// The packet that asked for it.
     pub(crate) packet: Option<crate::core::PacketSelectors>,
-    /// The child of another IKE SA that it replaces (reauthentication).
+    /// The child that it replaces: one of another IKE SA (reauthentication), or one that may carry nothing any more.
     pub(crate) replaces: Option<ChildId>,
 }
 

@@ -41,7 +41,12 @@ impl IkeSa {
         while self.ours.is_none() && self.suspended.is_none() {
             let Some(queued) = self.next_task(cx) else { return };
             match queued.task {
-                Task::NewChild(wanted) => self.begin_child(cx, wanted, None),
+                Task::NewChild(wanted) => {
+                    // What was to be replaced may have been rekeyed while this waited.
+                    if wanted.replaces.and_then(|old| self.successor_of(old)).is_none() {
+                        self.begin_child(cx, wanted, None);
+                    }
+                }
                 Task::RekeyChild(id) => {
                     // Replaced, being deleted, or being rekeyed by the peer: not any more.
                     let theirs = matches!(&self.theirs, Some(Theirs::Child(t)) if t.rekeys == Some(id));
@@ -166,7 +171,7 @@ impl IkeSa {
         });
         self.queue(Task::DeleteChild(id));
         if again {
-            self.queue_child(Wanted { name, packet: None, replaces: None });
+            self.queue_child(Wanted { name, packet: None, replaces: Some(id) });
         }
     }
 

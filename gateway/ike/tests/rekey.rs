@@ -253,6 +253,22 @@ fn a_volume_limit_makes_a_rekey_happen() {
 }
 
 #[test]
+fn a_child_that_stops_while_it_is_rekeyed_has_one_successor() {
+    for millis in [0, 1, 5, 11, 15, 21, 25, 31] {
+        let mut world = World::established(millis, realm(0), realm(1));
+        for round in 0..5 {
+            let id = *world.nodes[0].children.keys().next_back().unwrap();
+            world.esp(0, tussock_ike::EspSignal::SoftLimit(id));
+            world.run(Duration::from_millis(millis));
+            world.esp(0, tussock_ike::EspSignal::HardLimit(id));
+            world.run(20 * S);
+            world.assert_agreed();
+            assert_eq!(world.spis(0).len(), 1, "after {millis} ms, round {round}");
+        }
+    }
+}
+
+#[test]
 fn a_rekey_may_change_the_group_when_the_peer_asks_for_it() {
     let mut a = realm(0);
     a.children[0].esp = world::policy::esp(&["aes128gcm16-ecp256-x25519"]);
