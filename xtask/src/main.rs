@@ -11,6 +11,7 @@ mod checkout;
 mod demo;
 mod docs;
 mod fuzz;
+mod inside;
 mod interop;
 mod lint;
 mod netns;

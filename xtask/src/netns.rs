@@ -38,12 +38,18 @@ pub struct Netns {
 impl Netns {
     /// Claim the set called `kind` ("demo", "test") and clear away what a killed run left of it.
     pub fn claim(kind: &str) -> Result<Netns> {
+        // A dash would let the set "a" sweep the set "a-b" away.
+        if kind.is_empty() || !kind.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            bail!("`{kind}` is no name for a set of namespaces: letters and digits");
+        }
         let state = Path::new(STATE).join(kind);
         fs::create_dir_all(&state).with_context(|| format!("cannot make {}", state.display()))?;
         let lock = File::create(Path::new(STATE).join(format!("{kind}.lock")))?;
         match lock.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => bail!("another `cargo xtask {kind}` is running on this machine"),
+            Err(TryLockError::WouldBlock) => {
+                bail!("another run has the namespaces {PREFIX}{kind}-* on this machine")
+            }
             Err(TryLockError::Error(error)) => return Err(error.into()),
         }
         let prefix = format!("{PREFIX}{kind}-");

@@ -54,23 +54,38 @@ fn summary(text: &str) -> &str {
     text.lines().find(|line| line.contains("received")).unwrap_or(text).trim()
 }
 
-/// A ping every 20 ms in the background.
+/// Pings in the background.
 pub struct Stream {
     daemon: Daemon,
     what: String,
 }
 
 impl Stream {
-    /// Start it, its output going to `log`.
+    /// One every 20 ms, the output going to `log`.
     pub fn start(world: &World, from: &str, to: &str, log: &Path) -> Result<Stream> {
+        Stream::every(world, from, to, Duration::from_millis(20), log)
+    }
+
+    /// One in every `pause`.
+    pub fn every(world: &World, from: &str, to: &str, pause: Duration, log: &Path) -> Result<Stream> {
         fs::remove_file(log).ok();
         let mut command = world.on(from, "ping");
-        command.args(["-n", "-i", "0.02", "-W", "2", to]);
+        command.args(["-n", "-W", "2", "-i", &pause.as_secs_f64().to_string(), to]);
         Ok(Stream { daemon: Daemon::start(&mut command, log)?, what: format!("{from} pings {to}") })
     }
 
     /// Stop it; an error if any ping before the last answered one had no answer. Returns how many were answered.
-    pub fn finish(mut self) -> Result<usize> {
+    pub fn finish(self) -> Result<usize> {
+        let what = self.what.clone();
+        let (answered, lost) = self.end()?;
+        if !lost.is_empty() {
+            bail!("{what}: {} of {} lost: number {lost:?}", lost.len(), answered + lost.len());
+        }
+        Ok(answered)
+    }
+
+    /// Stop it; how many were answered, and the numbers of those that were not; an error if none was.
+    pub fn end(mut self) -> Result<(usize, Vec<u32>)> {
         std::thread::sleep(Duration::from_millis(100));
         self.daemon.stop(Signal::INT, Duration::from_secs(5))?;
         let text = fs::read_to_string(self.daemon.log())?;
@@ -78,10 +93,7 @@ impl Stream {
         if answered == 0 {
             bail!("{}: no answer at all", self.what);
         }
-        if !lost.is_empty() {
-            bail!("{}: {} of {} lost: number {lost:?}", self.what, lost.len(), answered + lost.len());
-        }
-        Ok(answered)
+        Ok((answered, lost))
     }
 }
 

@@ -28,6 +28,9 @@ pub struct Options {
     /// List the interop scenarios and do nothing.
     #[arg(long)]
     list: bool,
+    /// What the namespaces are called: letters and digits; runs with different names can go on side by side.
+    #[arg(long, default_value = "test")]
+    lab: String,
     /// Write the results of interop into docs/interop.md.
     #[arg(long, conflicts_with_all = ["self_check", "solo"])]
     write_docs: bool,
@@ -120,7 +123,7 @@ fn run_interop(options: &Options, only: &[String], tally: &mut Tally) -> Result<
         },
     };
     let before = tally.rows().len();
-    interop::run(&Plan { cast, only: only.to_vec(), binary }, tally)?;
+    interop::run(&Plan { cast, only: only.to_vec(), lab: options.lab.clone(), binary }, tally)?;
     let rows = tally.rows().get(before..).unwrap_or_default();
     if rows.is_empty() {
         bail!("no scenario is called like that; see `cargo xtask test --list`");

@@ -16,6 +16,13 @@ use crate::process::{self, Daemon};
 use crate::tunnel::{Auth, CHILD, Encap, End, FirstChild, Lease, REALM, Start};
 use crate::world::World;
 
+/// Sections of the configuration, as [`Tussock::set`] wants them.
+pub const GATEWAY: &str = "[gateway]";
+/// The realm's.
+pub const SITE: &str = "[realm.site]";
+/// Its child's.
+pub const NET: &str = "[[realm.site.child]]";
+
 /// How long one of our commands may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -50,6 +57,28 @@ impl<'w> Tussock<'w> {
         let file = self.file();
         fs::write(&file, change(&fs::read_to_string(&file)?))?;
         Ok(())
+    }
+
+    /// Write a key of a section, in the place of what stood there. The section must be there.
+    pub fn set(&self, section: &str, key: &str, value: &str) -> Result<()> {
+        let text = with_key(&self.text()?, section, key, value).with_context(|| format!("no {section}"))?;
+        self.rewrite(|_| text.clone())
+    }
+
+    /// Write more at the end of the configuration.
+    pub fn append(&self, more: &str) -> Result<()> {
+        self.rewrite(|text| format!("{text}\n{more}\n"))
+    }
+
+    /// What a command shows with `--json`.
+    pub fn json(&self, what: &str) -> Result<Value> {
+        let text = self.order(&[what, "--json"])?;
+        serde_json::from_str(&text).with_context(|| format!("`tussock {what} --json` said {text}"))
+    }
+
+    /// A number in `status --json`, by its path ("/drops/replay"); 0 if it is not there.
+    pub fn count(&self, path: &str) -> Result<u64> {
+        Ok(self.json("status")?.pointer(path).and_then(Value::as_u64).unwrap_or(0))
     }
 
     /// The configuration file as it is.
@@ -174,6 +203,21 @@ fn word(object: &Value, key: &str) -> String {
     object.get(key).and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 
+/// A configuration with a key changed; `None` without the section.
+fn with_key(text: &str, section: &str, key: &str, value: &str) -> Option<String> {
+    let mut lines: Vec<&str> = text.lines().collect();
+    let start = lines.iter().position(|line| *line == section)? + 1;
+    let end =
+        lines.iter().skip(start).position(|line| line.starts_with('[')).map_or(lines.len(), |n| start + n);
+    let line = format!("{key} = {value}");
+    let same = |line: &&str| line.split_once(" = ").is_some_and(|(before, _)| before == key);
+    match lines.get(start..end).and_then(|section| section.iter().position(same)) {
+        Some(at) => lines.splice(start + at..=start + at, [line.as_str()]).for_each(drop),
+        None => lines.insert(start, &line),
+    }
+    Some(lines.join("\n") + "\n")
+}
+
 /// The configuration file.
 fn config(end: &End, run: &Path) -> Result<String> {
     let mut text = format!("[gateway]\nstate_dir = {}\nlog = \"info\"\n", quoted(&shown(run)));
@@ -250,6 +294,21 @@ fn list(words: &[&str]) -> String {
 }
 
 /// A TOML basic string.
-fn quoted(text: &str) -> String {
+pub fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_written_in_its_section_once() {
+        let text = "[gateway]\nlog = \"info\"\n\n[realm.site]\nlog = 1\n";
+        let once = with_key(text, SITE, "log", "2").unwrap();
+        assert_eq!(once, "[gateway]\nlog = \"info\"\n\n[realm.site]\nlog = 2\n");
+        let more = with_key(&once, GATEWAY, "mtu", "1500").unwrap();
+        assert!(more.starts_with("[gateway]\nmtu = 1500\nlog = \"info\""), "{more}");
+        assert_eq!(with_key(text, NET, "esp", "1"), None);
+    }
 }

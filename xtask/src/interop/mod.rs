@@ -6,6 +6,7 @@ pub mod residue;
 pub mod scenario;
 pub mod stories;
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -14,7 +15,7 @@ use anyhow::Result;
 use crate::checkout;
 use crate::interop::course::{Maker, Stage, Steps, fresh};
 use crate::interop::scenario::Scenario;
-use crate::interop::stories::{Place, STORIES, Story};
+use crate::interop::stories::{Place, Story};
 use crate::peer::Peer;
 use crate::process;
 use crate::report::{Outcome, Row, Tally};
@@ -22,7 +23,7 @@ use crate::strongswan::{Release, StrongSwan};
 use crate::trixie;
 use crate::tunnel::End;
 use crate::tussock::Tussock;
-use crate::world::{Layout, World};
+use crate::world::World;
 
 /// Who plays.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,6 +54,8 @@ pub struct Plan {
     pub cast: Cast,
     /// Only scenarios whose name contains one of these; all if empty.
     pub only: Vec<String>,
+    /// What the namespaces are called; runs with different names can go on side by side.
+    pub lab: String,
     /// Our binary; not needed when strongSwan plays alone.
     pub binary: Option<PathBuf>,
 }
@@ -68,14 +71,14 @@ pub fn list() {
     for scenario in catalogue::all() {
         println!("{:<26} {}", scenario.name, shows(&scenario));
     }
-    for story in STORIES {
+    for story in stories::all() {
         println!("{:<26} {}", story.name, story.shows);
     }
 }
 
 /// Play all of it; one line each.
 pub fn run(plan: &Plan, tally: &mut Tally) -> Result<()> {
-    let world = World::claim("test")?;
+    let world = World::claim(&plan.lab)?;
     let scenarios: Vec<Scenario> = catalogue::all().into_iter().filter(|one| plan.wants(one.name)).collect();
     let young = scenarios.iter().any(|scenario| scenario.release == Release::Trixie);
     // Without it some scenarios cannot be played; that is a reason to skip those and not to fail them all.
@@ -102,7 +105,7 @@ pub fn run(plan: &Plan, tally: &mut Tally) -> Result<()> {
     if plan.cast != Cast::StrongSwanOnly
         && let Some(binary) = &plan.binary
     {
-        for story in STORIES.iter().filter(|story| plan.wants(story.name)) {
+        for story in stories::all().filter(|story| plan.wants(story.name)) {
             let began = Instant::now();
             let results = checkout::target().join("interop").join(story.name);
             tally.add(Row {
@@ -118,21 +121,20 @@ pub fn run(plan: &Plan, tally: &mut Tally) -> Result<()> {
     Ok(())
 }
 
-/// Play one story on a map of two sites.
+/// Play one story.
 fn tell(world: &World, binary: &Path, story: &Story, results: &Path) -> Result<Outcome> {
     fresh(results)?;
-    world.build(Layout::Sites)?;
+    world.build(story.layout)?;
     let mut steps = Steps::new(results)?;
     let Err(error) = (story.play)(&Place { world, binary, results }, &mut steps) else {
         return Ok(Outcome::Passed);
     };
     let mut text = format!("at \"{}\": {error:#}\n", steps.current());
-    for host in stories::HOSTS {
-        for log in ["tussock.log", "charon.log"] {
-            let log = results.join(host).join(log);
-            if log.exists() {
-                text += &format!("    the log of {host} ends:\n{}", process::tail(&log, 14));
-            }
+    let mut hosts: Vec<_> = fs::read_dir(results)?.flatten().map(|entry| entry.path()).collect();
+    hosts.sort();
+    for log in hosts.iter().flat_map(|host| ["tussock.log", "charon.log"].map(|log| host.join(log))) {
+        if log.exists() {
+            text += &format!("    {} ends:\n{}", log.display(), process::tail(&log, 14));
         }
     }
     text += &format!("    all of it: {}", results.display());
