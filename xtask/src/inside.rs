@@ -73,8 +73,8 @@ impl Flow {
         })?;
         let receiver = begin(world, to, move || receive(&listener))?;
         let sender = begin(world, from, move || {
-            let mut stream = TcpStream::connect_timeout(&at, PATIENCE)
-                .with_context(|| format!("no connection to {at}"))?;
+            let mut stream =
+                TcpStream::connect_timeout(&at, CONNECT).with_context(|| format!("no connection to {at}"))?;
             stream.set_write_timeout(Some(PATIENCE))?;
             let (piece, end) = ([0x74; 16 * 1024], Instant::now() + time);
             while Instant::now() < end {
@@ -94,11 +94,13 @@ impl Flow {
     }
 }
 
+/// How long a connection may take to come.
+const CONNECT: Duration = Duration::from_secs(2);
 /// How long a flow may stand still.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 fn receive(listener: &TcpListener) -> Result<Carried> {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + CONNECT;
     let mut stream = loop {
         match listener.accept() {
             Ok((stream, _)) => break stream,

@@ -1,6 +1,7 @@
 //! What no scenario with strongSwan can show: our gateway on both ends and what it promises beyond the RFCs, and ours
 //! read by Wireshark. One file a subject.
 
+mod carve_outs;
 mod endings;
 mod esn;
 mod lifetimes;
@@ -50,6 +51,7 @@ const SUBJECTS: &[&[Story]] = &[
     transport::STORIES,
     esn::STORIES,
     lifetimes::STORIES,
+    carve_outs::STORIES,
 ];
 
 /// All of them.
