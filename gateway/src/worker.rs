@@ -201,7 +201,11 @@ impl Worker {
         accel.register(pool.region())?;
         let mut seed = [0u8; 8];
         short.random(&mut seed);
-        let mut esp = esp::Esp::new(esp::Config { seed: u64::from_ne_bytes(seed), ..esp::Config::new(pool) });
+        let mut esp = esp::Esp::new(esp::Config {
+            seed: u64::from_ne_bytes(seed),
+            device_mtu: settings.mtu.unwrap_or(TUN_MTU),
+            ..esp::Config::new(pool)
+        });
         accel.attach(&mut esp);
         let outside = Outside::open(&settings.listen, settings.mark, settings.listen_given)?;
         if outside.all().is_empty() {

@@ -38,6 +38,8 @@ pub struct Config {
     pub icmp_v6: Option<Ipv6Addr>,
     /// Lower the MSS option of TCP SYNs, both ways, to what the tunnel carries.
     pub clamp_mss: bool,
+    /// MTU of the devices on the inner side, octets: the MSS is lowered to what fits there, too.
+    pub device_mtu: u16,
     /// Any number nobody can guess: spreads the hash tables.
     pub seed: u64,
 }
@@ -56,6 +58,7 @@ impl Config {
             icmp_v4: None,
             icmp_v6: None,
             clamp_mss: true,
+            device_mtu: u16::MAX,
             seed: 0,
         }
     }

@@ -216,7 +216,8 @@ impl Esp {
         };
         let (child, spi, dir) = (sa.common.child, sa.common.spi, Direction::Open);
         let mut seen = Seen { authentic: 0, newest: false };
-        let clamp = self.config.clamp_mss && sa.way_back > 0;
+        let clamp = (self.config.clamp_mss && sa.way_back > 0)
+            .then(|| sa.way_back.min(self.config.device_mtu.into()));
         let (bytes, ops) = buf.split_mut();
         for op in ops {
             stale(&mut sa.common, op.outcome, dir, out);
@@ -340,7 +341,7 @@ fn accept(
     bytes: &mut [u8],
     op: &mut EspOp,
     seen: &mut Seen,
-    clamp: bool,
+    clamp: Option<usize>,
 ) -> Result<Delivery, DropReason> {
     match op.outcome {
         Outcome::Done => {}
@@ -393,8 +394,8 @@ fn accept(
         if ecn != header.ecn() {
             ecn::set(packet, ecn);
         }
-        if clamp && is_syn(&header, packet) {
-            clamp_mss(packet, mss(sa.way_back, header.version()));
+        if let Some(mtu) = clamp.filter(|_| is_syn(&header, packet)) {
+            clamp_mss(packet, mss(mtu, header.version()));
         }
     }
     (op.at, op.len) = (start as u32, header.total_len as u16);

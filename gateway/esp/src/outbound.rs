@@ -197,7 +197,7 @@ impl Esp {
         }
         self.place(now, token, &[], &packet.bytes[cut..], manner, out)?;
         if packet.offload.checksum.is_some() || is_syn(header, packet.bytes) {
-            let clamp = self.config.clamp_mss.then_some(inner_mtu);
+            let clamp = self.config.clamp_mss.then_some(inner_mtu.min(self.config.device_mtu.into()));
             self.touch_up(token, packet.offload, header, cut, clamp);
         }
         Ok(())

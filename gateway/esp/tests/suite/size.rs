@@ -141,6 +141,20 @@ fn mss_is_clamped_on_syns_of_both_directions() {
 }
 
 #[test]
+fn mss_is_clamped_to_a_small_device_on_either_side() {
+    for (sides, small) in [((1300, u16::MAX), "the sender's"), ((u16::MAX, 1300), "the receiver's")] {
+        let mut left = End::over(soft(), LEFT_IFACE, |c| c.device_mtu = sides.0);
+        let mut right = End::over(soft(), RIGHT_IFACE, |c| c.device_mtu = sides.1);
+        left.install(&Deal::default());
+        right.install(&Deal::default());
+        left.inner(&tcp4("10.1.0.1", "10.2.0.1", Some(1460), 0));
+        left.turn();
+        carry(&mut left, &mut right);
+        assert_eq!(find_mss(&right.take_written().remove(0)), Some(1260), "{small}");
+    }
+}
+
+#[test]
 fn cutting_finishes_a_checksum_first() {
     let (mut left, mut right) = pair(&Deal::default());
     let mut packet = v4("10.1.0.1", "10.2.0.1", 17, &udp((1, 2), 3000), false);
