@@ -320,7 +320,7 @@ impl What {
 }
 
 /// The address of the pool that a host has, on whatever interface.
-fn virtual_address(world: &World, host: &str) -> Result<String> {
+pub fn virtual_address(world: &World, host: &str) -> Result<String> {
     let net = POOL.trim_end_matches("0/24");
     let has =
         process::run(Command::new("ip").args(["-n", &world.net.name(host), "-o", "-4", "addr", "show"]))?;

@@ -5,6 +5,7 @@ mod carve_outs;
 mod endings;
 mod esn;
 mod lifetimes;
+mod path_mtu;
 mod reload;
 mod transport;
 mod wireshark;
@@ -52,6 +53,7 @@ const SUBJECTS: &[&[Story]] = &[
     esn::STORIES,
     lifetimes::STORIES,
     carve_outs::STORIES,
+    path_mtu::STORIES,
 ];
 
 /// All of them.
@@ -63,6 +65,11 @@ impl Story {
     /// Our gateways between two sites.
     const fn ours(name: &'static str, shows: &'static str, play: Play) -> Story {
         Story { name, shows, roles: "tussock -> tussock", layout: Layout::Sites, play }
+    }
+
+    /// The same elsewhere on the map.
+    const fn on(self, layout: Layout) -> Story {
+        Story { layout, ..self }
     }
 
     /// The same with others on the stage.
