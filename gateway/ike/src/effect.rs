@@ -180,6 +180,8 @@ pub enum EspSignal {
     SoftLimit(ChildId),
     /// The SA stopped carrying traffic.
     HardLimit(ChildId),
+    /// What [`Effect::InstallChild`] asked for could not be done: there is no such pair.
+    NotInstalled(ChildId),
     /// Authenticated packets came in on this child's inbound SA since last asked (liveness, and the sign that the peer uses
     /// a new SA).
     PeerAlive(ChildId),

@@ -113,6 +113,7 @@ impl Engine {
                     sa.pump(cx);
                 });
             }
+            EspSignal::NotInstalled(child) => self.with_child(child, |sa, cx| sa.not_installed(cx, child)),
             EspSignal::PeerAlive(child) => self.with_child(child, |sa, cx| sa.peer_alive(cx, child)),
             EspSignal::PeerMoved { child, remote } => {
                 self.with_child(child, |sa, cx| sa.peer_moved(cx, remote))

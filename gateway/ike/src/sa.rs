@@ -381,17 +381,21 @@ impl IkeSa {
             // The old one is as good as it was; its replacement is tried again.
             cx.arm(Timer::Reauth(old), REAUTH_AGAIN);
         }
-        if let Some(token) = cx.ask(self.id, Request::Forget { sa: self.id }) {
-            // Not answered.
-            cx.forget_ask(Some(token));
-        }
-        cx.event(Event::IkeClosed {
+        // Not answered, so it takes no place among the questions that are out: however many there are, it is said.
+        cx.fx.push(Effect::Ask { token: Token(0), request: Request::Forget { sa: self.id } });
+        let closed = Event::IkeClosed {
             sa: self.id,
             realm: self.realm.as_ref().map(|r| r.name.clone()),
             remote: self.path.remote,
             why: why.clone(),
             was_up,
-        });
+        };
+        // What strangers begin and never end must not fill the log.
+        if was_up || self.role == Role::Initiator {
+            cx.event(closed)
+        } else {
+            cx.refusal(closed)
+        }
         if let Some(realm) = &self.realm
             && !moved
             && !self.unmourned

@@ -175,6 +175,19 @@ impl IkeSa {
         }
     }
 
+    /// The data path could not install a child: the peer must not go on believing in it. Whatever was in the way is likely
+    /// still there, so another one is not asked for at once.
+    pub(crate) fn not_installed(&mut self, cx: &mut Core, id: ChildId) {
+        let Some(child) = self.children.get(&id) else { return };
+        let (realm, name) = (self.realm_name(), child.name.clone());
+        let why = Why::Device("the Child SA could not be installed".into());
+        cx.event(Event::ChildFailed { realm: realm.clone(), name: name.clone(), why: why.clone() });
+        let why = why.to_string();
+        cx.todo.push_back(Todo::ChildFailed { id: self.id, realm, name, why, again: true });
+        self.queue(Task::DeleteChild(id));
+        self.pump(cx);
+    }
+
     fn give_up(&mut self, cx: &mut Core) {
         match self.state {
             State::Closed => self.state = State::Gone,

@@ -253,6 +253,25 @@ fn a_volume_limit_makes_a_rekey_happen() {
 }
 
 #[test]
+fn a_child_that_cannot_be_installed_is_deleted_and_not_tried_without_end() {
+    let mut a = realm(0);
+    a.start = ::policy::Start::Boot;
+    a.children[0].start = ::policy::Start::Boot;
+    let mut world = World::new(1, vec![a], vec![realm(1)]);
+    world.nodes[0].installs_nothing = true;
+    world.start(0);
+    world.run(300 * S);
+    assert_eq!(world.ike_sas(0), 1);
+    assert!(world.spis(1).is_empty(), "the peer does not believe in it");
+    let asked = world.wire.iter().filter(|(n, m)| *n == 0 && world::is_exchange(m, 36, false)).count();
+    assert!((3..=10).contains(&asked), "asked for {asked} times in 300 s");
+    world.nodes[0].installs_nothing = false;
+    world.run(70 * S);
+    world.assert_agreed();
+    assert_eq!(world.spis(0).len(), 1, "when the data path is well again, the child is there again");
+}
+
+#[test]
 fn a_child_that_stops_while_it_is_rekeyed_has_one_successor() {
     for millis in [0, 1, 5, 11, 15, 21, 25, 31] {
         let mut world = World::established(millis, realm(0), realm(1));

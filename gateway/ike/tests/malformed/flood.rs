@@ -91,6 +91,40 @@ fn flood_of_strangers_turns_cookies_on_and_established_peers_go_on() {
 }
 
 #[test]
+fn strangers_who_begin_and_never_go_on_leave_little_log() {
+    let config = Config { realms: vec![Arc::new(realm())], cookie_threshold: 1000, ..Config::default() };
+    let mut rig = Rig::with(ops(), config);
+    for n in 0..90 {
+        let stranger = Puppet::initiator(&rig.ops.clone(), 100 + n);
+        rig.datagram(&stranger.init_message(stranger.init_payloads()));
+    }
+    assert_eq!(rig.engine.status().half_open, 90);
+    rig.wait(Duration::from_secs(300));
+    assert_eq!(rig.engine.status().half_open, 0);
+    let closed = rig.events.iter().filter(|e| matches!(e, Event::IkeClosed { .. })).count();
+    assert!((1..=20).contains(&closed), "{closed} lines about strangers who went at one time");
+}
+
+#[test]
+fn the_key_side_is_told_to_forget_however_much_it_is_asked() {
+    let ops = ops();
+    let config = Config { realms: vec![Arc::new(realm())], in_flight_limit: 8, ..Config::default() };
+    let mut rig = Rig::with(ops.clone(), config);
+    let mut friend = Puppet::establish(&ops, &mut rig);
+    let mut strangers: Vec<Puppet> = (0..8).map(|n| Puppet::initiator(&ops, 100 + n)).collect();
+    strangers.iter_mut().for_each(|stranger| stranger.init(&mut rig));
+    rig.hold = true;
+    for stranger in &mut strangers {
+        let request = stranger.request(IKE_AUTH, &stranger.auth_payloads());
+        rig.datagram(&request);
+    }
+    assert_eq!(rig.engine.status().in_flight, 8, "no room for another question");
+    let request = friend.request(INFORMATIONAL, &[Delete::ike().into()]);
+    rig.datagram(&request);
+    assert_eq!(rig.forgotten, 1, "the key side would keep the friend for ever");
+}
+
+#[test]
 fn cookies_open_the_door_only_as_they_were_given() {
     let ops = ops();
     let config = Config { realms: vec![Arc::new(realm())], cookie_threshold: 0, ..Config::default() };

@@ -115,6 +115,8 @@ pub struct Rig {
     pub failures: VecDeque<Outcome>,
     jobs: VecDeque<CryptoJob>,
     questions: VecDeque<(Token, Request)>,
+    /// IKE SAs the key side was told to forget.
+    pub forgotten: usize,
     randoms: u64,
     commands: u64,
 }
@@ -139,6 +141,7 @@ impl Rig {
             failures: VecDeque::new(),
             jobs: VecDeque::new(),
             questions: VecDeque::new(),
+            forgotten: 0,
             randoms: 0,
             commands: 0,
         }
@@ -221,6 +224,7 @@ impl Rig {
             match effect {
                 Effect::Send { path, message } => self.sent.push_back((path, message)),
                 Effect::Crypto(job) => self.jobs.push_back(job),
+                Effect::Ask { request: Request::Forget { .. }, .. } => self.forgotten += 1,
                 Effect::Ask { token, request } => self.questions.push_back((token, request)),
                 Effect::InstallChild(child) => {
                     assert!(self.children.insert(child.id, (child.spi_in, child.spi_out)).is_none());

@@ -73,6 +73,8 @@ pub struct Node {
     pub largest: usize,
     /// Jobs issued.
     pub jobs: usize,
+    /// Whether the data path installs nothing, and says so.
+    pub installs_nothing: bool,
 }
 
 /// Says of a datagram of a node whether it is lost.
@@ -138,6 +140,7 @@ impl World {
                 aborts: 0,
                 largest: 0,
                 jobs: 0,
+                installs_nothing: false,
             }
         };
         World {
@@ -347,6 +350,10 @@ impl World {
                     let at = self.now + Duration::from_micros(wait);
                     self.schedule(at, Happening::Reply { at: node, token, reply });
                 }
+                Effect::InstallChild(child) if self.nodes[node].installs_nothing => {
+                    self.esp(node, EspSignal::NotInstalled(child.id));
+                }
+                Effect::UseOutbound(_) | Effect::RemoveChild(_) if self.nodes[node].installs_nothing => {}
                 Effect::InstallChild(child) => {
                     let node = &mut self.nodes[node];
                     assert!(node.children.values().all(|c| c.spi_in != child.spi_in), "an SPI twice");
