@@ -17,6 +17,7 @@ pub(crate) struct Gateway {
     pub(crate) keylog: Option<Word>,
     pub(crate) cookie_threshold: Option<Spanned<u32>>,
     pub(crate) retransmit: Option<Spanned<Retransmit>>,
+    pub(crate) keepalive: Option<Word>,
     pub(crate) tun: Option<Word>,
     pub(crate) mtu: Option<Spanned<u16>>,
     pub(crate) mark: Option<Spanned<u32>>,

@@ -29,6 +29,8 @@ pub struct Settings {
     pub cookie_threshold: usize,
     /// Retransmission of IKE requests.
     pub retransmission: Retransmission,
+    /// Silence towards a NAT before it gets a keepalive (RFC 3948 section 4); zero: none are sent.
+    pub keepalive: Duration,
     /// Default name of the TUN device.
     pub tun: String,
     /// MTU of TUN devices in octets; `None`: from the MTU of the outside.
@@ -73,6 +75,7 @@ impl Default for Settings {
             keylog: None,
             cookie_threshold: 64,
             retransmission: Retransmission::default(),
+            keepalive: Duration::from_secs(20),
             tun: "ipsec0".to_owned(),
             mtu: None,
             mark: DEFAULT_MARK,
@@ -118,6 +121,7 @@ pub(crate) fn settings(raw: raw::Gateway, reader: &mut Reader<'_>) -> Settings {
     if let Some(retransmit) = &raw.retransmit {
         settings.retransmission = retransmission(retransmit, reader);
     }
+    settings.keepalive = reader.duration(raw.keepalive.as_ref(), settings.keepalive);
     if let Some(tun) = &raw.tun {
         settings.tun = reader.parse(tun, device_name).unwrap_or(settings.tun);
     }

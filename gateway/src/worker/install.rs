@@ -1,7 +1,7 @@
 //! Child SA pairs into the devices, the data path and the routing table, and out again.
 
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use esp::{DfPolicy, DscpPolicy, EcnPolicy, InboundSa, Limits, Mode, OutboundSa, PeerMoves, UdpEncap};
 use ike::{ChildInstall, ChildRemoved, EspSignal};
@@ -16,8 +16,6 @@ use super::traps::SA_PRIORITY;
 use crate::events::Notice;
 use crate::io::system;
 
-/// Silence before a NAT keepalive (RFC 3948 section 4).
-const KEEPALIVE: Duration = Duration::from_secs(20);
 /// MTU of the path when the kernel knows no better.
 const PATH_MTU: u16 = 1500;
 
@@ -98,7 +96,7 @@ impl Worker {
             priority: SA_PRIORITY,
             tfc: child.as_ref().map(|child| child.tfc).filter(|tfc| *tfc > 0),
             dummy,
-            keepalive: (c.keepalive && c.encap).then_some(KEEPALIVE),
+            keepalive: (c.keepalive && c.encap).then_some(self.settings.keepalive),
             df: if copies(&child, |child| child.copy_df) { DfPolicy::Copy } else { DfPolicy::Clear },
             dscp: if copies(&child, |child| child.copy_dscp) {
                 DscpPolicy::Copy
