@@ -1,6 +1,7 @@
 //! What no scenario with strongSwan can show: our gateway on both ends and what it promises beyond the RFCs, and ours
 //! read by Wireshark. One file a subject.
 
+mod behind_nat;
 mod carve_outs;
 mod endings;
 mod esn;
@@ -54,6 +55,7 @@ const SUBJECTS: &[&[Story]] = &[
     lifetimes::STORIES,
     carve_outs::STORIES,
     path_mtu::STORIES,
+    behind_nat::STORIES,
 ];
 
 /// All of them.
