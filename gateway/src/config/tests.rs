@@ -7,7 +7,6 @@ use super::*;
 const GOOD: &str = r#"
 [gateway]
 state_dir = "state"
-keepalive = "15s"
 retransmit = { tries = 3, first = "1s", base = 2.0 }
 
 [[psk]]
@@ -57,7 +56,10 @@ fn the_whole_format_is_understood() {
     let loaded = parse(Path::new("/etc/x/g.toml"), GOOD, 0o600).map_err(|p| p.to_string()).unwrap();
     assert_eq!(loaded.settings.socket(), Path::new("/etc/x/state/control.sock"), "relative to the file");
     assert_eq!(loaded.settings.retransmission.tries, 3);
-    assert_eq!(loaded.settings.keepalive, std::time::Duration::from_secs(15));
+    let (text, _) = with("state_dir = \"state\"", "state_dir = \"state\"\nkeepalive = \"15s\"");
+    let other = parse(Path::new("/etc/x/g.toml"), &text, 0o600).map_err(|p| p.to_string()).unwrap();
+    let seconds = [&loaded, &other].map(|loaded| loaded.settings.keepalive.as_secs());
+    assert_eq!(seconds, [20, 15]);
     let realm = &loaded.realms[0];
     assert_eq!(
         (realm.name.as_str(), realm.start, realm.children[0].start),
