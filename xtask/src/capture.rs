@@ -70,23 +70,44 @@ pub fn holds(file: &Path, pattern: &[u8]) -> Result<bool> {
     Ok(bytes.windows(pattern.len()).any(|window| window == pattern))
 }
 
+/// The first IKE_SA_INIT request in a capture file, from its SPI on (RFC 7296 section 3.1).
+pub fn init_request(file: &Path) -> Result<Vec<u8>> {
+    const IPV4_AND_UDP: usize = 28;
+    const IKE_SA_INIT: u8 = 34;
+    let file = fs::read(file)?;
+    let mut messages = frames(&file)?.filter_map(|frame| frame.get(14 + IPV4_AND_UDP..));
+    let found = messages.find(|message| {
+        message.get(8..20).is_some_and(|rest| {
+            // No responder's SPI yet, version 2.0, the exchange, and the flag of the initiator alone.
+            rest.starts_with(&[0; 8]) && rest.ends_with(&[0x20, IKE_SA_INIT, 0x08])
+        })
+    });
+    found.map(<[u8]>::to_vec).context("no IKE_SA_INIT request in the capture")
+}
+
 /// Sort a capture file (pcap, Ethernet).
 fn sort(bytes: &[u8]) -> Result<Traffic> {
+    let mut traffic = Traffic::default();
+    frames(bytes)?.for_each(|frame| traffic.count(frame));
+    Ok(traffic)
+}
+
+/// The frames of a capture file.
+fn frames(bytes: &[u8]) -> Result<impl Iterator<Item = &[u8]>> {
     const HEADER: usize = 24;
     let magic = bytes.get(..4).context("an empty capture file")?;
     if magic != 0xa1b2_c3d4_u32.to_le_bytes() {
         bail!("not a capture file in the form tcpdump writes on this machine");
     }
-    let mut traffic = Traffic::default();
     let mut rest = bytes.get(HEADER..).unwrap_or_default();
     // Per packet: seconds, microseconds, captured length, original length, 32 bits each.
-    while let Some((head, after)) = rest.split_at_checked(16) {
+    Ok(std::iter::from_fn(move || {
+        let (head, after) = rest.split_at_checked(16)?;
         let length = head.get(8..12).and_then(|field| field.try_into().ok()).map_or(0, u32::from_le_bytes);
-        let Some((frame, next)) = after.split_at_checked(length as usize) else { break };
-        traffic.count(frame);
+        let (frame, next) = after.split_at_checked(length as usize)?;
         rest = next;
-    }
-    Ok(traffic)
+        Some(frame)
+    }))
 }
 
 impl Traffic {

@@ -10,6 +10,7 @@ mod capture;
 mod checkout;
 mod demo;
 mod docs;
+mod flood;
 mod fuzz;
 mod inside;
 mod interop;

@@ -220,6 +220,15 @@ pub fn cpu_seconds(pid: u32) -> Result<f64> {
     Ok((user + system) / TICKS_PER_SECOND)
 }
 
+/// Resident memory of a process, octets.
+pub fn resident(pid: u32) -> Result<u64> {
+    let file = Path::new("/proc").join(pid.to_string()).join("status");
+    let text = fs::read_to_string(file)?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let kilobytes: u64 = line.split_whitespace().next().context("an odd VmRSS")?.parse()?;
+    Ok(kilobytes * 1024)
+}
+
 /// The last `lines` lines of a file, indented, for an error message; empty if there is none.
 pub fn tail(path: &Path, lines: usize) -> String {
     let Ok(bytes) = fs::read(path) else { return String::new() };

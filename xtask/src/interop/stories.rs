@@ -5,6 +5,7 @@ mod behind_nat;
 mod carve_outs;
 mod endings;
 mod esn;
+mod hardship;
 mod lifetimes;
 mod path_mtu;
 mod reload;
@@ -56,6 +57,7 @@ const SUBJECTS: &[&[Story]] = &[
     carve_outs::STORIES,
     path_mtu::STORIES,
     behind_nat::STORIES,
+    hardship::STORIES,
 ];
 
 /// All of them.
