@@ -40,7 +40,7 @@ pub enum RunError {
 /// Why it did not start, or ended by itself.
 pub fn run(path: &Path) -> Result<(), RunError> {
     let loaded = config::load(path)?;
-    start_log(&loaded.settings);
+    start_log(&loaded.settings)?;
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
@@ -180,16 +180,26 @@ fn harden() {
     }
 }
 
-fn start_log(settings: &Settings) {
-    use tracing_subscriber::EnvFilter;
+fn start_log(settings: &Settings) -> anyhow::Result<()> {
+    use tracing_subscriber::layer::SubscriberExt;
+    use tracing_subscriber::util::SubscriberInitExt;
+    use tracing_subscriber::{EnvFilter, Registry};
     // The filter was read once already, when the configuration was checked.
     let filter = EnvFilter::try_new(&settings.log).unwrap_or_else(|_| EnvFilter::new("info"));
-    let log =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let stderr = |filter| {
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false)
+    };
     let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
     // A second start in one process, as in tests, keeps the first one's log.
     let _ = match settings.log_format {
-        LogFormat::Text => log.with_ansi(colour).try_init(),
-        LogFormat::Json => log.json().try_init(),
+        LogFormat::Text => stderr(filter).with_ansi(colour).try_init(),
+        LogFormat::Json => stderr(filter).json().try_init(),
+        LogFormat::Journal => {
+            let journal =
+                tracing_journald::layer().context("log_format = \"journal\": no journal answers here")?;
+            let journal = journal.with_syslog_identifier("tussock".to_owned());
+            Registry::default().with(filter).with(journal).try_init().map_err(Into::into)
+        }
     };
+    Ok(())
 }

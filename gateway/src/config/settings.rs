@@ -46,6 +46,8 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+    /// To the system journal, each field a field there.
+    Journal,
 }
 
 /// A carve-out: traffic that goes in the clear or not at all, whatever the realms say.
@@ -111,7 +113,7 @@ pub(crate) fn settings(raw: raw::Gateway, reader: &mut Reader<'_>) -> Settings {
         settings.log = fits.unwrap_or(settings.log);
     }
     if let Some(format) = &raw.log_format {
-        let choices = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+        let choices = [("text", LogFormat::Text), ("json", LogFormat::Json), ("journal", LogFormat::Journal)];
         settings.log_format = reader.choice("log format", format, &choices).unwrap_or(LogFormat::Text);
     }
     settings.keylog = raw.keylog.as_ref().map(|dir| reader.path(dir));
