@@ -9,6 +9,7 @@ mod hardship;
 mod lifetimes;
 mod path_mtu;
 mod reload;
+mod suites;
 mod transport;
 mod wireshark;
 
@@ -58,6 +59,7 @@ const SUBJECTS: &[&[Story]] = &[
     path_mtu::STORIES,
     behind_nat::STORIES,
     hardship::STORIES,
+    suites::STORIES,
 ];
 
 /// All of them.
