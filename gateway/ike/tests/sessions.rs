@@ -268,6 +268,8 @@ fn an_exhausted_pool_fails_the_child_and_not_the_ike_sa() {
         "{:?}",
         world.nodes[0].answers
     );
+    let ours = |e: &Event| matches!(e, Event::ChildFailed { why: Why::Misconfigured(why), .. } if why.contains("pool"));
+    assert!(world.has_event(1, ours), "{:#?}", world.nodes[1].events);
     assert_eq!(world.ike_sas(0), 1);
     world.assert_agreed();
 }

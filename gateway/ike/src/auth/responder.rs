@@ -133,7 +133,7 @@ impl IkeSa {
     ) {
         if let Some((notify, why)) = self.ext.cfg.failed.take() {
             payloads.push(Notify::new(notify).into());
-            return self.child_failed(cx, String::new(), Why::PeerMisbehaved(why), false);
+            return self.child_failed(cx, String::new(), why, false);
         }
         let choice = match self.choose_child(cx, message, None, false) {
             Ok(choice) => choice,

@@ -9,7 +9,7 @@ use wire::numbers::{CfgAttrType, CfgType, NotifyType};
 
 use super::{Flow, Handler, Stage};
 use crate::core::Core;
-use crate::effect::{Effect, InnerAddress};
+use crate::effect::{Effect, InnerAddress, Why};
 use crate::pool::{Lease, Wish};
 use crate::sa::IkeSa;
 
@@ -26,7 +26,7 @@ pub(crate) struct Inner {
     pub(crate) leased: Vec<InnerAddress>,
     reply: Option<Cp>,
     /// No address, no Child SA: the notification, and the reason for the log.
-    pub(crate) failed: Option<(NotifyType, String)>,
+    pub(crate) failed: Option<(NotifyType, Why)>,
 }
 
 /// Name servers taken from one peer.
@@ -79,7 +79,7 @@ fn assign(sa: &mut IkeSa, cx: &mut Core, message: &[Payload]) {
             // RFC 7296 section 3.15.4: without an address there is nothing the client could send from.
             let why =
                 "the peer asked for no inner address, and the realm has children for such only".to_owned();
-            sa.ext.cfg.failed = Some((NotifyType::FAILED_CP_REQUIRED, why));
+            sa.ext.cfg.failed = Some((NotifyType::FAILED_CP_REQUIRED, Why::PeerMisbehaved(why)));
         }
         return;
     };
@@ -102,7 +102,8 @@ fn assign(sa: &mut IkeSa, cx: &mut Core, message: &[Payload]) {
             sa.ext.cfg.leased = v4.into_iter().chain(v6).collect();
         }
         Err(exhausted) => {
-            let why = format!("{exhausted} of realm {}", realm.name);
+            // No fault of the client's: our pool is too small.
+            let why = Why::Misconfigured(format!("{exhausted} of realm {}", realm.name));
             sa.ext.cfg.failed = Some((NotifyType::INTERNAL_ADDRESS_FAILURE, why));
         }
     }
