@@ -132,6 +132,11 @@ impl World {
         gateways.iter().try_for_each(|gateway| self.net.nft(gateway, "delete table inet lab\n"))
     }
 
+    /// One more host on the bridge, with the address 192.168.0.`octet`.
+    pub fn join(&self, host: &str, octet: u8) -> Result<()> {
+        self.on_the_bridge(host, octet)
+    }
+
     fn on_the_bridge(&self, host: &str, octet: u8) -> Result<()> {
         self.net.add(host)?;
         let port = format!("v-{host}");

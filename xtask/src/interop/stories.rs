@@ -3,9 +3,11 @@
 
 mod behind_nat;
 mod carve_outs;
+mod credentials;
 mod endings;
 mod esn;
 mod hardship;
+mod leases;
 mod lifetimes;
 mod path_mtu;
 mod reload;
@@ -60,6 +62,8 @@ const SUBJECTS: &[&[Story]] = &[
     behind_nat::STORIES,
     hardship::STORIES,
     suites::STORIES,
+    credentials::STORIES,
+    leases::STORIES,
 ];
 
 /// All of them.
