@@ -107,12 +107,27 @@ impl Esp {
     /// such SA.
     pub fn use_outbound(&mut self, child: ChildId, spi: u32) -> bool {
         let Some(token) = self.sad.find_outbound(child, spi) else { return false };
+        if self.sad.outbound.peek(token).is_none_or(|sa| sa.retired) {
+            return false;
+        }
         let Some(entry) = self.sad.children.get_mut(&child) else { return false };
         if entry.current.replace(token) != Some(token) {
             self.sad.spread_mtu(child);
             self.flows.new_epoch();
         }
         true
+    }
+
+    /// Never sends with this SA again. What it has in devices still leaves; [`remove`](Esp::remove) it when that is over.
+    pub fn retire_outbound(&mut self, child: ChildId, spi: u32) {
+        let Some(token) = self.sad.find_outbound(child, spi) else { return };
+        let Some(sa) = self.sad.outbound.slot(token) else { return };
+        sa.retired = true;
+        for id in std::mem::take(&mut sa.rules) {
+            self.spd.remove(id);
+        }
+        self.sad.succeed(child, token);
+        self.flows.new_epoch();
     }
 
     /// Removes an SA. Give its handle back to the device. Packets of it that are in a device are dropped when they come
@@ -172,11 +187,21 @@ impl Esp {
 
     /// The path of a child takes outer packets of this many octets, IP header included.
     pub fn update_mtu(&mut self, child: ChildId, path_mtu: u16) {
+        self.set_mtu(child, |_| path_mtu);
+    }
+
+    /// The path of a child takes no more than this many octets, says somebody who may be anybody: what was known to be less
+    /// stays as it is.
+    pub fn lower_mtu(&mut self, child: ChildId, path_mtu: u16) {
+        self.set_mtu(child, |known| known.min(path_mtu));
+    }
+
+    fn set_mtu(&mut self, child: ChildId, mtu: impl Fn(u16) -> u16) {
         let Some(entry) = self.sad.children.get(&child) else { return };
         for token in &entry.outbound {
             let Some(sa) = self.sad.outbound.slot(*token) else { continue };
             let least = if sa.common.path.remote.is_ipv4() { MIN_PATH_V4 } else { MIN_PATH_V6 };
-            sa.config.path_mtu = path_mtu.max(least);
+            sa.config.path_mtu = mtu(sa.config.path_mtu).max(least);
             measure(sa);
         }
         self.sad.spread_mtu(child);
@@ -250,11 +275,8 @@ impl Esp {
         self.counters.drops.add(DropReason::SaGone, gathered as u64);
         if let Some(entry) = self.sad.children.get_mut(&sa.common.child) {
             entry.outbound.retain(|t| *t != token);
-            if entry.current == Some(token) {
-                entry.current = entry.outbound.last().copied();
-            }
         }
-        self.sad.spread_mtu(sa.common.child);
+        self.sad.succeed(sa.common.child, token);
         self.flows.new_epoch();
         Some(summary(&sa.common, Direction::Seal))
     }

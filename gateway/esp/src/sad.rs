@@ -72,6 +72,8 @@ pub(crate) struct OutSa {
     pub(crate) order: Reorder<OuterPackets>,
     /// Its place among the paths that are kept alive.
     pub(crate) keepalive: Option<Token>,
+    /// Nothing new is sent with it.
+    pub(crate) retired: bool,
     pub(crate) rules: Vec<RuleId>,
 }
 
@@ -145,8 +147,19 @@ impl Sad {
     /// The SA of a child to send a flow with: the current one, or the youngest other that takes it.
     pub(crate) fn choose(&self, child: ChildId, flow: &FlowKey) -> Option<Token> {
         let child = self.children.get(&child)?;
-        let takes = |t: &Token| self.outbound.peek(*t).is_some_and(|sa| sa.common.selects(flow));
+        let takes =
+            |t: &Token| self.outbound.peek(*t).is_some_and(|sa| !sa.retired && sa.common.selects(flow));
         child.current.filter(takes).or_else(|| child.outbound.iter().rev().copied().find(takes))
+    }
+
+    /// When `token` was the one a child sent with, the youngest other takes its place.
+    pub(crate) fn succeed(&mut self, child: ChildId, token: Token) {
+        let Some(entry) = self.children.get_mut(&child) else { return };
+        if entry.current == Some(token) {
+            let good = |t: &&Token| **t != token && self.outbound.peek(**t).is_some_and(|sa| !sa.retired);
+            entry.current = entry.outbound.iter().rev().find(good).copied();
+        }
+        self.spread_mtu(child);
     }
 
     /// Tells the inbound SAs of a child how large packets are that it can send.
@@ -187,6 +200,7 @@ impl OutSa {
             open: None,
             order: Reorder::new(),
             keepalive: None,
+            retired: false,
             rules: Vec::new(),
             config,
         }

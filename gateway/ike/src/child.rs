@@ -219,6 +219,7 @@ impl IkeSa {
         cx.disarm(Timer::Redundant(id));
         let removed = ChildRemoved { id, spi_in: child.spi_in, spi_out: child.spi_out, replaced };
         if replaced {
+            cx.fx.push(Effect::RetireChild(id));
             cx.fading.insert(id, removed);
             cx.arm(Timer::Faded(id), LATE_PACKETS);
         } else {

@@ -50,6 +50,9 @@ pub enum Effect {
     InstallChild(Box<ChildInstall>),
     /// From now on send through this child's outbound SA (it was installed with `use_outbound` false).
     UseOutbound(ChildId),
+    /// Never send through this child's outbound SA again: the peer has let it go. What comes in is still taken, until
+    /// [`RemoveChild`](Effect::RemoveChild).
+    RetireChild(ChildId),
     /// A Child SA pair is gone.
     RemoveChild(ChildRemoved),
     /// The peer of these children is at another address now, with or without UDP encapsulation.

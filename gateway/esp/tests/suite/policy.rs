@@ -154,6 +154,28 @@ fn rekeying_switches_when_told_and_not_before() {
 }
 
 #[test]
+fn a_retired_sa_is_not_sent_with_and_comes_back_for_nothing() {
+    let deal = Deal::default();
+    let (mut left, mut right) = pair(&deal);
+    let (new_out, new_in) = (left.outbound(&deal, 0x1111), right.inbound(&deal, 0x1111));
+    right.esp.install_inbound(new_in, right.now).unwrap();
+    left.inner(&packet(1));
+    left.esp.install_outbound(new_out, left.now).unwrap();
+    left.esp.retire_outbound(CHILD, TO_RIGHT);
+    left.inner(&packet(2));
+    assert!(!left.esp.use_outbound(CHILD, TO_RIGHT));
+    left.inner(&packet(3));
+    left.turn();
+    let spis: Vec<_> =
+        left.sent.iter().map(|w| u32::from_be_bytes(w.bytes[..4].try_into().unwrap())).collect();
+    assert_eq!(spis, [TO_RIGHT, 0x1111, 0x1111], "what was gathered before still leaves");
+    carry(&mut left, &mut right);
+    assert_eq!(right.written.len(), 3);
+    left.esp.retire_outbound(CHILD, 0x1111);
+    assert_eq!(left.inner(&packet(4)), Verdict::Dropped(DropReason::NoPolicy));
+}
+
+#[test]
 fn the_first_packet_on_a_pair_switches_the_responder() {
     let deal = Deal::default();
     let (mut left, mut right) = pair(&deal);

@@ -112,6 +112,8 @@ fn a_smaller_path_is_obeyed_at_once_but_not_an_absurd_one() {
     assert_eq!(left.inner(&packet), Verdict::Dropped(DropReason::TooBig));
     left.esp.update_mtu(CHILD, 68);
     assert_eq!(left.esp.inner_mtu(CHILD), Some(514), "576 is the least we believe");
+    left.esp.lower_mtu(CHILD, 9000);
+    assert_eq!(left.esp.inner_mtu(CHILD), Some(514), "who may be anybody cannot raise it");
     left.esp.update_mtu(CHILD, 1500);
     assert_eq!(left.inner(&packet), Verdict::Taken);
 }

@@ -234,7 +234,7 @@ impl Rig {
                 }
                 Effect::Event(event) => self.events.push(event),
                 Effect::Answer { command, result } => self.answers.push((command, result)),
-                Effect::UseOutbound(id) => assert!(self.children.contains_key(&id)),
+                Effect::UseOutbound(id) | Effect::RetireChild(id) => assert!(self.children.contains_key(&id)),
                 _ => {}
             }
         }

@@ -353,6 +353,14 @@ impl World {
                 Effect::InstallChild(child) if self.nodes[node].installs_nothing => {
                     self.esp(node, EspSignal::NotInstalled(child.id));
                 }
+                Effect::RetireChild(id) => {
+                    let node = &mut self.nodes[node];
+                    assert!(
+                        node.installs_nothing || node.children.contains_key(&id),
+                        "RetireChild of what is installed"
+                    );
+                    node.outbound.values_mut().for_each(|list| list.retain(|other| *other != id));
+                }
                 Effect::UseOutbound(_) | Effect::RemoveChild(_) if self.nodes[node].installs_nothing => {}
                 Effect::InstallChild(child) => {
                     let node = &mut self.nodes[node];
