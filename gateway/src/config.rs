@@ -51,6 +51,8 @@ pub struct Loaded {
     pub carve_outs: Vec<CarveOut>,
     /// How often dummy packets go out, by realm and child.
     pub dummies: BTreeMap<(String, String), Duration>,
+    /// Children, by realm and name, whose traffic goes nowhere while they are down.
+    pub guarded: BTreeSet<(String, String)>,
     /// What is worth a word.
     pub warnings: Vec<Problem>,
 }
@@ -139,6 +141,7 @@ impl File<'_> {
             secure: secure::Config::default(),
             carve_outs: Vec::new(),
             dummies: BTreeMap::new(),
+            guarded: BTreeSet::new(),
             warnings: Vec::new(),
         };
         for section in root.take_list("psk", self.source, self.problems) {
@@ -246,6 +249,9 @@ impl File<'_> {
             }
             if !read.dummy.is_zero() {
                 loaded.dummies.insert((realm.to_owned(), read.child.name.clone()), read.dummy);
+            }
+            if read.blocks {
+                loaded.guarded.insert((realm.to_owned(), read.child.name.clone()));
             }
             children.push(read.child);
         }

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use ike::KeyLogEntry;
@@ -24,7 +24,16 @@ impl KeyLog {
     /// What the file system says.
     pub fn open(dir: &Path) -> io::Result<KeyLog> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-        let open = |name: &str| OpenOptions::new().create(true).append(true).mode(0o600).open(dir.join(name));
+        let open = |name: &str| -> io::Result<File> {
+            // A link that somebody put there would be a way to have keys written elsewhere.
+            let flags = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
+            let mut open = OpenOptions::new();
+            open.create(true).append(true).mode(0o600).custom_flags(flags);
+            let file = open.open(dir.join(name))?;
+            // One that is there already may be open to others.
+            file.set_permissions(fs::Permissions::from_mode(0o600))?;
+            Ok(file)
+        };
         Ok(KeyLog { ike: open("ikev2_decryption_table")?, esp: open("esp_sa")? })
     }
 
@@ -167,6 +176,24 @@ fn esp_integ(encr: Encr, integ: Integ) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_owner_reads_the_files_whoever_made_them() {
+        let dir = std::env::temp_dir().join(format!("tussock-keylog-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let file = dir.join("esp_sa");
+        fs::write(&file, "before\n").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+        let _log = KeyLog::open(&dir).unwrap();
+        for name in ["esp_sa", "ikev2_decryption_table"] {
+            assert_eq!(fs::metadata(dir.join(name)).unwrap().permissions().mode() & 0o777, 0o600, "{name}");
+        }
+        assert_eq!(fs::read(&file).unwrap(), b"before\n", "what is there stays");
+        fs::remove_file(&file).unwrap();
+        std::os::unix::fs::symlink("/tmp/elsewhere", &file).unwrap();
+        assert!(KeyLog::open(&dir).is_err(), "no way elsewhere");
+        fs::remove_dir_all(&dir).unwrap();
+    }
 
     #[test]
     fn lines_are_what_wireshark_reads() {

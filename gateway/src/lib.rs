@@ -8,14 +8,17 @@
 //! | [`run`](mod@run) | all threads put together |
 //! | [`control`], [`cli`] | the control socket; the commands |
 //! | [`events`], [`report`] | what happened; how things are |
-//! | [`pcapng`], [`keylog`] | for those who look into packets |
+//! | [`pcapng`], [`keylog`], [`backlog`] | for those who look into packets |
+//! | [`log`] | the log, which nobody waits for |
 
+pub mod backlog;
 pub mod cli;
 pub mod config;
 pub mod control;
 pub mod events;
 pub mod io;
 pub mod keylog;
+pub mod log;
 pub mod pcapng;
 pub mod report;
 pub mod run;

@@ -11,12 +11,14 @@ use anyhow::{Context, anyhow};
 use spi::ShortOps;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use crate::config::report::Problems;
-use crate::config::{self, Loaded, LogFormat, Settings};
+use crate::config::{self, Loaded, Settings};
 use crate::control::lock::Lock;
 use crate::control::server::{self, Reloader, Server};
 use crate::events::Events;
+use crate::log;
 use crate::worker::order::{Order, Orders, Reload};
 use crate::worker::{self, Devices, Parts};
 
@@ -39,15 +41,28 @@ pub enum RunError {
 /// # Errors
 /// Why it did not start, or ended by itself.
 pub fn run(path: &Path) -> Result<(), RunError> {
+    // Before the first secret is read.
+    let unhardened = harden();
     let loaded = config::load(path)?;
-    start_log(&loaded.settings)?;
-    for warning in &loaded.warnings {
+    let log = log::start(&loaded.settings)?;
+    let warnings = loaded.warnings.iter().map(ToString::to_string);
+    for warning in unhardened.into_iter().chain(warnings) {
         tracing::warn!("{warning}");
     }
-    harden();
+    let result = run_on(path, loaded);
+    if let Some(log) = log {
+        log.flush();
+    }
+    Ok(result?)
+}
+
+fn run_on(path: &Path, loaded: Loaded) -> anyhow::Result<()> {
     let _lock = Lock::take(&loaded.settings.state_dir)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
-    Ok(runtime.block_on(serve(path.to_path_buf(), loaded))?)
+    let result = runtime.block_on(serve(path.to_path_buf(), loaded));
+    // A reload that waits for a file (it may be a pipe) must not be waited for.
+    runtime.shutdown_background();
+    result
 }
 
 async fn serve(path: PathBuf, loaded: Loaded) -> anyhow::Result<()> {
@@ -63,6 +78,9 @@ async fn serve(path: PathBuf, loaded: Loaded) -> anyhow::Result<()> {
     let devices = Devices::open()?;
     let short = devices.short_ops()?;
     let initial = reload_part(&loaded, &*short);
+    // Whatever may fail comes before the worker, which changes the machine's network.
+    let listener = server::listen(&settings.socket())?;
+    let _socket = SocketFile(settings.socket());
     let secure = secure::spawn(loaded.secure).context("the key side does not start")?;
     for problem in &secure.problems {
         tracing::error!("{problem}");
@@ -73,20 +91,17 @@ async fn serve(path: PathBuf, loaded: Loaded) -> anyhow::Result<()> {
     let orders = worker.orders.clone();
     let reloader = reloader(path, settings.clone(), secure.handle, short, orders.clone());
     let server = Server { orders: orders.clone(), events, reloader };
-    let socket = settings.socket();
-    let listener = server::listen(&socket)?;
-    tracing::info!(pid = std::process::id(), socket = %socket.display(), "ready");
+    tracing::info!(pid = std::process::id(), socket = %settings.socket().display(), "ready");
     let serving = tokio::spawn(server.clone().serve(listener));
+    let mut reloading: Option<JoinHandle<()>> = None;
     let ended = loop {
         tokio::select! {
             _ = terminate.recv() => break None,
             _ = interrupt.recv() => break None,
-            _ = hang_up.recv() => {
-                let answer = server.reload().await;
-                if let Some(error) = answer.error {
-                    tracing::error!("configuration not read again:\n{error}");
-                }
-            }
+            // On a task of its own: whatever a reload waits for, signals to end are heard. A hang-up during a reload is heard
+            // when that is done.
+            _ = hang_up.recv(), if reloading.is_none() => reloading = Some(tokio::spawn(reload(server.clone()))),
+            Some(()) = done(&mut reloading) => reloading = None,
             ended = &mut worker.ended => break Some(ended),
         }
     };
@@ -103,9 +118,29 @@ async fn serve(path: PathBuf, loaded: Loaded) -> anyhow::Result<()> {
         }
     };
     serving.abort();
-    // Our own socket, since we hold the lock.
-    let _ = std::fs::remove_file(&socket);
     result
+}
+
+/// The control socket's place in the file system; ours, since we hold the lock.
+struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+async fn reload(server: Server) {
+    let answer = server.reload().await;
+    if let Some(error) = answer.error {
+        tracing::error!("configuration not read again:\n{error}");
+    }
+}
+
+/// Ends when the task has ended; `None` at once when there is none.
+async fn done(task: &mut Option<JoinHandle<()>>) -> Option<()> {
+    // A reload that panicked is over, too.
+    task.as_mut()?.await.ok().or(Some(()))
 }
 
 /// Takes everything down; at once when `again` happens.
@@ -165,41 +200,16 @@ fn reload_part(loaded: &Loaded, short: &dyn ShortOps) -> Reload {
         authorities: secure::authorities(&loaded.secure, short),
         carve_outs: loaded.carve_outs.clone(),
         dummies: loaded.dummies.clone(),
+        guarded: loaded.guarded.clone(),
     }
 }
 
-/// No core dumps and no looking into our memory: both would show keys.
-fn harden() {
+/// No core dumps and no looking into our memory: both would show keys. Returns what could not be had.
+fn harden() -> Vec<String> {
     use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
     let none = Rlimit { current: Some(0), maximum: Some(0) };
-    if let Err(error) = setrlimit(Resource::Core, none) {
-        tracing::warn!(%error, "core dumps are possible");
-    }
-    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
-        tracing::warn!(%error, "other processes of this user may look into our memory");
-    }
-}
-
-fn start_log(settings: &Settings) -> anyhow::Result<()> {
-    use tracing_subscriber::layer::SubscriberExt;
-    use tracing_subscriber::util::SubscriberInitExt;
-    use tracing_subscriber::{EnvFilter, Registry};
-    // The filter was read once already, when the configuration was checked.
-    let filter = EnvFilter::try_new(&settings.log).unwrap_or_else(|_| EnvFilter::new("info"));
-    let stderr = |filter| {
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false)
-    };
-    let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    // A second start in one process, as in tests, keeps the first one's log.
-    let _ = match settings.log_format {
-        LogFormat::Text => stderr(filter).with_ansi(colour).try_init(),
-        LogFormat::Json => stderr(filter).json().try_init(),
-        LogFormat::Journal => {
-            let journal =
-                tracing_journald::layer().context("log_format = \"journal\": no journal answers here")?;
-            let journal = journal.with_syslog_identifier("tussock".to_owned());
-            Registry::default().with(filter).with(journal).try_init().map_err(Into::into)
-        }
-    };
-    Ok(())
+    let dumps = setrlimit(Resource::Core, none).map_err(|error| format!("core dumps are possible: {error}"));
+    let looks = set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .map_err(|error| format!("other processes of this user may look into our memory: {error}"));
+    [dumps, looks].into_iter().filter_map(Result::err).collect()
 }

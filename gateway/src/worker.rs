@@ -18,11 +18,13 @@
 //! | `packets` | sockets and TUN devices to the data path and back |
 //! | `effects`, `install` | what the engine wants done |
 //! | `book`, `routes`, `traps` | which pair is which child; routes; the SPD from the configuration |
+//! | `devices` | TUN devices: made, lost, and made anew |
 //! | `views`, `tap` | what is shown: status, captured packets |
 
 mod accel;
 mod ask;
 mod book;
+mod devices;
 mod effects;
 mod install;
 pub mod order;
@@ -37,10 +39,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use ike::{Command, CommandId, Effect, Engine};
-use ipc::{NetworkEnd, Reply, Request, TunSpec};
-use policy::{Child, Realm};
+use ipc::{NetworkEnd, Reply};
+use policy::Realm;
 use spi::{Pool, ShortOps};
 use tokio::sync::oneshot;
 
@@ -48,6 +50,7 @@ use crate::config::{CarveOut, Settings};
 use crate::events::{Events, Notice};
 use crate::io::clear::Clear;
 use crate::io::epoll::{Epoll, Interest};
+use crate::io::links::Links;
 use crate::io::outside::{Class, IKE_PORT, NATT_PORT, Outside};
 use crate::io::sys::Inbox;
 use crate::io::system;
@@ -73,8 +76,6 @@ const KEY_SIDE_WAIT: Duration = Duration::from_secs(5);
 /// Buffers of the data path and their octets: a superpacket each, with room around its pieces.
 const BUFFERS: usize = 512;
 const BUFFER_LEN: usize = 72 * 1024;
-/// MTU of TUN devices: fits into UDP-encapsulated ESP with any transform over IPv6 on Ethernet.
-const TUN_MTU: u16 = 1400;
 /// The worker's own command, which no operator's can be.
 const GOODBYE_ID: CommandId = CommandId(0);
 
@@ -82,6 +83,7 @@ const GOODBYE_ID: CommandId = CommandId(0);
 const KEY_BELLS: u64 = 0;
 const KEY_SOCKETS: u64 = 1 << 32;
 const KEY_TUNS: u64 = 2 << 32;
+const KEY_LINKS: u64 = 3 << 32;
 
 /// What a worker is made of.
 pub struct Parts {
@@ -159,6 +161,7 @@ struct Worker {
     realms: Vec<Arc<Realm>>,
     carve_outs: Vec<CarveOut>,
     dummies: BTreeMap<(String, String), Duration>,
+    guarded: BTreeSet<(String, String)>,
     engine: Engine,
     fx: Vec<Effect>,
     esp: esp::Esp,
@@ -170,14 +173,18 @@ struct Worker {
     tuns: Vec<Tun>,
     /// TUN devices asked for and not there yet.
     tuns_coming: BTreeSet<String>,
+    /// When those that could not be had are asked for again.
+    tuns_again: Option<Instant>,
+    /// What others do to the devices; `None`: the kernel does not tell.
+    links: Option<Links>,
     epoll: Epoll,
     inbox: Inbox,
     tun_buffer: Vec<u8>,
     book: Book,
     routes: Routes,
     trap_routes: Vec<RouteKey>,
-    /// Inner addresses we were given, by realm.
-    given: HashMap<String, Vec<IpAddr>>,
+    /// Inner addresses we were given, by realm, and the device each is on.
+    given: HashMap<String, Vec<(IpAddr, String)>>,
     events: Events,
     tap: Tap,
     keylog: Option<KeyLog>,
@@ -203,7 +210,7 @@ impl Worker {
         short.random(&mut seed);
         let mut esp = esp::Esp::new(esp::Config {
             seed: u64::from_ne_bytes(seed),
-            device_mtu: settings.mtu.unwrap_or(TUN_MTU),
+            device_mtu: settings.mtu.unwrap_or(devices::TUN_MTU),
             ..esp::Config::new(pool)
         });
         accel.attach(&mut esp);
@@ -244,6 +251,7 @@ impl Worker {
             realms: initial.realms,
             carve_outs: initial.carve_outs,
             dummies: initial.dummies,
+            guarded: initial.guarded,
             engine,
             fx: Vec::new(),
             esp,
@@ -253,6 +261,10 @@ impl Worker {
             outside,
             tuns: Vec::new(),
             tuns_coming: BTreeSet::new(),
+            tuns_again: None,
+            links: Links::open()
+                .inspect_err(|error| tracing::warn!(%error, "no word about devices that are set down"))
+                .ok(),
             epoll: Epoll::new().context("no epoll")?,
             inbox: Inbox::new(1 << 16),
             tun_buffer: vec![0; 1 << 16],
@@ -289,55 +301,9 @@ impl Worker {
         for (place, socket) in self.outside.all().iter().enumerate() {
             self.epoll.add(socket, KEY_SOCKETS + place as u64)?;
         }
-        Ok(())
-    }
-
-    /// Asks for every TUN device that the configuration names and that is not there.
-    fn open_tuns(&mut self) {
-        let children = self.realms.iter().flat_map(|realm| &realm.children);
-        let mut names: BTreeSet<String> = children.map(|child| self.device_of(child)).collect();
-        names.insert(self.settings.tun.clone());
-        for name in names {
-            let there =
-                self.tuns.iter().any(|tun| tun.name() == name) || !self.tuns_coming.insert(name.clone());
-            if !there {
-                let spec = TunSpec { name: name.clone(), mtu: self.tun_mtu(), queues: 1 };
-                self.ask.ask(Asker::Own(format!("making the TUN device {name}")), Request::OpenTun(spec));
-            }
+        if let Some(links) = &self.links {
+            self.epoll.add(links, KEY_LINKS)?;
         }
-    }
-
-    /// Waits for the TUN devices; without them nothing works, so this is the one place where the worker waits.
-    fn await_tuns(&mut self) -> anyhow::Result<()> {
-        let until = Instant::now() + KEY_SIDE_WAIT;
-        while self.ask.pending() > 0 {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                bail!("the key side does not answer");
-            }
-            self.epoll.wait(Some(left), |_| ())?;
-            let mut answers = Vec::new();
-            self.ask.poll(|asker, reply| answers.push((asker, reply)));
-            for (asker, reply) in answers {
-                match (asker, reply) {
-                    (_, Reply::Tun { queues, name }) => self.take_tun(name, queues)?,
-                    (Asker::Own(what), Reply::Refused(why)) => return Err(explain(&what, &why)),
-                    _ => {}
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn take_tun(&mut self, name: String, queues: Vec<std::os::fd::OwnedFd>) -> anyhow::Result<()> {
-        let fd = queues
-            .into_iter()
-            .next()
-            .ok_or_else(|| anyhow!("TUN device {name} came without a descriptor"))?;
-        self.tuns_coming.remove(&name);
-        let tun = Tun::new(name, fd)?;
-        self.epoll.add(&tun, KEY_TUNS + self.tuns.len() as u64)?;
-        self.tuns.push(tun);
         Ok(())
     }
 
@@ -354,18 +320,22 @@ impl Worker {
             if self.turn(&mut ready) {
                 return Ok(());
             }
+            if self.ask.is_closed() {
+                // Nobody could prove anything to anybody from now on, and nobody would look after the routes.
+                bail!("the key side is gone");
+            }
         }
     }
 
     /// How long to sleep.
     fn patience(&self, more: bool) -> Option<Duration> {
-        if more {
+        if more || self.ask.has_refused() || self.accel.has_failed() {
             return Some(Duration::ZERO);
         }
         let now = Instant::now();
         let heard = (!self.book.is_empty()).then_some(self.heard_at + HEARD_EVERY);
         let stop = self.stopping.as_ref().map(|stopping| stopping.until);
-        let timers = [self.engine.poll_timeout(), self.esp.poll_timeout(), heard, stop];
+        let timers = [self.engine.poll_timeout(), self.esp.poll_timeout(), heard, stop, self.tuns_again];
         let next = timers.into_iter().flatten().min().map(|at| at.saturating_duration_since(now));
         // epoll counts from when it is called; a nanosecond too early would be a turn for nothing.
         let next = next.map(|wait| if wait.is_zero() { wait } else { wait + Duration::from_micros(50) });
@@ -391,6 +361,12 @@ impl Worker {
         if self.esp.poll_timeout().is_some_and(|at| at <= now) {
             self.esp.handle_timeout(now, &mut self.out);
         }
+        if ready.links {
+            self.hear_of_links();
+        }
+        if self.tuns_again.is_some_and(|at| at <= now) {
+            self.open_tuns();
+        }
         if !self.esp.congested() {
             for place in data {
                 more |= self.receive(now, place);
@@ -398,6 +374,8 @@ impl Worker {
             for place in &ready.tuns {
                 more |= self.read_tun(now, *place);
             }
+        } else {
+            data.into_iter().for_each(|place| self.leave_unread(place));
         }
         self.pump(now);
         self.pause_or_resume();
@@ -444,13 +422,14 @@ impl Worker {
     }
 
     fn reload(&mut self, now: Instant, new: Reload) {
-        let Reload { realms, authorities, carve_outs, dummies } = new;
+        let Reload { realms, authorities, carve_outs, dummies, guarded } = new;
         for (realm, hashes) in authorities {
             self.engine.set_authorities(&realm, hashes);
         }
         self.realms = realms;
         self.carve_outs = carve_outs;
         self.dummies = dummies;
+        self.guarded = guarded;
         let realms = self.realms.clone();
         self.book.retain_configured(|realm, child| {
             realms.iter().any(|r| r.name == realm && r.children.iter().any(|c| c.name == child))
@@ -471,17 +450,12 @@ impl Worker {
                     self.engine.handle_reply(now, token, reply, &mut self.fx);
                     self.carry_out(now);
                 }
-                Asker::Own(what) => match reply {
-                    Reply::Tun { queues, name } => {
-                        if let Err(error) = self.take_tun(name, queues) {
-                            self.events.publish(Notice::NetworkFailed { what, why: error.to_string() });
-                        }
-                    }
-                    Reply::Refused(why) => {
+                Asker::Tun(name) => self.tun_came(now, name, reply),
+                Asker::Own(what) => {
+                    if let Reply::Refused(why) = reply {
                         self.events.publish(Notice::NetworkFailed { what, why: why.to_string() });
                     }
-                    _ => {}
-                },
+                }
             }
         }
         more
@@ -511,7 +485,7 @@ impl Worker {
                 let _ = self.epoll.change(socket, KEY_SOCKETS + place as u64, interest);
             }
         }
-        for (place, tun) in self.tuns.iter().enumerate() {
+        for (place, tun) in self.tuns.iter().enumerate().filter(|(_, tun)| tun.is_there()) {
             let _ = self.epoll.change(tun, KEY_TUNS + place as u64, interest);
         }
     }
@@ -537,14 +511,6 @@ impl Worker {
     fn realm(&self, name: &str) -> Option<&Arc<Realm>> {
         self.realms.iter().find(|realm| realm.name == name)
     }
-
-    fn device_of(&self, child: &Child) -> String {
-        if child.tun.is_empty() { self.settings.tun.clone() } else { child.tun.clone() }
-    }
-
-    fn tun_mtu(&self) -> u16 {
-        self.settings.mtu.unwrap_or(TUN_MTU)
-    }
 }
 
 /// What is readable.
@@ -552,6 +518,7 @@ impl Worker {
 struct Ready {
     sockets: Vec<usize>,
     tuns: Vec<usize>,
+    links: bool,
     more: bool,
 }
 
@@ -561,6 +528,7 @@ impl Ready {
         match key & !0xffff_ffff {
             KEY_SOCKETS => self.sockets.push(place),
             KEY_TUNS => self.tuns.push(place),
+            KEY_LINKS => self.links = true,
             _ => {}
         }
     }
@@ -568,18 +536,7 @@ impl Ready {
     fn clear(&mut self, more: bool) {
         self.sockets.clear();
         self.tuns.clear();
+        self.links = false;
         self.more = more;
     }
-}
-
-fn explain(what: &str, why: &ipc::Refusal) -> anyhow::Error {
-    let text = why.to_string();
-    let hint = if text.contains("Operation not permitted") || text.contains("os error 1)") {
-        "; run as root, or with CAP_NET_ADMIN"
-    } else if text.contains("busy") {
-        "; is another gateway running here?"
-    } else {
-        ""
-    };
-    anyhow!("{what}: {text}{hint}")
 }

@@ -40,10 +40,15 @@ const NLM_F_CREATE: u16 = 0x400;
 
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
+const IFLA_TXQLEN: u16 = 13;
 const IFLA_AF_SPEC: u16 = 26;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const ADDR_GEN_MODE_NONE: u8 = 1;
 const IFF_UP: u32 = 1;
+
+/// Packets a TUN device keeps until they are read: as many as an Ethernet device. The default of 500 is ten of TCP's
+/// superpackets; a worker that has to share its core for some milliseconds found it overrun.
+const QUEUE: u32 = 1000;
 
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
@@ -148,6 +153,7 @@ impl Kernel for Linux {
         }
         let mut up = Writer::new(RTM_NEWLINK, 0, &link_header(index, IFF_UP, IFF_UP));
         up.attribute(IFLA_MTU, &u32::from(spec.mtu).to_ne_bytes());
+        up.attribute(IFLA_TXQLEN, &QUEUE.to_ne_bytes());
         self.netlink.execute(&up)?;
         Ok(queues)
     }

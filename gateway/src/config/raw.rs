@@ -113,6 +113,7 @@ pub(crate) struct Child {
     pub(crate) remote: Option<Vec<Word>>,
     pub(crate) esp: Option<Vec<Word>>,
     pub(crate) start: Option<Word>,
+    pub(crate) on_down: Option<Word>,
     pub(crate) rekey: Option<Word>,
     pub(crate) rekey_bytes: Option<Word>,
     pub(crate) rekey_packets: Option<Spanned<u64>>,

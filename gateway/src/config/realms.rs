@@ -21,7 +21,12 @@ pub(crate) struct ChildRead {
     pub(crate) child: Child,
     /// How often dummy packets go out (RFC 4303 section 2.6); zero: never.
     pub(crate) dummy: Duration,
+    /// Whether its traffic goes nowhere while it is down.
+    pub(crate) blocks: bool,
 }
+
+/// A prefix of this length or shorter is a good part of all addresses.
+const EVERYWHERE: u8 = 1;
 
 const START: [(&str, Start); 3] =
     [("boot", Start::Boot), ("traffic", Start::Traffic), ("manual", Start::Manual)];
@@ -126,7 +131,9 @@ pub(crate) fn child(
         let at = raw.replay_window.as_ref().map_or(at, |window| window.span());
         reader.error(at, "extended sequence numbers need a replay window (RFC 4303 section 3.3.3)");
     }
+    let blocks = blocks(raw.on_down.as_ref(), mode, &remote, reader);
     Some(ChildRead {
+        blocks,
         child: Child {
             name: name?,
             mode,
@@ -143,6 +150,25 @@ pub(crate) fn child(
         },
         dummy: reader.duration(raw.dummy.as_ref(), Duration::ZERO),
     })
+}
+
+/// Whether what a child protects goes nowhere while it is down. By default so (RFC 4301 section 4.4.1), with two exceptions
+/// that would cut a machine off from those who look after it: a tunnel to everywhere, and transport mode, where the other end
+/// is the peer itself. See docs/decisions/0023.
+fn blocks(on_down: Option<&Word>, mode: ChildMode, remote: &[SelectorSpec], reader: &mut Reader<'_>) -> bool {
+    let fixed = |spec: &SelectorSpec| match spec {
+        SelectorSpec::Fixed(ts) => Some(*ts),
+        SelectorSpec::Dynamic { .. } => None,
+    };
+    let fixed: Vec<_> = remote.iter().filter_map(fixed).collect();
+    let everywhere = fixed.iter().flat_map(|ts| ts.to_prefixes()).any(|(_, length)| length <= EVERYWHERE);
+    let default = mode == ChildMode::Tunnel && !everywhere;
+    let choices = [("block", true), ("clear", false)];
+    let wanted = on_down.and_then(|word| reader.choice("on_down", word, &choices));
+    if let (Some(word), Some(true), true) = (on_down, wanted, fixed.is_empty()) {
+        reader.error(word.span(), "there is nothing to block: `remote` is not known before the child is up");
+    }
+    wanted.unwrap_or(default) && !fixed.is_empty()
 }
 
 fn local_addresses(words: &[Word], reader: &mut Reader<'_>) -> Vec<IpAddr> {

@@ -73,7 +73,14 @@ impl<'i> Section<'i> {
                 Err(error) => error,
             };
             let at = error.span().unwrap_or(self.span.clone());
-            problems.error(source, at.clone(), explain(error.message()));
+            // What stands here may be a secret, whatever it looks like.
+            let text = match explain(error.message()) {
+                _ if self.name == "psk" && error.message().starts_with("invalid") => {
+                    "expected a string, or a list of them for `ids`".to_owned()
+                }
+                text => text,
+            };
+            problems.error(source, at.clone(), text);
             let culprit = self.table.iter().find_map(|(key, value)| {
                 let inside =
                     |span: Range<usize>| span.start <= at.start && at.start < span.end.max(span.start + 1);

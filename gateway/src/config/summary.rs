@@ -1,5 +1,6 @@
 //! A configuration in words, for `tussock check`.
 
+use std::collections::BTreeSet;
 use std::fmt::{Display, Write};
 
 use policy::{AuthPolicy, Child, ChildMode, Realm, RemoteAddress, Start};
@@ -29,12 +30,12 @@ fn write(loaded: &Loaded, out: &mut String) -> std::fmt::Result {
     }
     for realm in &loaded.realms {
         writeln!(out)?;
-        self::realm(realm, out)?;
+        self::realm(realm, &loaded.guarded, out)?;
     }
     Ok(())
 }
 
-fn realm(realm: &Realm, out: &mut String) -> std::fmt::Result {
+fn realm(realm: &Realm, guarded: &BTreeSet<(String, String)>, out: &mut String) -> std::fmt::Result {
     let local = if realm.local.is_empty() { "any".to_owned() } else { join(&realm.local) };
     let remote: Vec<String> = realm.remote.iter().map(remote_address).collect();
     let remote = if remote.is_empty() { "any".to_owned() } else { remote.join(", ") };
@@ -61,7 +62,15 @@ fn realm(realm: &Realm, out: &mut String) -> std::fmt::Result {
     if realm.virtual_ip.v4 || realm.virtual_ip.v6 {
         writeln!(out, "  asks for  an address of its own")?;
     }
-    realm.children.iter().try_for_each(|child| self::child(child, out))
+    realm.children.iter().try_for_each(|child| {
+        self::child(child, out)?;
+        let blocked = guarded.contains(&(realm.name.clone(), child.name.clone()));
+        writeln!(
+            out,
+            "    down    {}",
+            if blocked { "its traffic is blocked" } else { "its traffic goes in the clear" }
+        )
+    })
 }
 
 fn child(child: &Child, out: &mut String) -> std::fmt::Result {

@@ -230,3 +230,41 @@ fn the_examples_of_the_manual_are_right_but_for_the_files_they_name() {
     }
     assert!(seen >= 5);
 }
+
+#[test]
+fn what_goes_nowhere_while_a_child_is_down() {
+    let blocked = |child: &str| {
+        let (text, _) = with("remote = [\"10.2.0.0/16[tcp/80-90]\"]", child);
+        let loaded = parse(Path::new("g.toml"), &text, 0o600).map_err(|p| p.to_string()).unwrap();
+        loaded.guarded.contains(&("site-b".to_owned(), "net".to_owned()))
+    };
+    assert!(blocked("remote = [\"10.2.0.0/16\"]"), "by default");
+    assert!(blocked("remote = [\"10.2.0.0/16\", \"dynamic\"]"));
+    assert!(!blocked("remote = [\"10.2.0.0/16\"]\non_down = \"clear\""));
+    assert!(!blocked("remote = [\"dynamic\"]"), "nobody knows yet what it will be");
+    for everywhere in ["\"0.0.0.0/0\"", "\"0.0.0.0/1\", \"128.0.0.0/1\"", "\"10.0.0.0/8\", \"::/0\""] {
+        assert!(!blocked(&format!("remote = [{everywhere}]")), "nobody is cut off who did not ask for it");
+        assert!(blocked(&format!("remote = [{everywhere}]\non_down = \"block\"")));
+    }
+    let transport = "mode = \"transport\"\nremote = [\"192.168.0.2\"]";
+    assert!(!blocked(transport));
+    assert!(blocked(&format!("{transport}\non_down = \"block\"")));
+    let (text, at) = with("remote = [\"10.2.0.0/16[tcp/80-90]\"]", "on_down = \"block\"");
+    let expected =
+        format!("g.toml:{at}:11: there is nothing to block: `remote` is not known before the child is up");
+    assert_eq!(problems(&text), [expected]);
+}
+
+#[test]
+fn a_secret_that_is_no_string_is_not_repeated_in_the_error() {
+    for (line, wrong) in
+        [("secret", "secret = 8472619350"), ("hex", "hex = 0xdeadbeef8472"), ("b", "secret = [84726]")]
+    {
+        let (text, _) = with("secret = \"a secret of the laboratory\"", wrong);
+        let said = problems(&text).join("\n");
+        assert!(said.contains("expected a string"), "{line}: {said}");
+        for digits in ["84726", "deadbeef", "244837814", "3735928559"] {
+            assert!(!said.contains(digits), "{said}");
+        }
+    }
+}

@@ -26,9 +26,11 @@ impl Lock {
         let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(dir);
         made.with_context(|| format!("cannot make the state folder {}", dir.display()))?;
         let path = dir.join("lock");
-        let open =
-            OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(&path);
-        let mut file = open.with_context(|| format!("cannot open {}", path.display()))?;
+        let mut open = OpenOptions::new();
+        open.create(true).truncate(false).read(true).write(true).mode(0o600);
+        // In a folder that others may write to, a link would have us empty another file.
+        open.custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32);
+        let mut file = open.open(&path).with_context(|| format!("cannot open {}", path.display()))?;
         let until = Instant::now() + DYING;
         let mut taken = flock(&file, FlockOperation::NonBlockingLockExclusive);
         while taken == Err(rustix::io::Errno::WOULDBLOCK) && Instant::now() < until {
@@ -54,6 +56,18 @@ impl Lock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_link_in_the_place_of_the_lock_is_not_followed() {
+        let dir = std::env::temp_dir().join(format!("tussock-lock-link-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let other = dir.join("precious");
+        fs::write(&other, "still here").unwrap();
+        std::os::unix::fs::symlink(&other, dir.join("lock")).unwrap();
+        assert!(Lock::take(&dir).is_err());
+        assert_eq!(fs::read(&other).unwrap(), b"still here");
+        fs::remove_dir_all(&dir).unwrap();
+    }
 
     #[test]
     fn a_second_gateway_is_told_who_has_the_folder() {

@@ -10,9 +10,10 @@ use anyhow::Context;
 use serde::Serialize;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixListener;
-use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
+use tokio::sync::{Semaphore, broadcast, oneshot};
 
 use super::protocol::{Answer, MAX_REQUEST, Request};
+use crate::backlog;
 use crate::events::Events;
 use crate::worker::order::{Order, Orders};
 
@@ -22,6 +23,10 @@ const CLIENTS: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Blocks of a capture that may wait for a client.
 const CAPTURE_BACKLOG: usize = 4096;
+/// Their octets.
+const CAPTURE_OCTETS: usize = 16 << 20;
+/// How long a client may say nothing before it makes room for another.
+const IDLE: Duration = Duration::from_secs(60);
 
 /// Reads the configuration again; says what came of it.
 pub type Reloader = Arc<dyn Fn() -> Result<String, String> + Send + Sync>;
@@ -94,7 +99,9 @@ impl Server {
         let mut line = Vec::new();
         loop {
             line.clear();
-            let got = (&mut from).take(MAX_REQUEST as u64).read_until(b'\n', &mut line).await?;
+            let mut limited = (&mut from).take(MAX_REQUEST as u64);
+            let request = limited.read_until(b'\n', &mut line);
+            let got = tokio::time::timeout(IDLE, request).await.map_err(too_slow)??;
             if got == 0 {
                 return Ok(());
             }
@@ -189,19 +196,19 @@ impl Server {
         from: &mut (impl AsyncReadExt + Unpin),
         to: &mut (impl AsyncWriteExt + Unpin),
     ) -> io::Result<()> {
-        let (tap, mut packets) = mpsc::channel(CAPTURE_BACKLOG);
+        let (tap, mut packets) = backlog::channel(CAPTURE_BACKLOG, CAPTURE_OCTETS);
         if let Err(error) = self.orders.give(Order::Capture(tap)) {
             return send(to, &Answer::failed(error)).await;
         }
         // The first block is the file's header; none means that there are too many already.
-        let Some(header) = packets.recv().await else {
+        let Some(header) = packets.take().await else {
             return send(to, &Answer::failed("too many captures at once")).await;
         };
         send(to, &Answer::done("capture follows")).await?;
         write(to, &header).await?;
         loop {
             tokio::select! {
-                block = packets.recv() => match block {
+                block = packets.take() => match block {
                     Some(block) => write(to, &block).await?,
                     None => return Ok(()),
                 },
@@ -223,8 +230,11 @@ async fn send(to: &mut (impl AsyncWriteExt + Unpin), what: &impl Serialize) -> i
     write(to, &line).await
 }
 
+fn too_slow(_: tokio::time::error::Elapsed) -> io::Error {
+    io::ErrorKind::TimedOut.into()
+}
+
 async fn write(to: &mut (impl AsyncWriteExt + Unpin), bytes: &[u8]) -> io::Result<()> {
-    let too_slow = |_| io::Error::from(io::ErrorKind::TimedOut);
     tokio::time::timeout(PATIENCE, to.write_all(bytes)).await.map_err(too_slow)??;
     to.flush().await
 }
@@ -256,8 +266,8 @@ mod tests {
                     Order::Status(answer) => answer.send(Status { pid: 7, ..Status::default() }).unwrap(),
                     Order::Sas(answer) => answer.send(Sas::default()).unwrap(),
                     Order::Capture(to) => {
-                        to.blocking_send(b"header".to_vec()).unwrap();
-                        to.blocking_send(b"packet".to_vec()).unwrap();
+                        to.give(b"header".to_vec()).unwrap();
+                        to.give(b"packet".to_vec()).unwrap();
                     }
                     Order::Reload { .. } | Order::Stop(_) => {}
                 }
@@ -291,6 +301,16 @@ mod tests {
         assert!(ask(&mut client, r#"{"cmd":"sas"}"#).await.sas.unwrap().ike_sas.is_empty());
         let reload = ask(&mut client, r#"{"cmd":"reload"}"#).await;
         assert_eq!(reload, Answer::failed("g.toml:3:1: unknown key `x`"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_says_nothing_makes_room() {
+        let (server, _taker) = server();
+        let mut client = connect(server);
+        client.get_mut().write_all(b"{").await.unwrap();
+        let mut rest = String::new();
+        let end = tokio::time::timeout(2 * IDLE, client.read_to_string(&mut rest)).await;
+        assert_eq!(end.expect("the server hangs up").unwrap(), 0);
     }
 
     #[tokio::test]

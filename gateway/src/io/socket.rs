@@ -45,6 +45,8 @@ pub struct Socket {
     gso: bool,
     traffic: Traffic,
     errors: Vec<SendError>,
+    /// When the send buffer was waited for in vain, the last time.
+    stuck: Option<Instant>,
 }
 
 /// Receive and send buffers, octets: some hundred superpackets.
@@ -53,8 +55,17 @@ const BUFFER: usize = 8 << 20;
 /// Errors kept until somebody takes them; more would say the same.
 const ERRORS: usize = 64;
 
+/// Errors taken off the kernel's queue at one time.
+const DRAIN: usize = 256;
+
 /// How long a full send buffer is waited for before datagrams are dropped. Anything longer would stall every peer.
 const FULL_WAIT: Duration = Duration::from_millis(2);
+
+/// Such waits for one list of datagrams.
+const WAITS: u32 = 4;
+
+/// How long after a wait in vain nothing is waited for.
+const STUCK: Duration = Duration::from_millis(50);
 
 impl Socket {
     /// Opens a socket and binds it; `share` allows a second one on the same address, opened with `share` too.
@@ -98,7 +109,16 @@ impl Socket {
         }
         inner.bind(&address.into())?;
         let bound = inner.local_addr()?.as_socket().unwrap_or(address);
-        Ok(Socket { inner, port, bound, df: None, gso, traffic: Traffic::default(), errors: Vec::new() })
+        Ok(Socket {
+            inner,
+            port,
+            bound,
+            df: None,
+            gso,
+            traffic: Traffic::default(),
+            errors: Vec::new(),
+            stuck: None,
+        })
     }
 
     /// Receives a batch into `inbox`; returns how many datagrams came.
@@ -132,7 +152,7 @@ impl Socket {
         self.set_df(df);
         let mut next = 0;
         let mut retried = false;
-        let mut patience: Option<Instant> = None;
+        let mut waits = 0;
         while let Some(rest) = list.get(next..).filter(|rest| !rest.is_empty()) {
             match sys::send(self.inner.as_fd(), rest) {
                 Ok(count) => {
@@ -142,13 +162,18 @@ impl Socket {
                     retried = false;
                 }
                 Err(error) => match error.raw_os_error() {
-                    Some(libc::EAGAIN | libc::ENOBUFS) => {
-                        let since = *patience.get_or_insert_with(Instant::now);
-                        let over = since.elapsed() >= FULL_WAIT;
-                        if over || !self.wait_for_room() {
+                    Some(libc::EAGAIN) => {
+                        waits += 1;
+                        if waits > WAITS || !self.wait_for_room() {
                             self.traffic.unsent += rest.iter().map(datagrams).sum::<u64>();
                             return;
                         }
+                    }
+                    // The interface's queue is full and has dropped it already. There is nothing to wait for that would tell
+                    // when there is room, and to insist would only add to the crowd.
+                    Some(libc::ENOBUFS) => {
+                        self.traffic.unsent += datagrams(&rest[0]);
+                        next += 1;
                     }
                     Some(libc::EMSGSIZE) if rest[0].segment == 0 => {
                         self.traffic.too_big += 1;
@@ -238,10 +263,12 @@ impl Socket {
         }
     }
 
-    /// Moves the kernel's error queue into ours; true if there was anything.
-    fn drain_errors(&mut self) -> bool {
+    /// Moves the kernel's error queue into ours, up to a bound; true if there was anything.
+    pub fn drain_errors(&mut self) -> bool {
         let mut any = false;
-        while let Ok(error) = sys::take_error(self.inner.as_fd()) {
+        // Whoever sends ICMP errors faster than they are read must not hold us here.
+        for _ in 0..DRAIN {
+            let Ok(error) = sys::take_error(self.inner.as_fd()) else { break };
             any = true;
             if let Some(error) = error {
                 self.note(error);
@@ -256,10 +283,17 @@ impl Socket {
         }
     }
 
-    fn wait_for_room(&self) -> bool {
+    /// Waits a moment for the send buffer to have room; false when it is not worth it. One wait in vain is enough for a while:
+    /// a link that stands still would otherwise make everything else stand still too.
+    fn wait_for_room(&mut self) -> bool {
+        if self.stuck.is_some_and(|since| since.elapsed() < STUCK) {
+            return false;
+        }
         let mut fds = [PollFd::new(&self.inner, PollFlags::OUT)];
-        let limit = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
-        poll(&mut fds, Some(&limit)).is_ok_and(|ready| ready > 0)
+        let limit = Timespec { tv_sec: 0, tv_nsec: FULL_WAIT.as_nanos() as i64 };
+        let room = poll(&mut fds, Some(&limit)).is_ok_and(|ready| ready > 0);
+        self.stuck = (!room).then(Instant::now);
+        room
     }
 }
 

@@ -58,7 +58,9 @@ impl Inbox {
     /// What the kernel says; `WouldBlock` when there is nothing.
     pub fn receive(&mut self, fd: BorrowedFd<'_>, limit: usize) -> io::Result<usize> {
         self.arrived.clear();
-        let limit = limit.min(BATCH);
+        // One without memory takes nothing.
+        let limit =
+            if self.slot == 0 { return Err(io::ErrorKind::WouldBlock.into()) } else { limit.min(BATCH) };
         // SAFETY: all-zero bytes are valid values of these plain C structs.
         let mut names: [sockaddr_storage; BATCH] = unsafe { zeroed() };
         let mut controls = [Control([0; 256]); BATCH];

@@ -170,6 +170,11 @@ impl Accel {
         more
     }
 
+    /// Whether [`poll_operations`](Accel::poll_operations) has something to say that no bell rang for.
+    pub(super) fn has_failed(&self) -> bool {
+        !self.failed.is_empty()
+    }
+
     /// Submits what the data path has for the devices, takes back what is done, and hands it to the data path; true when
     /// something moved.
     pub(super) fn pump_packets(&mut self, now: std::time::Instant, esp: &mut Esp, out: &mut Output) -> bool {

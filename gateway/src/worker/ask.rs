@@ -8,6 +8,8 @@ use spi::{InFlight, Token};
 
 /// Questions that may be out or waiting for room.
 const LIMIT: usize = 8192;
+/// `Forget`s and questions that may wait for room. A key side that is so far behind is not going to catch up.
+const MAX_WAITING: usize = 1 << 16;
 /// Answers taken in one turn.
 const BUDGET: usize = 64;
 
@@ -15,6 +17,8 @@ const BUDGET: usize = 64;
 pub(super) enum Asker {
     /// The engine's, with its own name for it.
     Engine(Token),
+    /// Ours: this TUN device.
+    Tun(String),
     /// Ours: what was asked, for the log.
     Own(String),
 }
@@ -23,7 +27,8 @@ pub(super) enum Asker {
 pub(super) struct Ask {
     end: NetworkEnd,
     out: InFlight<Asker>,
-    waiting: VecDeque<(Token, Request)>,
+    /// In their order; what has no answer has no token.
+    waiting: VecDeque<(Option<Token>, Request)>,
     refused: VecDeque<(Asker, Reply)>,
 }
 
@@ -35,13 +40,16 @@ impl Ask {
     /// Asks.
     pub(super) fn ask(&mut self, asker: Asker, request: Request) {
         if let Request::Forget { .. } = request {
-            // It has no answer; when the other side is gone, so is what it should forget.
-            let _ = self.end.submit(Token(0), request);
-            return;
+            if self.waiting.len() >= MAX_WAITING {
+                return;
+            }
+            // Never before a question about the same IKE SA, which would be remembered for ever.
+            self.waiting.push_back((None, request));
+            return self.push();
         }
         match self.out.insert(asker) {
             Ok(token) => {
-                self.waiting.push_back((token, request));
+                self.waiting.push_back((Some(token), request));
                 self.push();
             }
             Err(asker) => {
@@ -76,12 +84,23 @@ impl Ask {
         self.end.doorbell()
     }
 
+    /// Whether [`poll`](Ask::poll) has something to say that no bell rang for.
+    pub(super) fn has_refused(&self) -> bool {
+        !self.refused.is_empty()
+    }
+
+    /// Whether there is nobody to ask any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.end.is_closed()
+    }
+
     fn push(&mut self) {
         while let Some((token, request)) = self.waiting.pop_front() {
-            match self.end.submit(token, request) {
+            match self.end.submit(token.unwrap_or(Token(0)), request) {
                 Ok(()) => {}
                 Err(unsent) if unsent.closed => {
-                    if let Some(asker) = self.out.take(token) {
+                    // What was to be forgotten is gone with the other side.
+                    if let Some(asker) = token.and_then(|token| self.out.take(token)) {
                         let refusal = Refusal::System("the key side is gone".into());
                         self.refused.push_back((asker, Reply::Refused(refusal)));
                     }
@@ -118,12 +137,30 @@ mod tests {
             ask.poll(|asker, _| {
                 answered.push(match asker {
                     Asker::Engine(token) => token.0.to_string(),
-                    Asker::Own(what) => what,
+                    Asker::Own(what) | Asker::Tun(what) => what,
                 })
             });
         }
         assert_eq!(answered, ["7", "second"]);
         assert_eq!(ask.pending(), 0);
+    }
+
+    #[test]
+    fn an_ike_sa_is_not_forgotten_before_it_is_asked_about() {
+        let (end, mut secure) = ipc::pair_of(1).unwrap();
+        let mut ask = Ask::new(end);
+        ask.ask(Asker::Engine(Token(1)), question());
+        ask.ask(Asker::Engine(Token(2)), question());
+        ask.ask(Asker::Engine(Token(0)), Request::Forget { sa: ipc::IkeSaRef(2) });
+        let mut seen = Vec::new();
+        for _ in 0..6 {
+            if let Received::Request(token, request) = secure.try_recv() {
+                seen.push(matches!(*request, Request::Forget { .. }));
+                secure.reply(token, Reply::Ok);
+            }
+            ask.poll(|_, _| ());
+        }
+        assert_eq!(seen, [false, false, true]);
     }
 
     #[test]
@@ -133,6 +170,7 @@ mod tests {
         ask.ask(Asker::Engine(Token(1)), question());
         drop(secure);
         ask.ask(Asker::Engine(Token(2)), question());
+        assert!(ask.is_closed() && ask.has_refused(), "there is something to poll for, though no bell rings");
         let mut refused = 0;
         ask.poll(|_, reply| refused += usize::from(matches!(reply, Reply::Refused(_))));
         assert_eq!((refused, ask.pending()), (2, 0));

@@ -5,6 +5,10 @@
 //! policy can name before there is any SA; further peers of the same realm get further lines.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::net::SocketAddr;
+
+use wire::TrafficSelector;
 
 /// A route this worker wants: destination with prefix length, and device.
 pub(super) type RouteKey = ((std::net::IpAddr, u8), String);
@@ -16,7 +20,13 @@ pub(super) struct Pair {
     pub(super) spi_in: u32,
     pub(super) spi_out: u32,
     pub(super) routes: Vec<RouteKey>,
+    pub(super) likeness: Likeness,
 }
+
+/// What a pair has in common with the pair that a peer sets up in its place by a new IKE SA (reauthentication): we are not told
+/// that it replaces anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Likeness(u64);
 
 /// A line of pairs.
 struct Line {
@@ -34,6 +44,9 @@ pub(super) struct Book {
     by_spi_out: HashMap<(esp::ChildId, u32), ike::ChildId>,
     lines: HashMap<esp::ChildId, Line>,
     configured: HashMap<(String, String), esp::ChildId>,
+    /// The line the youngest pair of its kind is on, and how many there are of the kind.
+    alike: HashMap<Likeness, (esp::ChildId, usize)>,
+    hasher: RandomState,
     last: u64,
 }
 
@@ -62,16 +75,31 @@ impl Book {
         }
     }
 
-    /// The line a new pair belongs to: that of the pair it replaces, else the configured child's if nobody uses it, else a
-    /// new one.
+    /// What pairs of this child, peer and selectors have in common.
+    pub(super) fn likeness(
+        &self,
+        names: (&str, &str),
+        peer: SocketAddr,
+        selectors: (&[TrafficSelector], &[TrafficSelector]),
+    ) -> Likeness {
+        Likeness(self.hasher.hash_one((names, peer, selectors)))
+    }
+
+    /// The line a new pair belongs to: that of the pair it replaces, or of one that is like it; else the configured child's if
+    /// nobody uses it; else a new one.
     pub(super) fn line_for(
         &mut self,
         realm: &str,
         child: &str,
         replaces: Option<ike::ChildId>,
+        likeness: Likeness,
     ) -> esp::ChildId {
         if let Some(old) = replaces.and_then(|old| self.pairs.get(&old)) {
             return old.line;
+        }
+        // Lines end before their kind does when pairs of one kind came to different lines.
+        if let Some((line, _)) = self.alike.get(&likeness).filter(|(line, _)| self.lines.contains_key(line)) {
+            return *line;
         }
         let line = self.configured(realm, child);
         if self.lines.get(&line).is_some_and(|line| line.pairs == 0) {
@@ -87,7 +115,14 @@ impl Book {
         if let Some(line) = self.lines.get_mut(&pair.line) {
             line.pairs += 1;
         }
+        let (line, count) = self.alike.entry(pair.likeness).or_insert((pair.line, 0));
+        (*line, *count) = (pair.line, *count + 1);
         self.pairs.insert(id, pair);
+    }
+
+    /// A line that [`line_for`](Book::line_for) gave was not used after all.
+    pub(super) fn unused(&mut self, line: esp::ChildId) {
+        self.drop_idle(line);
     }
 
     /// Takes a pair out. The second value says whether policies must be made anew: the configured child's line is
@@ -102,6 +137,12 @@ impl Book {
         }
         if let Some(line) = self.lines.get_mut(&pair.line) {
             line.pairs = line.pairs.saturating_sub(1);
+        }
+        if let Some((_, count)) = self.alike.get_mut(&pair.likeness) {
+            *count -= 1;
+            if *count == 0 {
+                self.alike.remove(&pair.likeness);
+            }
         }
         let moved = self.hand_over(pair.line);
         self.drop_idle(pair.line);
@@ -174,19 +215,25 @@ impl Book {
 mod tests {
     use super::*;
 
+    const OTHER: Likeness = Likeness(1);
+
     fn pair(line: esp::ChildId, spi: u32) -> Pair {
-        Pair { realm: "r".into(), line, spi_in: spi, spi_out: spi + 1, routes: vec![] }
+        pair_like(line, spi, Likeness(u64::from(spi)))
+    }
+
+    fn pair_like(line: esp::ChildId, spi: u32, likeness: Likeness) -> Pair {
+        Pair { realm: "r".into(), line, spi_in: spi, spi_out: spi + 1, routes: vec![], likeness }
     }
 
     #[test]
     fn a_rekeyed_pair_stays_on_its_line_and_another_peer_gets_its_own() {
         let mut book = Book::default();
         let trap = book.configured("r", "c");
-        let first = book.line_for("r", "c", None);
+        let first = book.line_for("r", "c", None, OTHER);
         assert_eq!(first, trap, "the configured child's line is used first");
         book.add(ike::ChildId(1), pair(first, 1000));
-        assert_eq!(book.line_for("r", "c", Some(ike::ChildId(1))), first);
-        let second = book.line_for("r", "c", None);
+        assert_eq!(book.line_for("r", "c", Some(ike::ChildId(1)), OTHER), first);
+        let second = book.line_for("r", "c", None, OTHER);
         assert_ne!(second, first);
         book.add(ike::ChildId(2), pair(second, 2000));
         assert_eq!(
@@ -197,11 +244,24 @@ mod tests {
     }
 
     #[test]
+    fn a_line_that_was_not_used_leaves_nothing() {
+        let mut book = Book::default();
+        let first = book.line_for("r", "c", None, OTHER);
+        book.add(ike::ChildId(1), pair(first, 1000));
+        for _ in 0..100 {
+            let line = book.line_for("r", "c", None, OTHER);
+            book.unused(line);
+        }
+        book.unused(first);
+        assert_eq!(book.lines.len(), 1);
+    }
+
+    #[test]
     fn a_trap_follows_to_the_line_that_has_sas() {
         let mut book = Book::default();
-        let first = book.line_for("r", "c", None);
+        let first = book.line_for("r", "c", None, OTHER);
         book.add(ike::ChildId(1), pair(first, 1000));
-        let second = book.line_for("r", "c", None);
+        let second = book.line_for("r", "c", None, OTHER);
         book.add(ike::ChildId(2), pair(second, 2000));
         let (_, moved) = book.remove(ike::ChildId(1)).unwrap();
         assert!(moved);
@@ -209,6 +269,31 @@ mod tests {
         assert_eq!(book.names(first), None, "nobody needs it any more");
         let (_, moved) = book.remove(ike::ChildId(2)).unwrap();
         assert!(!moved);
-        assert_eq!(book.line_for("r", "c", None), second, "a configured line stays");
+        assert_eq!(book.line_for("r", "c", None, OTHER), second, "a configured line stays");
+    }
+
+    #[test]
+    fn a_pair_like_another_is_its_successor() {
+        let mut book = Book::default();
+        let (one, two) = (Likeness(7), Likeness(8));
+        let first = book.line_for("r", "c", None, one);
+        book.add(ike::ChildId(1), pair_like(first, 1000, one));
+        let second = book.line_for("r", "c", None, two);
+        assert_ne!(second, first);
+        book.add(ike::ChildId(2), pair_like(second, 2000, two));
+        assert_eq!(book.line_for("r", "c", None, two), second);
+        book.add(ike::ChildId(3), pair_like(second, 3000, two));
+        book.remove(ike::ChildId(2));
+        assert_eq!(book.line_for("r", "c", None, two), second);
+        book.remove(ike::ChildId(3));
+        book.remove(ike::ChildId(1));
+        assert!(book.alike.is_empty() && book.lines.len() == 1);
+        // A line that has ended is not come back to.
+        let line = book.line_for("r", "c", None, two);
+        book.add(ike::ChildId(4), pair_like(line, 4000, two));
+        let other = book.line_for("r", "c", None, one);
+        book.add(ike::ChildId(5), pair_like(other, 5000, two));
+        book.remove(ike::ChildId(5));
+        assert_ne!(book.line_for("r", "c", None, two), other);
     }
 }

@@ -1,5 +1,6 @@
 //! What the engine wants done, done.
 
+use std::net::IpAddr;
 use std::time::Instant;
 
 use esp::UdpEncap;
@@ -34,6 +35,11 @@ impl Worker {
             Effect::UseOutbound(id) => {
                 if let Some(pair) = self.book.pair(id) {
                     self.esp.use_outbound(pair.line, pair.spi_out);
+                }
+            }
+            Effect::RetireChild(id) => {
+                if let Some(pair) = self.book.pair(id) {
+                    self.esp.retire_outbound(pair.line, pair.spi_out);
                 }
             }
             Effect::RemoveChild(removed) => self.remove(removed),
@@ -115,26 +121,42 @@ impl Worker {
             Some(child) => self.device_of(child),
             None => self.settings.tun.clone(),
         };
-        for inner in ours {
+        for InnerAddress { address, .. } in ours {
             let known = self.given.entry(realm.to_owned()).or_default();
-            known.retain(|address| *address != inner.address);
+            let before = known.iter().position(|(known, _)| known == address).map(|at| known.remove(at));
+            // It is on the device it was put on, whatever the configuration says since.
+            let device = before.map_or(device.clone(), |(_, device)| device);
             if add {
-                known.push(inner.address);
+                known.push((*address, device.clone()));
             }
-            self.ask_address(realm, &device, inner.address, add);
+            self.ask_address(realm, &device, *address, add);
+            if !add {
+                self.routes.forget_source(*address, &mut self.ask);
+            }
         }
+        self.given.retain(|_, known| !known.is_empty());
+    }
+
+    /// A device has lost its addresses: they are added again.
+    pub(super) fn renew_addresses(&mut self, device: &str) {
+        let of_realm = |(realm, known): (&String, &Vec<(IpAddr, String)>)| {
+            let here = known.iter().filter(|(_, on)| on == device);
+            here.map(|(address, _)| (realm.clone(), *address)).collect::<Vec<_>>()
+        };
+        let lost: Vec<(String, IpAddr)> = self.given.iter().flat_map(of_realm).collect();
+        lost.into_iter().for_each(|(realm, address)| self.ask_address(&realm, device, address, true));
     }
 
     /// Takes back every inner address.
     pub(super) fn remove_addresses(&mut self) {
         for (realm, addresses) in std::mem::take(&mut self.given) {
-            let ours: Vec<InnerAddress> =
-                addresses.into_iter().map(|address| InnerAddress { address, prefix: 0 }).collect();
-            self.change_addresses(&realm, &ours, false);
+            for (address, device) in addresses {
+                self.ask_address(&realm, &device, address, false);
+            }
         }
     }
 
-    fn ask_address(&mut self, realm: &str, device: &str, address: std::net::IpAddr, add: bool) {
+    fn ask_address(&mut self, realm: &str, device: &str, address: IpAddr, add: bool) {
         let what = format!("{} {address} on {device}", if add { "adding" } else { "removing" });
         // One host: what else of the network is reachable, routes say.
         let prefix = if address.is_ipv4() { 32 } else { 128 };

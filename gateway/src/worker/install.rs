@@ -10,9 +10,9 @@ use spi::{Direction, SaParams};
 use wire::TrafficSelector;
 
 use super::Worker;
-use super::book::{Pair, RouteKey};
-use super::routes::destinations;
-use super::traps::SA_PRIORITY;
+use super::book::{Likeness, Pair, RouteKey};
+use super::routes::{Claim, destinations};
+use super::traps::{SA_PRIORITY, Sources};
 use crate::events::Notice;
 use crate::io::system;
 
@@ -25,16 +25,29 @@ impl Worker {
         let (id, realm, name) = (install.id, install.realm.clone(), install.name.clone());
         if let Err(why) = self.try_install(now, install) {
             self.events.publish(Notice::InstallFailed { realm, name, why });
-            self.engine.handle_esp(now, EspSignal::HardLimit(id), &mut self.fx);
+            self.engine.handle_esp(now, EspSignal::NotInstalled(id), &mut self.fx);
         }
     }
 
     fn try_install(&mut self, now: Instant, c: ChildInstall) -> Result<(), String> {
+        let selectors = (&c.ts_local[..], &c.ts_remote[..]);
+        let likeness = self.book.likeness((&c.realm, &c.name), c.path.remote, selectors);
+        let line = self.book.line_for(&c.realm, &c.name, c.replaces, likeness);
+        // A line that was made for this pair alone must not stay without it.
+        self.install_on(now, line, likeness, c).inspect_err(|_| self.book.unused(line))
+    }
+
+    fn install_on(
+        &mut self,
+        now: Instant,
+        line: esp::ChildId,
+        likeness: Likeness,
+        c: ChildInstall,
+    ) -> Result<(), String> {
         let child = self.realm(&c.realm).and_then(|realm| realm.child(&c.name)).cloned();
         let device_name = child.as_ref().map_or(self.settings.tun.clone(), |child| self.device_of(child));
-        let iface = self.tuns.iter().position(|tun| tun.name() == device_name);
+        let iface = self.tuns.iter().position(|tun| tun.name() == device_name && tun.is_there());
         let iface = iface.ok_or_else(|| format!("there is no TUN device {device_name}"))? as u32;
-        let line = self.book.line_for(&c.realm, &c.name, c.replaces);
         let mode = mode(&c);
         let encap = c.encap.then_some(UdpEncap { local: c.path.local, remote: c.path.remote });
         let params = |spi, dir, encr_key, integ_key| SaParams {
@@ -117,13 +130,14 @@ impl Worker {
             self.accel.remove(device_out, sa_out);
             return Err(error.to_string());
         }
-        if c.use_outbound {
+        // Beside another pair like it that is in use, the peer shows with its first packet that it has the new one.
+        if c.use_outbound && c.replaces.is_some() {
             self.esp.use_outbound(line, c.spi_out);
         }
         let own = (c.mode == ChildMode::Transport).then(|| c.path.local.ip());
         let routes = self.hold_routes(&c.realm, &device_name, &c.ts_local, &c.ts_remote, own);
         let (spi_in, spi_out) = (c.spi_in, c.spi_out);
-        self.book.add(c.id, Pair { realm: c.realm, line, spi_in, spi_out, routes });
+        self.book.add(c.id, Pair { realm: c.realm, line, spi_in, spi_out, routes, likeness });
         Ok(())
     }
 
@@ -137,7 +151,7 @@ impl Worker {
         }
         tracing::debug!(realm = %pair.realm, spi_in = pair.spi_in, "Child SA pair removed");
         for key in &pair.routes {
-            self.routes.release(key, &mut self.ask);
+            self.routes.release(key, Claim::Sa, &mut self.ask);
         }
         if moved {
             self.set_policies();
@@ -153,10 +167,11 @@ impl Worker {
         own: Option<IpAddr>,
     ) -> Vec<RouteKey> {
         let mut held = Vec::new();
+        let sources = if own.is_some() { Sources::default() } else { self.sources_for(realm, local) };
         for destination in destinations(remote) {
-            let source = own.or_else(|| self.source_for(realm, local, destination.0));
+            let source = own.or_else(|| sources.of(destination.0));
             let key = (destination, device.to_owned());
-            self.routes.hold(&key, realm, source, &mut self.ask);
+            self.routes.hold(&key, Claim::Sa, realm, source, &mut self.ask);
             held.push(key);
         }
         held

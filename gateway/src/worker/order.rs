@@ -1,6 +1,6 @@
 //! What the control thread may want from the worker.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
@@ -8,8 +8,9 @@ use std::time::Duration;
 use ike::Command;
 use policy::Realm;
 use spi::Doorbell;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
+use crate::backlog;
 use crate::config::CarveOut;
 use crate::report;
 
@@ -37,7 +38,7 @@ pub enum Order {
         answer: oneshot::Sender<()>,
     },
     /// Inner packets, as blocks of a pcapng file.
-    Capture(mpsc::Sender<Vec<u8>>),
+    Capture(backlog::Sender),
     /// Take everything down and end.
     Stop(oneshot::Sender<()>),
 }
@@ -52,6 +53,8 @@ pub struct Reload {
     pub carve_outs: Vec<CarveOut>,
     /// How often dummy packets go out, by realm and child.
     pub dummies: BTreeMap<(String, String), Duration>,
+    /// Children, by realm and name, whose traffic goes nowhere while they are down.
+    pub guarded: BTreeSet<(String, String)>,
 }
 
 /// Where orders go. Clones go to the same worker.

@@ -13,8 +13,9 @@ use super::{Worker, tap};
 use crate::events::Notice;
 use crate::io::outside::{IKE_PORT, NATT_PORT};
 use crate::io::socket::Port;
-use crate::io::sys::{Arrived, BATCH, Inbox, Outgoing};
+use crate::io::sys::{Arrived, BATCH, Inbox, Outgoing, SendError};
 use crate::io::system;
+use crate::io::tun::Read;
 
 /// Batches taken from one socket in one turn.
 const BATCHES: usize = 4;
@@ -106,11 +107,15 @@ impl Worker {
     /// Takes what a TUN device has, up to a bound; true when there may be more.
     pub(super) fn read_tun(&mut self, now: Instant, place: usize) -> bool {
         let mut buffer = std::mem::take(&mut self.tun_buffer);
-        let mut more = true;
+        let (mut more, mut gone) = (true, false);
         for _ in 0..PACKETS {
-            let Some(packet) = self.tuns.get_mut(place).and_then(|tun| tun.read(&mut buffer)) else {
-                more = false;
-                break;
+            let packet = match self.tuns.get_mut(place).map_or(Read::Nothing, |tun| tun.read(&mut buffer)) {
+                Read::Packet(packet) => packet,
+                read => {
+                    more = false;
+                    gone = read == Read::Gone;
+                    break;
+                }
             };
             if self.tap.is_open() {
                 self.tap.packet(tap::BEFORE, packet, "");
@@ -122,6 +127,9 @@ impl Worker {
         }
         self.tun_buffer = buffer;
         self.pump(now);
+        if gone {
+            self.lose_tun(place);
+        }
         more
     }
 
@@ -181,7 +189,7 @@ impl Worker {
             socket.send(&batch, df);
         }
         let errors: Vec<_> = socket.take_errors().collect();
-        errors.iter().for_each(|error| self.learn(error));
+        self.learn(errors);
     }
 
     fn deliver(&mut self, packets: &InnerPackets) {
@@ -201,31 +209,44 @@ impl Worker {
     fn learn_from_errors(&mut self, place: usize) {
         let Some(socket) = self.outside.at(place) else { return };
         let errors: Vec<_> = socket.take_errors().collect();
-        errors.iter().for_each(|error| self.learn(error));
+        self.learn(errors);
     }
 
-    /// An error that came back for what was sent. Anybody can make up an ICMP message, so all it may do is lower the MTU,
-    /// and that only as far as the data path allows; that a port or host is unreachable is for liveness checks to find out
-    /// (RFC 7296 section 2.4).
-    fn learn(&mut self, error: &crate::io::sys::SendError) {
-        let mtu = match error.mtu {
-            Some(mtu) => mtu.min(u32::from(u16::MAX)) as u16,
-            // Our own stack found it too long and did not say for what: it knows.
-            None if error.errno == libc::EMSGSIZE && error.local => {
-                match system::way_to(error.to.ip(), self.settings.mark) {
-                    Some(way) => way.mtu,
-                    None => return,
+    /// Looks after a socket that is not read for now: an error that waits there would be reported without end.
+    pub(super) fn leave_unread(&mut self, place: usize) {
+        if let Some(socket) = self.outside.at(place) {
+            socket.drain_errors();
+        }
+        self.learn_from_errors(place);
+    }
+
+    /// Errors that came back for what was sent. Anybody can make up an ICMP message, so all it may do is lower the MTU, and that
+    /// only as far as the data path allows; that a port or host is unreachable is for liveness checks to find out (RFC 7296
+    /// section 2.4).
+    fn learn(&mut self, mut errors: Vec<SendError>) {
+        // A storm of them says one thing many times, and each costs a look at all SAs.
+        errors.sort_unstable_by_key(|error| (error.to.ip(), error.mtu, error.local));
+        errors.dedup_by_key(|error| (error.to.ip(), error.mtu, error.local));
+        for error in errors {
+            let mtu = match error.mtu {
+                Some(mtu) => mtu.min(u32::from(u16::MAX)) as u16,
+                // Our own stack found it too long and did not say for what: it knows.
+                None if error.errno == libc::EMSGSIZE && error.local => {
+                    match system::way_to(error.to.ip(), self.settings.mark) {
+                        Some(way) => way.mtu,
+                        None => continue,
+                    }
                 }
+                None => continue,
+            };
+            let views = self.esp.sas().filter(|view| view.path.remote.ip() == error.to.ip());
+            let mut lines: Vec<esp::ChildId> = views.map(|view| view.child).collect();
+            lines.sort_unstable();
+            lines.dedup();
+            tracing::debug!(peer = %error.to.ip(), mtu, local = error.local, "path MTU");
+            for line in lines {
+                self.esp.lower_mtu(line, mtu);
             }
-            None => return,
-        };
-        let views = self.esp.sas().filter(|view| view.path.remote.ip() == error.to.ip());
-        let mut lines: Vec<esp::ChildId> = views.map(|view| view.child).collect();
-        lines.sort_unstable();
-        lines.dedup();
-        tracing::debug!(peer = %error.to.ip(), mtu, local = error.local, "path MTU");
-        for line in lines {
-            self.esp.update_mtu(line, mtu);
         }
     }
 

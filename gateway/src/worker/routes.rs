@@ -1,6 +1,7 @@
-//! Routes into TUN devices, counted: each is there as long as a Child SA or a trap policy wants it.
+//! Routes into TUN devices. Each is there as long as somebody claims it: a Child SA, or a policy that stands whether there is
+//! an SA or not. A destination leads to one device at a time; where several are claimed, one with an SA goes before others.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 use ipc::{Request, RouteChange};
@@ -9,16 +10,35 @@ use wire::TrafficSelector;
 use super::ask::{Ask, Asker};
 use super::book::RouteKey;
 
-struct Held {
-    count: usize,
+/// Why a route is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Claim {
+    /// A Child SA carries what goes there.
+    Sa,
+    /// What goes there asks for an SA, or must not go another way while there is none.
+    Standing,
+}
+
+/// What is claimed of a destination for one device.
+struct Holder {
+    sas: usize,
+    standing: usize,
     realm: String,
     source: Option<IpAddr>,
+}
+
+/// A destination.
+#[derive(Default)]
+struct Dest {
+    /// Where it leads now.
+    device: String,
+    holders: BTreeMap<String, Holder>,
 }
 
 /// The routes that are there.
 #[derive(Default)]
 pub(super) struct Routes {
-    held: HashMap<RouteKey, Held>,
+    held: HashMap<(IpAddr, u8), Dest>,
 }
 
 /// Prefixes one child may have routes for; selectors are ranges, and an odd one falls into many prefixes.
@@ -41,38 +61,82 @@ pub(super) fn destinations(remote: &[TrafficSelector]) -> Vec<(IpAddr, u8)> {
 
 impl Routes {
     /// Wants a route; `source` is what our own packets should be sent from.
-    pub(super) fn hold(&mut self, key: &RouteKey, realm: &str, source: Option<IpAddr>, ask: &mut Ask) {
-        let source = source.filter(|source| source.is_ipv4() == key.0.0.is_ipv4());
-        match self.held.get_mut(key) {
-            Some(held) => {
-                held.count += 1;
-                if source.is_some() && held.source != source {
-                    held.source = source;
-                    change(key, realm, source, true, ask);
-                }
-            }
-            None => {
-                self.held.insert(key.clone(), Held { count: 1, realm: realm.to_owned(), source });
-                change(key, realm, source, true, ask);
-            }
+    pub(super) fn hold(
+        &mut self,
+        (destination, device): &RouteKey,
+        claim: Claim,
+        realm: &str,
+        source: Option<IpAddr>,
+        ask: &mut Ask,
+    ) {
+        let source = source.filter(|source| source.is_ipv4() == destination.0.is_ipv4());
+        let dest = self.held.entry(*destination).or_default();
+        let holder = dest.holders.entry(device.clone()).or_insert_with(|| Holder {
+            sas: 0,
+            standing: 0,
+            realm: realm.to_owned(),
+            source,
+        });
+        *holder.count(claim) += 1;
+        // The last one speaks for all: the realm of an earlier one may be gone.
+        realm.clone_into(&mut holder.realm);
+        let better = source.is_some() && holder.source != source;
+        if better {
+            holder.source = source;
+        }
+        if !dest.settle(*destination, ask) && better && dest.device == *device {
+            dest.change(*destination, true, ask);
         }
     }
 
     /// Wants it no more.
-    pub(super) fn release(&mut self, key: &RouteKey, ask: &mut Ask) {
-        let Some(held) = self.held.get_mut(key) else { return };
-        held.count -= 1;
-        if held.count == 0
-            && let Some(held) = self.held.remove(key)
-        {
-            change(key, &held.realm, None, false, ask);
+    pub(super) fn release(&mut self, (destination, device): &RouteKey, claim: Claim, ask: &mut Ask) {
+        let Some(dest) = self.held.get_mut(destination) else { return };
+        let Some(holder) = dest.holders.get_mut(device) else { return };
+        let count = holder.count(claim);
+        *count = count.saturating_sub(1);
+        if holder.sas + holder.standing > 0 {
+            dest.settle(*destination, ask);
+            return;
+        }
+        if dest.device == *device {
+            dest.change(*destination, false, ask);
+            dest.device.clear();
+        }
+        dest.holders.remove(device);
+        dest.settle(*destination, ask);
+        if dest.holders.is_empty() {
+            self.held.remove(destination);
+        }
+    }
+
+    /// An address is being removed, and the kernel removes the routes whose source it is: they are added again without.
+    pub(super) fn forget_source(&mut self, source: IpAddr, ask: &mut Ask) {
+        for (destination, dest) in &mut self.held {
+            let mut lost = false;
+            for (device, holder) in &mut dest.holders {
+                if holder.source == Some(source) {
+                    holder.source = None;
+                    lost |= *device == dest.device;
+                }
+            }
+            if lost {
+                dest.change(*destination, true, ask);
+            }
+        }
+    }
+
+    /// A device has lost its routes: they are added again.
+    pub(super) fn renew(&self, device: &str, ask: &mut Ask) {
+        for (destination, dest) in self.held.iter().filter(|(_, dest)| dest.device == device) {
+            dest.change(*destination, true, ask);
         }
     }
 
     /// Removes all.
     pub(super) fn clear(&mut self, ask: &mut Ask) {
-        for (key, held) in self.held.drain() {
-            change(&key, &held.realm, None, false, ask);
+        for (destination, dest) in self.held.drain() {
+            dest.change(destination, false, ask);
         }
     }
 
@@ -82,14 +146,63 @@ impl Routes {
     }
 }
 
-fn change(key: &RouteKey, realm: &str, source: Option<IpAddr>, add: bool, ask: &mut Ask) {
-    let ((address, length), device) = key;
+impl Holder {
+    fn count(&mut self, claim: Claim) -> &mut usize {
+        match claim {
+            Claim::Sa => &mut self.sas,
+            Claim::Standing => &mut self.standing,
+        }
+    }
+}
+
+impl Dest {
+    /// Has the destination lead where it should; true when that is another device than before.
+    fn settle(&mut self, destination: (IpAddr, u8), ask: &mut Ask) -> bool {
+        let with_sas = |device: &str| self.holders.get(device).is_some_and(|holder| holder.sas > 0);
+        let first = |sas: bool| self.holders.iter().find(|(_, holder)| !sas || holder.sas > 0);
+        let stays = self.holders.contains_key(&self.device);
+        let wanted = match first(true) {
+            // Not moved without need: packets under way would see it.
+            _ if with_sas(&self.device) => return false,
+            Some((device, _)) => device,
+            None if stays => return false,
+            None => match first(false) {
+                Some((device, _)) => device,
+                None => return false,
+            },
+        };
+        let wanted = wanted.clone();
+        if !self.device.is_empty() {
+            self.change(destination, false, ask);
+        }
+        self.device = wanted;
+        self.change(destination, true, ask);
+        true
+    }
+
+    fn change(&self, destination: (IpAddr, u8), add: bool, ask: &mut Ask) {
+        let (realm, source) = self
+            .holders
+            .get(&self.device)
+            .map_or(("", None), |holder| (holder.realm.as_str(), holder.source));
+        change(destination, &self.device, realm, source.filter(|_| add), add, ask);
+    }
+}
+
+fn change(
+    (address, length): (IpAddr, u8),
+    device: &str,
+    realm: &str,
+    source: Option<IpAddr>,
+    add: bool,
+    ask: &mut Ask,
+) {
     let what =
         format!("{} the route to {address}/{length} by {device}", if add { "adding" } else { "removing" });
     let change = RouteChange {
         realm: realm.to_owned(),
-        destination: (*address, *length),
-        device: device.clone(),
+        destination: (address, length),
+        device: device.to_owned(),
         source,
         add,
     };
@@ -99,36 +212,84 @@ fn change(key: &RouteKey, realm: &str, source: Option<IpAddr>, add: bool, ask: &
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ipc::Received;
+    use ipc::{Received, SecureEnd};
+
+    fn pair() -> (Ask, SecureEnd) {
+        let (end, secure) = ipc::pair_of(64).unwrap();
+        (Ask::new(end), secure)
+    }
+
+    fn changes(secure: &mut SecureEnd) -> Vec<(bool, String, Option<IpAddr>)> {
+        let mut all = Vec::new();
+        while let Received::Request(_, request) = secure.try_recv() {
+            if let Request::Route(change) = *request {
+                all.push((change.add, change.device, change.source));
+            }
+        }
+        all
+    }
+
+    fn to(device: &str) -> RouteKey {
+        (("10.2.0.0".parse().unwrap(), 16), device.into())
+    }
 
     #[test]
     fn a_route_is_added_once_and_removed_with_its_last_holder() {
-        let (end, mut secure) = ipc::pair_of(16).unwrap();
-        let mut ask = Ask::new(end);
-        let mut routes = Routes::default();
-        let key: RouteKey = (("10.2.0.0".parse().unwrap(), 16), "ipsec0".into());
-        let mut changes = || {
-            let mut all = Vec::new();
-            while let Received::Request(_, request) = secure.try_recv() {
-                if let Request::Route(change) = *request {
-                    all.push((change.add, change.source));
-                }
-            }
-            all
-        };
-        routes.hold(&key, "r", None, &mut ask);
-        routes.hold(&key, "r", None, &mut ask);
-        assert_eq!(changes(), [(true, None)]);
+        let ((mut ask, mut secure), mut routes) = (pair(), Routes::default());
+        let key = to("ipsec0");
+        let dev = || "ipsec0".to_owned();
+        routes.hold(&key, Claim::Sa, "r", None, &mut ask);
+        routes.hold(&key, Claim::Standing, "r", None, &mut ask);
+        assert_eq!(changes(&mut secure), [(true, dev(), None)]);
         let source = Some("10.1.0.1".parse().unwrap());
-        routes.hold(&key, "r", source, &mut ask);
-        assert_eq!(changes(), [(true, source)], "a better source is told");
-        routes.release(&key, &mut ask);
-        routes.release(&key, &mut ask);
-        assert_eq!(changes(), []);
-        routes.release(&key, &mut ask);
-        assert_eq!(changes(), [(false, None)]);
-        routes.release(&key, &mut ask);
-        assert_eq!(routes.len(), 0);
+        routes.hold(&key, Claim::Sa, "r", source, &mut ask);
+        assert_eq!(changes(&mut secure), [(true, dev(), source)], "a better source is told");
+        routes.release(&key, Claim::Sa, &mut ask);
+        routes.release(&key, Claim::Sa, &mut ask);
+        assert_eq!(changes(&mut secure), [], "what stands keeps it");
+        routes.release(&key, Claim::Standing, &mut ask);
+        assert_eq!(changes(&mut secure), [(false, dev(), None)]);
+        routes.release(&key, Claim::Sa, &mut ask);
+        assert_eq!((changes(&mut secure).len(), routes.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_destination_leads_to_the_device_that_has_an_sa_for_it() {
+        let ((mut ask, mut secure), mut routes) = (pair(), Routes::default());
+        let word = |add: bool, device: &str| (add, device.to_owned(), None);
+        routes.hold(&to("ipsec0"), Claim::Standing, "a", None, &mut ask);
+        routes.hold(&to("ipsec1"), Claim::Standing, "b", None, &mut ask);
+        assert_eq!(changes(&mut secure), [word(true, "ipsec0")], "one of them");
+        routes.hold(&to("ipsec1"), Claim::Sa, "b", None, &mut ask);
+        assert_eq!(changes(&mut secure), [word(false, "ipsec0"), word(true, "ipsec1")]);
+        routes.hold(&to("ipsec0"), Claim::Sa, "a", None, &mut ask);
+        assert_eq!(changes(&mut secure), [], "not moved without need");
+        routes.release(&to("ipsec1"), Claim::Sa, &mut ask);
+        assert_eq!(changes(&mut secure), [word(false, "ipsec1"), word(true, "ipsec0")]);
+        routes.renew("ipsec1", &mut ask);
+        assert_eq!(changes(&mut secure), []);
+        routes.renew("ipsec0", &mut ask);
+        assert_eq!(changes(&mut secure), [word(true, "ipsec0")], "what the device lost is added again");
+        routes.release(&to("ipsec0"), Claim::Sa, &mut ask);
+        routes.release(&to("ipsec0"), Claim::Standing, &mut ask);
+        assert_eq!(changes(&mut secure), [word(false, "ipsec0"), word(true, "ipsec1")]);
+        routes.clear(&mut ask);
+        assert_eq!((changes(&mut secure), routes.len()), (vec![word(false, "ipsec1")], 0));
+    }
+
+    #[test]
+    fn routes_outlive_the_address_they_came_from() {
+        let ((mut ask, mut secure), mut routes) = (pair(), Routes::default());
+        let (source, other) = (Some("10.3.0.1".parse().unwrap()), Some("10.3.0.2".parse().unwrap()));
+        routes.hold(&to("ipsec0"), Claim::Standing, "r", None, &mut ask);
+        routes.hold(&to("ipsec0"), Claim::Sa, "r", source, &mut ask);
+        changes(&mut secure);
+        routes.forget_source(other.unwrap(), &mut ask);
+        assert_eq!(changes(&mut secure), []);
+        routes.forget_source(source.unwrap(), &mut ask);
+        assert_eq!(changes(&mut secure), [(true, "ipsec0".to_owned(), None)]);
+        routes.hold(&to("ipsec0"), Claim::Sa, "r", other, &mut ask);
+        assert_eq!(changes(&mut secure), [(true, "ipsec0".to_owned(), other)]);
     }
 
     #[test]

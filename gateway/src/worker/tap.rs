@@ -2,8 +2,7 @@
 
 use std::time::SystemTime;
 
-use tokio::sync::mpsc;
-
+use crate::backlog::{NotTaken, Sender};
 use crate::pcapng;
 
 /// Those who capture, at one time.
@@ -17,17 +16,19 @@ pub(super) const AFTER: u32 = 1;
 /// The listeners.
 #[derive(Default)]
 pub(super) struct Tap {
-    listeners: Vec<mpsc::Sender<Vec<u8>>>,
+    listeners: Vec<Sender>,
     lost: u64,
 }
 
 impl Tap {
     /// Takes in a listener, who gets the file's beginning first; with too many there it gets nothing.
-    pub(super) fn add(&mut self, to: mpsc::Sender<Vec<u8>>) {
+    pub(super) fn add(&mut self, to: Sender) {
         let application = concat!("tussock ", env!("CARGO_PKG_VERSION"));
+        // Those that went are not noticed while no packet comes.
+        self.listeners.retain(|listener| !listener.is_closed());
         let interfaces =
             [("before", "inner packets before encryption"), ("after", "inner packets after decryption")];
-        if self.listeners.len() < LISTENERS && to.try_send(pcapng::header(application, &interfaces)).is_ok() {
+        if self.listeners.len() < LISTENERS && to.give(pcapng::header(application, &interfaces)).is_ok() {
             self.listeners.push(to);
         }
     }
@@ -41,13 +42,13 @@ impl Tap {
     pub(super) fn packet(&mut self, interface: u32, bytes: &[u8], comment: &str) {
         let block = pcapng::packet(interface, SystemTime::now(), bytes, comment);
         let mut lost = 0;
-        self.listeners.retain(|to| match to.try_send(block.clone()) {
+        self.listeners.retain(|to| match to.give(block.clone()) {
             Ok(()) => true,
-            Err(mpsc::error::TrySendError::Full(_)) => {
+            Err(NotTaken::Full) => {
                 lost += 1;
                 true
             }
-            Err(mpsc::error::TrySendError::Closed(_)) => false,
+            Err(NotTaken::Gone) => false,
         });
         self.lost += lost;
     }
@@ -61,18 +62,29 @@ impl Tap {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backlog::channel;
 
-    #[test]
-    fn slow_listeners_lose_packets_and_gone_ones_are_forgotten() {
+    #[tokio::test]
+    async fn slow_listeners_lose_packets_and_gone_ones_are_forgotten() {
         let mut tap = Tap::default();
-        let (to, mut from) = mpsc::channel(2);
+        let (to, mut from) = channel(2, 1 << 20);
         tap.add(to);
         tap.packet(BEFORE, b"a", "");
         tap.packet(AFTER, b"b", "");
         assert_eq!(tap.lost(), 1);
-        assert!(from.try_recv().is_ok() && from.try_recv().is_ok());
+        assert!(from.take().await.is_some() && from.take().await.is_some());
         drop(from);
         tap.packet(BEFORE, b"c", "");
         assert!(!tap.is_open());
+    }
+
+    #[tokio::test]
+    async fn listeners_that_came_and_went_take_no_places() {
+        let mut tap = Tap::default();
+        for _ in 0..=LISTENERS {
+            let (to, mut from) = channel(2, 1 << 20);
+            tap.add(to);
+            assert!(from.take().await.is_some(), "there is a place");
+        }
     }
 }

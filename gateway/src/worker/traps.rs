@@ -1,4 +1,6 @@
-//! The SPD as the configuration makes it: carve-outs, and traps, which ask for a Child SA when a packet wants one.
+//! The SPD as the configuration makes it: carve-outs; traps, which ask for a Child SA when a packet wants one; and guards, which
+//! lead what a child protects into its device whether there is an SA or not. Without one, no policy speaks of it there, and it
+//! is dropped (RFC 4301 section 4.4.1: what is to be protected never leaves in the clear).
 
 use std::net::IpAddr;
 
@@ -8,7 +10,7 @@ use wire::TrafficSelector;
 
 use super::Worker;
 use super::book::RouteKey;
-use super::routes::destinations;
+use super::routes::{Claim, destinations};
 use crate::io::system;
 
 /// Place of SAs and traps among the policies; carve-outs with a lower number go before them.
@@ -37,12 +39,22 @@ impl Worker {
             .collect();
         let mut routes: Vec<(RouteKey, String, Option<IpAddr>)> = Vec::new();
         for realm in self.realms.clone() {
-            for child in realm.children.iter().filter(|child| is_trapped(&realm, child)) {
-                let Some((local, remote)) = self.trap_selectors(&realm, child) else { continue };
+            for child in &realm.children {
+                let trapped = is_trapped(&realm, child);
+                let selectors = match trapped {
+                    true => self.trap_selectors(&realm, child),
+                    false if self.is_guarded(&realm.name, &child.name) => Some(guarded_selectors(child)),
+                    false => None,
+                };
+                let Some((local, remote)) = selectors else { continue };
                 let device = self.device_of(child);
+                let sources = self.sources_for(&realm.name, &local);
                 for destination in destinations(&remote) {
-                    let source = self.source_for(&realm.name, &local, destination.0);
+                    let source = sources.of(destination.0);
                     routes.push(((destination, device.clone()), realm.name.clone(), source));
+                }
+                if !trapped {
+                    continue;
                 }
                 policies.push(Policy {
                     action: Action::Protect(self.book.configured(&realm.name, &child.name)),
@@ -56,11 +68,11 @@ impl Worker {
         self.esp.set_policies(policies);
         // New ones first, so that a route that stays is not taken away for a moment.
         for (key, realm, source) in &routes {
-            self.routes.hold(key, realm, *source, &mut self.ask);
+            self.routes.hold(key, Claim::Standing, realm, *source, &mut self.ask);
         }
         let old = std::mem::replace(&mut self.trap_routes, routes.into_iter().map(|(key, ..)| key).collect());
         for key in old {
-            self.routes.release(&key, &mut self.ask);
+            self.routes.release(&key, Claim::Standing, &mut self.ask);
         }
     }
 
@@ -95,18 +107,83 @@ impl Worker {
         Some((local, remote))
     }
 
-    /// The address our own packets to `destination` should be sent from to fit the selectors: one that was given to us,
-    /// else one of the machine's.
-    pub(super) fn source_for(
-        &self,
-        realm: &str,
-        local: &[TrafficSelector],
-        destination: IpAddr,
-    ) -> Option<IpAddr> {
-        let family: Vec<TrafficSelector> =
-            local.iter().filter(|ts| ts.start.is_ipv4() == destination.is_ipv4()).copied().collect();
-        let fits = |address: &&IpAddr| family.iter().any(|ts| ts.contains_address(**address));
-        let given = self.given.get(realm).into_iter().flatten().find(fits).copied();
-        given.or_else(|| system::address_within(&family))
+    /// Whether what a child protects is held back while there is no SA for it.
+    pub(super) fn is_guarded(&self, realm: &str, child: &str) -> bool {
+        self.guarded.contains(&(realm.to_owned(), child.to_owned()))
+    }
+
+    /// The addresses our own packets should be sent from to fit the selectors: one that was given to us, else one of the
+    /// machine's.
+    pub(super) fn sources_for(&self, realm: &str, local: &[TrafficSelector]) -> Sources {
+        let of_family = |v4: bool| {
+            let family: Vec<TrafficSelector> =
+                local.iter().filter(|ts| ts.start.is_ipv4() == v4).copied().collect();
+            let fits = |address: &IpAddr| family.iter().any(|ts| ts.contains_address(*address));
+            let mut given = self.given.get(realm).into_iter().flatten().map(|(address, _)| *address);
+            given.find(fits).or_else(|| system::address_within(&family))
+        };
+        Sources { v4: of_family(true), v6: of_family(false) }
+    }
+}
+
+/// What our own packets are sent from, by family.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Sources {
+    v4: Option<IpAddr>,
+    v6: Option<IpAddr>,
+}
+
+impl Sources {
+    /// Towards this address.
+    pub(super) fn of(self, destination: IpAddr) -> Option<IpAddr> {
+        if destination.is_ipv4() { self.v4 } else { self.v6 }
+    }
+}
+
+/// The selectors of a child as far as they are written down. Destinations of a family that nothing of ours has are left out:
+/// nothing that is to be protected goes there.
+fn guarded_selectors(child: &Child) -> (Vec<TrafficSelector>, Vec<TrafficSelector>) {
+    let fixed = |specs: &[SelectorSpec]| -> Vec<TrafficSelector> {
+        let fixed = |spec: &SelectorSpec| match spec {
+            SelectorSpec::Fixed(ts) => Some(*ts),
+            SelectorSpec::Dynamic { .. } => None,
+        };
+        specs.iter().filter_map(fixed).collect()
+    };
+    let (local, mut remote) = (fixed(&child.local), fixed(&child.remote));
+    if local.len() == child.local.len() {
+        remote.retain(|theirs| local.iter().any(|ours| ours.start.is_ipv4() == theirs.start.is_ipv4()));
+    }
+    (local, remote)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_guarded_is_what_is_written_down_of_families_we_have() {
+        let specs = |texts: &[&str]| texts.iter().map(|text| SelectorSpec::parse(text).unwrap()).collect();
+        let guarded = |local: &[&str], remote: &[&str]| {
+            let child = Child {
+                name: "net".into(),
+                mode: ChildMode::Tunnel,
+                local: specs(local),
+                remote: specs(remote),
+                esp: vec![],
+                start: Start::Manual,
+                rekey: policy::Lifetime::of(std::time::Duration::ZERO),
+                replay_window: 0,
+                tfc: 0,
+                copy_df: true,
+                copy_dscp: true,
+                tun: String::new(),
+            };
+            let (_, remote) = guarded_selectors(&child);
+            remote.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(guarded(&["10.1.0.0/16"], &["10.2.0.0/16", "dynamic", "fec2::/16"]), ["10.2.0.0/16"]);
+        assert_eq!(guarded(&["dynamic"], &["10.2.0.0/16", "fec2::/16"]), ["10.2.0.0/16", "fec2::/16"]);
+        assert!(guarded(&["dynamic"], &["dynamic"]).is_empty());
     }
 }

@@ -123,6 +123,7 @@ impl Worker {
                 let sas = of_realm().flat_map(|sa| &sa.children).filter(installed).count();
                 let state = match sas {
                     0 if is_trapped(realm, child) => "waiting for traffic",
+                    0 if self.is_guarded(&realm.name, &child.name) => "blocked",
                     0 => "down",
                     _ => "up",
                 };

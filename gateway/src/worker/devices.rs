@@ -1,0 +1,186 @@
+//! TUN devices: made at the start and by a reload, and made anew when somebody deletes one. A device that was set down has lost
+//! its routes; they come back when it is up again.
+
+use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use anyhow::{anyhow, bail};
+use ipc::{Refusal, Reply, Request, TunSpec};
+use policy::Child;
+
+use super::ask::Asker;
+use super::{KEY_SIDE_WAIT, KEY_TUNS, Worker};
+use crate::events::Notice;
+use crate::io::epoll::Interest;
+use crate::io::links::{State, Word};
+use crate::io::tun::Tun;
+
+/// MTU of TUN devices: fits into UDP-encapsulated ESP with any transform over IPv6 on Ethernet.
+pub(super) const TUN_MTU: u16 = 1400;
+/// Wait before a device that could not be had is asked for again.
+const AGAIN: Duration = Duration::from_secs(5);
+
+impl Worker {
+    /// Asks for every TUN device that the configuration names and that is not there.
+    pub(super) fn open_tuns(&mut self) {
+        self.tuns_again = None;
+        let children = self.realms.iter().flat_map(|realm| &realm.children);
+        let mut names: BTreeSet<String> = children.map(|child| self.device_of(child)).collect();
+        names.insert(self.settings.tun.clone());
+        for name in names {
+            let there = self.tuns.iter().any(|tun| tun.name() == name && tun.is_there());
+            if !there && self.tuns_coming.insert(name.clone()) {
+                let spec = TunSpec { name: name.clone(), mtu: self.tun_mtu(), queues: 1 };
+                self.ask.ask(Asker::Tun(name), Request::OpenTun(spec));
+            }
+        }
+    }
+
+    /// Waits for the TUN devices; without them nothing works, so this is the one place where the worker waits.
+    pub(super) fn await_tuns(&mut self) -> anyhow::Result<()> {
+        let until = Instant::now() + KEY_SIDE_WAIT;
+        while self.ask.pending() > 0 {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                bail!("the key side does not answer");
+            }
+            self.epoll.wait(Some(left), |_| ())?;
+            let mut answers = Vec::new();
+            self.ask.poll(|asker, reply| answers.push((asker, reply)));
+            for (asker, reply) in answers {
+                match (asker, reply) {
+                    (_, Reply::Tun { queues, name }) => self.take_tun(name, queues)?,
+                    (Asker::Tun(name), Reply::Refused(why)) => return Err(explain(&making(&name), &why)),
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// An answer about a device, while the worker runs.
+    pub(super) fn tun_came(&mut self, now: Instant, name: String, reply: Reply) {
+        let failed = match reply {
+            Reply::Tun { queues, name } => self.take_tun(name, queues).err().map(|error| error.to_string()),
+            Reply::Refused(why) => Some(why.to_string()),
+            _ => None,
+        };
+        self.tuns_coming.remove(&name);
+        if let Some(why) = failed {
+            self.events.publish(Notice::NetworkFailed { what: making(&name), why });
+            self.tuns_again = Some(now + AGAIN);
+        }
+    }
+
+    fn take_tun(&mut self, name: String, queues: Vec<OwnedFd>) -> anyhow::Result<()> {
+        let fd = queues
+            .into_iter()
+            .next()
+            .ok_or_else(|| anyhow!("TUN device {name} came without a descriptor"))?;
+        self.tuns_coming.remove(&name);
+        // What was said of the device until now was said while it was being made.
+        self.hear_of_links();
+        let known = self.tuns.iter().position(|tun| tun.name() == name);
+        let place = match known {
+            // Policies and SAs know a device by its place.
+            Some(place) => {
+                self.tuns[place].renew(fd)?;
+                place
+            }
+            None => {
+                self.tuns.push(Tun::new(name.clone(), fd)?);
+                self.tuns.len() - 1
+            }
+        };
+        self.epoll.add(&self.tuns[place], KEY_TUNS + place as u64)?;
+        if self.paused {
+            self.epoll.change(&self.tuns[place], KEY_TUNS + place as u64, Interest::Pause)?;
+        }
+        if known.is_some() {
+            self.renew_network(&name);
+        }
+        Ok(())
+    }
+
+    /// Somebody deleted a device: its routes went with it. Another one is made.
+    pub(super) fn lose_tun(&mut self, place: usize) {
+        let Some(tun) = self.tuns.get_mut(place) else { return };
+        if tun.lose() {
+            // Its descriptor would be reported without end.
+            let _ = self.epoll.remove(&*tun);
+            let what = format!("TUN device {}", tun.name());
+            let why = "somebody deleted it; it is made anew".to_owned();
+            self.events.publish(Notice::NetworkFailed { what, why });
+            self.open_tuns();
+        }
+    }
+
+    /// What happened to interfaces.
+    pub(super) fn hear_of_links(&mut self) {
+        let words = self.links.as_ref().map(|links| links.heard()).unwrap_or_default();
+        for word in words {
+            match word {
+                Word::Link(name, state) => self.link_is(&name, state),
+                Word::Lost => {
+                    // Whatever happened: what should be there is there again afterwards.
+                    let names: Vec<String> = self.tuns.iter().map(|tun| tun.name().to_owned()).collect();
+                    names.iter().for_each(|name| self.renew_network(name));
+                }
+            }
+        }
+    }
+
+    fn link_is(&mut self, name: &str, state: State) {
+        let Some(place) = self.tuns.iter().position(|tun| tun.name() == name) else { return };
+        // Of a device that is gone the next read tells, which cannot be late: a new one of the same name may be there already.
+        if state == State::Gone
+            || !self.tuns[place].is_there()
+            || !self.tuns[place].set_down(state == State::Down)
+        {
+            return;
+        }
+        match state {
+            State::Down => {
+                let what = format!("TUN device {name}");
+                let why = "somebody set it down: until it is up again its routes are gone, and what they \
+                           led into tunnels goes where others lead it"
+                    .to_owned();
+                self.events.publish(Notice::NetworkFailed { what, why });
+            }
+            _ => self.renew_network(name),
+        }
+    }
+
+    fn renew_network(&mut self, name: &str) {
+        tracing::info!(device = %name, "routes and addresses are added again");
+        self.renew_addresses(name);
+        self.routes.renew(name, &mut self.ask);
+    }
+
+    /// The device of a child.
+    pub(super) fn device_of(&self, child: &Child) -> String {
+        if child.tun.is_empty() { self.settings.tun.clone() } else { child.tun.clone() }
+    }
+
+    /// MTU of all devices.
+    pub(super) fn tun_mtu(&self) -> u16 {
+        self.settings.mtu.unwrap_or(TUN_MTU)
+    }
+}
+
+fn making(name: &str) -> String {
+    format!("making the TUN device {name}")
+}
+
+fn explain(what: &str, why: &Refusal) -> anyhow::Error {
+    let text = why.to_string();
+    let hint = if text.contains("Operation not permitted") || text.contains("os error 1)") {
+        "; run as root, or with CAP_NET_ADMIN"
+    } else if text.contains("busy") {
+        "; is another gateway running here?"
+    } else {
+        ""
+    };
+    anyhow!("{what}: {text}{hint}")
+}
