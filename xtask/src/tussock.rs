@@ -97,6 +97,12 @@ impl<'w> Tussock<'w> {
         Ok(done.stdout)
     }
 
+    /// A command that goes on until it is stopped, its output going to `log`.
+    pub fn follow(&self, arguments: &[&str], log: &Path) -> Result<Daemon> {
+        let mut command = Command::new(&self.binary);
+        Daemon::start(command.args(arguments).arg("--socket").arg(self.socket()), log)
+    }
+
     fn file(&self) -> PathBuf {
         self.dir.join("gateway.toml")
     }

@@ -6,13 +6,17 @@ mod carve_outs;
 mod credentials;
 mod endings;
 mod esn;
+mod guarded;
 mod hardship;
+mod hiding;
 mod leases;
 mod lifetimes;
 mod path_mtu;
+mod reactions;
 mod reload;
 mod suites;
 mod transport;
+mod watching;
 mod wireshark;
 
 use std::path::Path;
@@ -58,12 +62,16 @@ const SUBJECTS: &[&[Story]] = &[
     esn::STORIES,
     lifetimes::STORIES,
     carve_outs::STORIES,
+    guarded::STORIES,
     path_mtu::STORIES,
     behind_nat::STORIES,
     hardship::STORIES,
     suites::STORIES,
     credentials::STORIES,
     leases::STORIES,
+    watching::STORIES,
+    reactions::STORIES,
+    hiding::STORIES,
 ];
 
 /// All of them.
