@@ -6,10 +6,8 @@
 use std::io;
 use std::sync::Arc;
 
-use crossbeam_queue::ArrayQueue;
-
 use crate::esp::{EspOp, MAX_OPS};
-use crate::mem::{Chunk, Region};
+use crate::mem::{Chunk, Region, Shelf};
 
 struct Parts {
     chunk: Chunk,
@@ -18,11 +16,11 @@ struct Parts {
 
 struct Home {
     region: Arc<Region>,
-    free: ArrayQueue<Parts>,
+    free: Shelf<Parts>,
     chunk_len: usize,
 }
 
-/// A fixed number of equal buffers. Clones share them; any thread may take and drop.
+/// A fixed number of equal buffers. Clones share them; any thread may take and drop. The one dropped last is taken first.
 #[derive(Clone)]
 pub struct Pool {
     home: Arc<Home>,
@@ -37,25 +35,20 @@ impl Pool {
         let chunk_len = chunk_len.max(64).next_multiple_of(64);
         let count = count.max(1);
         let region = Region::map(chunk_len * count)?;
-        let free = ArrayQueue::new(count);
         let mut chunks = region.cut(chunk_len);
         chunks.truncate(count);
         let region = Arc::clone(chunks[0].region());
-        for chunk in chunks {
-            // The op list is allocated once per buffer and travels with it ever after.
-            let parts = Parts { chunk, ops: Vec::with_capacity(MAX_OPS) };
-            if free.push(parts).is_err() {
-                break;
-            }
-        }
+        // The op list is allocated once per buffer and travels with it ever after.
+        let all = chunks.into_iter().map(|chunk| Parts { chunk, ops: Vec::with_capacity(MAX_OPS) });
+        let free = Shelf::new(all.collect());
         Ok(Pool { home: Arc::new(Home { region, free, chunk_len }) })
     }
 
     /// An empty buffer, or `None`: the pool is dry, stop reading.
     pub fn take(&self) -> Option<PacketBuf> {
-        let mut parts = self.home.free.pop()?;
+        let (place, mut parts) = self.home.free.take()?;
         parts.ops.clear();
-        Some(PacketBuf { parts: Some(parts), home: Arc::clone(&self.home) })
+        Some(PacketBuf { parts: Some(parts), place, home: Arc::clone(&self.home) })
     }
 
     /// Buffers that `take` would give now.
@@ -77,6 +70,7 @@ impl Pool {
 /// One buffer: plain octets and a list of up to [`MAX_OPS`] operations on them.
 pub struct PacketBuf {
     parts: Option<Parts>,
+    place: u32,
     home: Arc<Home>,
 }
 
@@ -149,8 +143,7 @@ impl PacketBuf {
 impl Drop for PacketBuf {
     fn drop(&mut self) {
         if let Some(parts) = self.parts.take() {
-            // The queue has a place for every buffer of the pool, so this cannot fail.
-            let _ = self.home.free.push(parts);
+            self.home.free.give(self.place, parts);
         }
     }
 }
