@@ -14,6 +14,8 @@ pub(crate) struct Waiting {
     iface: u32,
     bytes: Box<[u8]>,
     offload: Offload,
+    critical: bool,
+    handed: bool,
 }
 
 impl Esp {
@@ -37,8 +39,8 @@ impl Esp {
         if full {
             return self.refuse(DropReason::NoSa);
         }
-        let Inner { iface, bytes, offload } = packet;
-        entry.waiting.push_back(Waiting { iface, bytes: bytes.into(), offload });
+        let Inner { iface, bytes, offload, critical, handed } = packet;
+        entry.waiting.push_back(Waiting { iface, bytes: bytes.into(), offload, critical, handed });
         self.waiting_octets += len;
         if !std::mem::replace(&mut entry.wait_timer, true) {
             self.timers.push(now + self.config.acquire_retry, Due::Waiting(child));
@@ -60,9 +62,9 @@ impl Esp {
             let Some(entry) = self.sad.children.get_mut(&child) else { continue };
             for waiting in std::mem::take(&mut entry.waiting) {
                 self.waiting_octets -= waiting.bytes.len();
-                let Waiting { iface, bytes, offload } = waiting;
+                let Waiting { iface, bytes, offload, critical, handed } = waiting;
                 // Decided anew: the SA may be narrower than what was asked for. Then the packet waits again.
-                self.handle_inner(now, Inner { iface, bytes: &bytes, offload }, out);
+                self.handle_inner(now, Inner { iface, bytes: &bytes, offload, critical, handed }, out);
             }
         }
     }

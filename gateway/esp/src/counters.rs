@@ -35,6 +35,8 @@ reasons! {
     HardLimit "hard_limit" "The SA has carried all it may.";
     PoolDry "pool_dry" "No packet buffer left.";
     Backpressure "backpressure" "The device is behind and the waiting line is full.";
+    CpuShare "cpu_share" "The CPU time its realm may use is used up, and the waiting line is full.";
+    Astray "astray" "Handed over to a worker that has no SA for it either.";
     Segmentation "segmentation" "A superpacket whose description does not fit its octets.";
     Runt "runt" "Too short to be an ESP packet of its SA.";
     Misaligned "misaligned" "Ciphertext not a multiple of the algorithm's block.";
@@ -132,6 +134,8 @@ pub struct Counters {
     pub holes: u64,
     /// Bursts that came after their place was given up.
     pub late: u64,
+    /// Packets and superpackets handed to the worker that has their SA.
+    pub handed: u64,
     /// Drops by reason, SA or not.
     pub drops: DropCounters,
 }

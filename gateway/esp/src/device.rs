@@ -4,6 +4,7 @@
 //! 2. While its device has room it is issued at once: sequence numbers are given, a place in the SA's order is taken, and
 //!    it appears in [`Output::submit`].
 //! 3. Otherwise it waits in the device's line, without numbers. The line is bounded; what does not fit is dropped.
+//!    Critical bursts have a line of their own, which goes first.
 //! 4. A completion gives its room back, issues the next in line, and is judged by direction.
 
 use std::collections::VecDeque;
@@ -14,6 +15,7 @@ use spi::{Direction, EspBurst, FaultKind, Outcome, PacketBuf, Token};
 use crate::counters::DropReason;
 use crate::esp::{Esp, Outer};
 use crate::output::{Event, OuterPackets, Output};
+use crate::sa::ShareId;
 use crate::sad::Common;
 use crate::timer::Due;
 
@@ -22,12 +24,23 @@ pub(crate) struct Device {
     /// Bursts it would take now.
     pub(crate) room: usize,
     waiting: VecDeque<(Work, PacketBuf)>,
+    /// Bursts that go before those.
+    critical: VecDeque<(Work, PacketBuf)>,
 }
 
 impl Device {
     pub(crate) fn new(room: usize) -> Self {
-        Device { room, waiting: VecDeque::new() }
+        Device { room, waiting: VecDeque::new(), critical: VecDeque::new() }
     }
+}
+
+/// A device's lines, to look at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LineView {
+    /// Bursts that wait for room.
+    pub waiting: usize,
+    /// Critical ones.
+    pub critical: usize,
 }
 
 /// Whose burst it is.
@@ -48,6 +61,15 @@ impl Work {
     }
 }
 
+/// A burst that nothing is added to any more.
+pub(crate) struct Closed {
+    pub(crate) device: usize,
+    pub(crate) share: Option<ShareId>,
+    /// It goes before others.
+    pub(crate) critical: bool,
+    pub(crate) buf: PacketBuf,
+}
+
 /// A burst that is out.
 pub(crate) struct Job {
     work: Work,
@@ -59,12 +81,13 @@ impl Esp {
     /// Submits what was gathered, and what waited for SAs that came since. Call it when there is no more to read, and
     /// after SAs were installed; never wait on a timer for more.
     pub fn flush(&mut self, now: Instant, out: &mut Output) {
+        out.hurry = false;
         self.serve(now, out);
         let mut list = std::mem::take(&mut self.open_outbound);
         for token in list.drain(..) {
             if let Some(sa) = self.sad.outbound.slot(token) {
                 sa.common.listed = false;
-                self.close_outbound(token, out);
+                self.close_outbound(now, token, false, out);
             }
         }
         self.open_outbound = list;
@@ -72,7 +95,7 @@ impl Esp {
         for token in list.drain(..) {
             if let Some(sa) = self.sad.inbound.slot(token) {
                 sa.common.listed = false;
-                self.close_inbound(token, out);
+                self.close_inbound(now, token, out);
             }
         }
         self.open_inbound = list;
@@ -103,30 +126,59 @@ impl Esp {
         self.devices.iter().any(|d| d.waiting.len() > half) || self.config.pool.available() == 0
     }
 
-    /// Issues a closed burst, or lets it wait, or drops it.
-    pub(crate) fn dispatch(&mut self, work: Work, device: usize, buf: PacketBuf, out: &mut Output) {
+    /// The lines of the devices, by their index.
+    pub fn lines(&self) -> impl Iterator<Item = LineView> {
+        let view = |d: &Device| LineView { waiting: d.waiting.len(), critical: d.critical.len() };
+        self.devices.iter().map(view)
+    }
+
+    /// Takes a closed burst as far as it gets: to its device, or into a line, or nowhere.
+    pub(crate) fn dispatch(&mut self, now: Instant, work: Work, burst: Closed, out: &mut Output) {
+        let Closed { device, share, critical, buf } = burst;
         if buf.ops().is_empty() {
             return;
         }
+        let share = share.filter(|_| !critical);
+        if let Some((work, device, buf)) = self.within_share(now, share, (work, device, buf)) {
+            self.offer(work, device, buf, critical, out);
+        }
+    }
+
+    /// Issues a burst, or lets it wait, or drops it.
+    pub(crate) fn offer(
+        &mut self,
+        work: Work,
+        device: usize,
+        buf: PacketBuf,
+        critical: bool,
+        out: &mut Output,
+    ) {
         let Some(entry) = self.devices.get_mut(device) else { return };
-        if entry.room > 0 && entry.waiting.is_empty() {
+        let line = if critical { &mut entry.critical } else { &mut entry.waiting };
+        // Who comes last does not go first, but for what is critical.
+        let first = line.is_empty();
+        if entry.room > 0 && first {
             self.issue(work, buf, out);
-        } else if entry.waiting.len() < self.config.waiting_bursts {
-            entry.waiting.push_back((work, buf));
+        } else if line.len() < self.config.waiting_bursts {
+            line.push_back((work, buf));
         } else {
-            let packets = buf.ops().len() as u64;
-            self.counters.drops.add(DropReason::Backpressure, packets);
-            match work {
-                Work::Seal(token) => {
-                    if let Some(sa) = self.sad.outbound.slot(token) {
-                        sa.seq.release(packets);
-                        sa.common.drop(DropReason::Backpressure, packets);
-                    }
+            self.give_up(work, buf.ops().len() as u64, DropReason::Backpressure);
+        }
+    }
+
+    /// Drops packets that were gathered and have no numbers yet.
+    pub(crate) fn give_up(&mut self, work: Work, packets: u64, reason: DropReason) {
+        self.counters.drops.add(reason, packets);
+        match work {
+            Work::Seal(token) => {
+                if let Some(sa) = self.sad.outbound.slot(token) {
+                    sa.seq.release(packets);
+                    sa.common.drop(reason, packets);
                 }
-                Work::Open(token, _) => {
-                    if let Some(sa) = self.sad.inbound.slot(token) {
-                        sa.common.drop(DropReason::Backpressure, packets);
-                    }
+            }
+            Work::Open(token, _) => {
+                if let Some(sa) = self.sad.inbound.slot(token) {
+                    sa.common.drop(reason, packets);
                 }
             }
         }
@@ -162,7 +214,8 @@ impl Esp {
     /// Issues what waits, as far as there is room.
     fn pump(&mut self, device: usize, out: &mut Output) {
         while let Some(entry) = self.devices.get_mut(device).filter(|d| d.room > 0) {
-            let Some((work, buf)) = entry.waiting.pop_front() else { return };
+            let next = entry.critical.pop_front().or_else(|| entry.waiting.pop_front());
+            let Some((work, buf)) = next else { return };
             self.issue(work, buf, out);
         }
     }
@@ -170,14 +223,18 @@ impl Esp {
     /// Puts what waits for a device, but belongs to SAs that have left it, into the right lines.
     pub(crate) fn move_waiting(&mut self, device: usize) {
         let Some(entry) = self.devices.get_mut(device) else { return };
-        for (work, buf) in std::mem::take(&mut entry.waiting) {
-            let home = match work {
-                Work::Seal(token) => self.sad.outbound.peek(token).map(|sa| sa.common.device),
-                Work::Open(token, _) => self.sad.inbound.peek(token).map(|sa| sa.common.device),
-            };
-            // What has lost its SA stays, and is counted when its turn comes.
-            if let Some(entry) = self.devices.get_mut(home.unwrap_or(device)) {
-                entry.waiting.push_back((work, buf));
+        let (waiting, critical) = (std::mem::take(&mut entry.waiting), std::mem::take(&mut entry.critical));
+        for (line, is_critical) in [(waiting, false), (critical, true)] {
+            for (work, buf) in line {
+                let home = match work {
+                    Work::Seal(token) => self.sad.outbound.peek(token).map(|sa| sa.common.device),
+                    Work::Open(token, _) => self.sad.inbound.peek(token).map(|sa| sa.common.device),
+                };
+                // What has lost its SA stays, and is counted when its turn comes.
+                if let Some(entry) = self.devices.get_mut(home.unwrap_or(device)) {
+                    let line = if is_critical { &mut entry.critical } else { &mut entry.waiting };
+                    line.push_back((work, buf));
+                }
             }
         }
     }
@@ -188,6 +245,7 @@ impl Esp {
             self.counters.drops.add(DropReason::SaGone, buf.ops().len() as u64);
             return;
         };
+        let share = sa.common.share;
         let capacity = buf.capacity();
         let (mut good, mut octets, mut bad) = (0, 0, 0);
         for op in buf.ops_mut() {
@@ -222,6 +280,7 @@ impl Esp {
         self.counters.holes += released.holes;
         self.counters.late += u64::from(released.late);
         self.arm_order(Direction::Seal, token);
+        self.spend(share, good + bad);
     }
 
     /// Starts the timer of an SA's order, when something is held back and none is running.

@@ -12,6 +12,7 @@ use crate::keepalive::Keepalives;
 use crate::outbound::Decision;
 use crate::sa::{ChildId, Encap, SaView};
 use crate::sad::{Common, OutSa, Sad};
+use crate::share::Shares;
 use crate::spd::{RuleId, Spd};
 use crate::timer::Timers;
 
@@ -73,6 +74,17 @@ pub struct Inner<'a> {
     pub bytes: &'a [u8],
     /// What the kernel left to us (`struct virtio_net_hdr`).
     pub offload: Offload,
+    /// What goes before other packets and is dropped last: a routing protocol that must not die of load.
+    pub critical: bool,
+    /// Another worker handed it over, since the SA should be here.
+    pub handed: bool,
+}
+
+impl<'a> Inner<'a> {
+    /// A packet of no special kind, read from an interface.
+    pub fn new(iface: u32, bytes: &'a [u8], offload: Offload) -> Inner<'a> {
+        Inner { iface, bytes, offload, critical: false, handed: false }
+    }
 }
 
 /// Work the kernel left to us on a packet read from an interface with offloads.
@@ -136,6 +148,9 @@ pub struct Esp {
     pub(crate) keepalives: Keepalives,
     pub(crate) icmp_rate: Rate,
     pub(crate) unknown_rate: Rate,
+    /// Inbound SAs on which the peer was heard since somebody asked.
+    pub(crate) heard: Vec<Token>,
+    pub(crate) shares: Shares,
     /// A packet that has to be changed before it is cut.
     pub(crate) scratch: Vec<u8>,
 }
@@ -161,6 +176,8 @@ impl Esp {
             keepalives: Keepalives::new(seed),
             icmp_rate: Rate::new(100),
             unknown_rate: Rate::new(10),
+            heard: Vec::new(),
+            shares: Shares::default(),
             scratch: Vec::new(),
         }
     }
@@ -185,10 +202,23 @@ impl Esp {
         })
     }
 
-    /// When the last authenticated packet of this child came: the peer was alive then (RFC 7296 section 2.4).
-    pub fn last_heard(&self, child: ChildId) -> Option<Instant> {
-        let inbound = &self.sad.children.get(&child)?.inbound;
-        inbound.iter().filter_map(|t| self.sad.inbound.peek(*t)?.common.last_used).max()
+    /// SPIs of the inbound SAs on which authenticated packets came since this was asked the last time: their peers are alive
+    /// (RFC 7296 section 2.4).
+    pub fn take_heard(&mut self) -> Vec<u32> {
+        let inbound = &mut self.sad.inbound;
+        let mut spis = Vec::with_capacity(self.heard.len());
+        for token in self.heard.drain(..) {
+            if let Some(sa) = inbound.slot(token) {
+                sa.heard = false;
+                spis.push(sa.common.spi);
+            }
+        }
+        spis
+    }
+
+    /// Whether [`take_heard`](Esp::take_heard) has something to tell.
+    pub fn has_heard(&self) -> bool {
+        !self.heard.is_empty()
     }
 
     /// Largest inner packet that the child's current SA carries, octets; for the interface's MTU.

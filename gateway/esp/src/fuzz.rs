@@ -39,6 +39,7 @@ pub fn fuzz_inbound(data: &[u8], now: Instant) {
         moves: PeerMoves::Follow,
         pair: None,
         limits: Limits::default(),
+        share: None,
     };
     if esp.install_inbound(sa, now).is_err() {
         return;

@@ -17,7 +17,7 @@ use wire::ip::{IpHeader, clamp_mss, protocol};
 use wire::natt::KEEPALIVE;
 
 use crate::counters::DropReason;
-use crate::device::{Work, stale};
+use crate::device::{Closed, Work, stale};
 use crate::ecn;
 use crate::esp::{Esp, Outer};
 use crate::outbound::{is_syn, mss};
@@ -25,7 +25,7 @@ use crate::output::{Event, InnerPackets, Output};
 use crate::packet::{inbound_key, outbound_key, quoted};
 use crate::replay::Refused;
 use crate::sa::{Action, ChildId, Encap, Mode, PeerMoves};
-use crate::sad::{InSa, OpenBurst};
+use crate::sad::{Common, InSa, OpenBurst};
 use crate::seq::Notice;
 use crate::transport;
 
@@ -38,7 +38,7 @@ impl Esp {
             return;
         }
         let Some((token, seq)) = self.admit(now, outer, packet, out) else { return };
-        if let Err(reason) = self.gather(token, outer, packet, seq, out) {
+        if let Err(reason) = self.gather(now, token, outer, packet, seq, out) {
             self.blame(token, reason);
         }
     }
@@ -64,7 +64,7 @@ impl Esp {
             return;
         };
         // What was gathered before goes first.
-        self.close_inbound(token, out);
+        self.close_inbound(now, token, out);
         for at in (0..len).step_by(segment) {
             let end = (at + segment).min(len);
             let packet = &buf.bytes()[at..end];
@@ -79,8 +79,13 @@ impl Esp {
             }
         }
         if let Some(sa) = self.sad.inbound.peek(token) {
-            let device = sa.common.device;
-            self.dispatch(Work::Open(token, *outer), device, buf, out);
+            let Common { device, share, .. } = sa.common;
+            self.dispatch(
+                now,
+                Work::Open(token, *outer),
+                Closed { device, share, critical: false, buf },
+                out,
+            );
         }
     }
 
@@ -152,6 +157,7 @@ impl Esp {
     /// Copies a packet to the end of the SA's burst.
     fn gather(
         &mut self,
+        now: Instant,
         token: Token,
         outer: &Outer,
         packet: &[u8],
@@ -171,7 +177,7 @@ impl Esp {
                 || o.at + need > o.buf.capacity()
         });
         if other {
-            self.close_inbound(token, out);
+            self.close_inbound(now, token, out);
         }
         let sa = self.sad.inbound.slot(token).ok_or(DropReason::SaGone)?;
         if sa.open.is_none() {
@@ -193,11 +199,16 @@ impl Esp {
     }
 
     /// Closes the burst an inbound SA gathers.
-    pub(crate) fn close_inbound(&mut self, token: Token, out: &mut Output) {
+    pub(crate) fn close_inbound(&mut self, now: Instant, token: Token, out: &mut Output) {
         let Some(sa) = self.sad.inbound.slot(token) else { return };
         let Some((open, outer)) = sa.open.take() else { return };
-        let device = sa.common.device;
-        self.dispatch(Work::Open(token, outer), device, open.buf, out);
+        let Common { device, share, .. } = sa.common;
+        self.dispatch(
+            now,
+            Work::Open(token, outer),
+            Closed { device, share, critical: false, buf: open.buf },
+            out,
+        );
     }
 
     /// An opened burst is back.
@@ -215,6 +226,7 @@ impl Esp {
             return;
         };
         let (child, spi, dir) = (sa.common.child, sa.common.spi, Direction::Open);
+        let (share, count) = (sa.common.share, buf.ops().len() as u64);
         let mut seen = Seen { authentic: 0, newest: false };
         let clamp = (self.config.clamp_mss && sa.way_back > 0)
             .then(|| sa.way_back.min(self.config.device_mtu.into()));
@@ -251,6 +263,7 @@ impl Esp {
         self.counters.holes += released.holes;
         self.counters.late += u64::from(released.late);
         self.arm_order(dir, token);
+        self.spend(share, count);
         if seen.authentic > 0 {
             self.heard(now, token, outer, seen.newest, out);
         }
@@ -261,6 +274,9 @@ impl Esp {
         let Some(sa) = self.sad.inbound.slot(token) else { return };
         let (child, spi) = (sa.common.child, sa.common.spi);
         let first = sa.common.last_used.replace(now).is_none();
+        if !std::mem::replace(&mut sa.heard, true) {
+            self.heard.push(token);
+        }
         let follow = (newest && has_moved(sa, outer.from, outer.encap)).then_some(sa.moves);
         let pair = sa.pair;
         if first {

@@ -16,14 +16,19 @@
 //! | `control`, `sad`, `spd`, `flow` | SAs by SPI, the indexed SPD, the memory of its decisions |
 //! | `seq`, `replay`, `reorder` | numbers out, numbers in, order |
 //! | `mtu`, `ecn`, `transport`, `segment`, `packet` | rules about inner and outer headers |
+//! | `coalesce` | packets of one flow, joined for an interface with offloads |
+//! | `elsewhere` | packets whose SA another worker has |
+//! | `share` | budgets of CPU time |
 //! | `acquire`, `keepalive`, `timer` | packets that wait for an SA, NAT keepalives, what is due when |
 #![forbid(unsafe_code)]
 
 mod acquire;
+mod coalesce;
 mod control;
 mod counters;
 mod device;
 mod ecn;
+mod elsewhere;
 mod esp;
 mod flow;
 mod fuzz;
@@ -40,16 +45,21 @@ mod sa;
 mod sad;
 mod segment;
 mod seq;
+mod share;
 mod spd;
 mod timer;
 mod transport;
 
+pub use coalesce::{Coalescer, Joinable, Train};
 pub use counters::{Counters, DropCounters, DropReason};
+pub use device::LineView;
 pub use esp::{Config, Esp, Inner, Offload, Outer, SegmentKind, Segments};
 pub use flow::FlowKey;
 pub use fuzz::fuzz_inbound;
-pub use output::{Event, InnerPackets, OuterPackets, Output, Run, Verdict};
+pub use output::{Event, HandOver, InnerPackets, OuterPackets, Output, Run, Verdict};
 pub use sa::{
-    Action, ChildId, DfPolicy, DscpPolicy, EcnPolicy, Encap, InboundSa, InstallError, Limits, MAX_SELECTORS,
-    Mode, OutboundSa, Path, PeerMoves, Policy, SaSummary, SaView, UdpEncap,
+    Action, ChildId, DfPolicy, DscpPolicy, EcnPolicy, ElsewhereSa, Encap, InboundSa, InstallError, Limits,
+    MAX_SELECTORS, Mode, OutboundSa, Path, PeerMoves, Policy, SaSummary, SaView, ShareId, UdpEncap,
 };
+pub use segment::cut;
+pub use share::ShareView;

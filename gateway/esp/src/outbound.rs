@@ -14,15 +14,15 @@ use wire::esp::{NO_NEXT_HEADER, emit_trailer};
 use wire::ip::{IPV6_LEN, IpHeader, clamp_mss, protocol, too_big};
 
 use crate::counters::DropReason;
-use crate::device::Work;
+use crate::device::{Closed, Work};
 use crate::ecn;
 use crate::esp::{Esp, Inner, Offload};
 use crate::flow::FlowKey;
 use crate::mtu::{MIN_V6, fragment};
 use crate::output::{Event, InnerPackets, MARK_DF, Output, Verdict};
 use crate::packet::{fits_transport, inbound_key, outbound_key, quoted};
-use crate::sa::{Action, DfPolicy, Mode};
-use crate::sad::{OpenBurst, OutSa};
+use crate::sa::{Action, ChildId, DfPolicy, Mode};
+use crate::sad::{Common, OpenBurst, OutSa};
 use crate::segment::{Cutter, finish_checksum};
 use crate::seq::Notice;
 use crate::spd::looks_at_ports;
@@ -33,6 +33,8 @@ use crate::timer::Due;
 pub(crate) enum Decision {
     /// This outbound SA.
     Send(Token),
+    /// The worker that has an SA of this child for them.
+    Elsewhere(ChildId, u16),
     /// Nothing: they pass in the clear.
     Bypass,
     /// The end.
@@ -48,6 +50,9 @@ struct Manner {
     /// Octets the payload is filled up to.
     fill: usize,
 }
+
+/// Packets in a superpacket that fill a burst well enough: it leaves before the next one is read, while it is in the cache.
+const LONG_RUN: usize = 12;
 
 /// Dummy packets are at least this long.
 const DUMMY: [u8; 1500] = [0; 1500];
@@ -80,7 +85,10 @@ impl Esp {
             Action::Discard => Decision::Discard,
             Action::Protect(child) => match self.sad.choose(child, &flow) {
                 Some(token) => Decision::Send(token),
-                None => return self.acquire(now, child, &flow, packet, out),
+                None => match self.sad.lane_of(child, &flow) {
+                    Some(lane) => Decision::Elsewhere(child, lane),
+                    None => return self.acquire(now, child, &flow, packet, out),
+                },
             },
         };
         if flow == key {
@@ -110,6 +118,12 @@ impl Esp {
     ) -> Verdict {
         let result = match decision {
             Decision::Send(token) => self.send(now, token, packet, header, out).map_err(|r| (token, r)),
+            Decision::Elsewhere(child, lane) => {
+                return match self.hand_over(now, child, lane, packet, out) {
+                    Ok(()) => Verdict::Taken,
+                    Err(reason) => self.refuse(reason),
+                };
+            }
             Decision::Bypass => {
                 self.counters.bypassed += 1;
                 return Verdict::Bypass;
@@ -184,7 +198,14 @@ impl Esp {
         }
         let fill = if tunnel { usize::from(sa.config.tfc.unwrap_or(0)).min(sa.max_payload) } else { 0 };
         let manner = Manner { next_header, mark: mark(sa, header, df), fill };
-        let inner_mtu = sa.inner_mtu();
+        let (inner_mtu, at_once) = (sa.inner_mtu(), sa.config.at_once);
+        let pieces = cutter.as_ref().map_or(1, Cutter::pieces);
+        // What is critical does not wait for what came before, nor take it along. A superpacket that does not fit behind
+        // what is there begins a burst: its packets are to leave in one send.
+        let apart = packet.critical || pieces > 1 && !sa.has_room(pieces, longest);
+        if apart {
+            self.close_outbound(now, token, false, out);
+        }
         if let Some(cutter) = &mut cutter {
             let mut placed = Err(DropReason::Segmentation);
             while let Some((head, body)) = cutter.next() {
@@ -193,6 +214,7 @@ impl Esp {
                     break;
                 }
             }
+            self.close_early(now, token, packet.critical, at_once || pieces >= LONG_RUN, out);
             return placed;
         }
         self.place(now, token, &[], &packet.bytes[cut..], manner, out)?;
@@ -200,7 +222,16 @@ impl Esp {
             let clamp = self.config.clamp_mss.then_some(inner_mtu.min(self.config.device_mtu.into()));
             self.touch_up(token, packet.offload, header, cut, clamp);
         }
+        self.close_early(now, token, packet.critical, at_once, out);
         Ok(())
+    }
+
+    /// Closes a burst that is not to wait for more packets.
+    fn close_early(&mut self, now: Instant, token: Token, critical: bool, full: bool, out: &mut Output) {
+        if critical || full {
+            self.close_outbound(now, token, critical, out);
+            out.hurry = true;
+        }
     }
 
     /// Does to the packet placed last what can be done only in a copy of it.
@@ -257,7 +288,7 @@ impl Esp {
             .as_ref()
             .is_some_and(|o| o.buf.ops().len() >= MAX_OPS || o.at + sealed > o.buf.capacity());
         if full {
-            self.close_outbound(token, out);
+            self.close_outbound(now, token, false, out);
         }
         let sa = self.sad.outbound.slot(token).ok_or(DropReason::SaGone)?;
         if sa.open.is_none() {
@@ -304,11 +335,11 @@ impl Esp {
     }
 
     /// Closes the burst an outbound SA gathers.
-    pub(crate) fn close_outbound(&mut self, token: Token, out: &mut Output) {
+    pub(crate) fn close_outbound(&mut self, now: Instant, token: Token, critical: bool, out: &mut Output) {
         let Some(sa) = self.sad.outbound.slot(token) else { return };
         let Some(open) = sa.open.take() else { return };
-        let device = sa.common.device;
-        self.dispatch(Work::Seal(token), device, open.buf, out);
+        let Common { device, share, .. } = sa.common;
+        self.dispatch(now, Work::Seal(token), Closed { device, share, critical, buf: open.buf }, out);
     }
 
     /// Cuts a packet that may be cut into pieces that fit the SA's path.
@@ -380,7 +411,7 @@ impl Esp {
             let manner = Manner { next_header: NO_NEXT_HEADER, mark: MARK_DF, fill: 0 };
             if self.place(now, token, &[], &DUMMY[..len], manner, out).is_ok() {
                 self.counters.dummies_out += 1;
-                self.close_outbound(token, out);
+                self.close_outbound(now, token, false, out);
             }
         }
         self.timers.push(now + every, Due::Dummy(token));
@@ -468,6 +499,8 @@ mod tests {
             ecn: EcnPolicy::Copy,
             path_mtu: 1500,
             limits: Limits::default(),
+            at_once: false,
+            share: None,
         };
         esp.install_outbound(sa, Instant::now()).unwrap();
         let token = esp.sad.find_outbound(ChildId(1), 0x1000).unwrap();
@@ -476,7 +509,7 @@ mod tests {
 
     fn send(esp: &mut Esp, out: &mut Output) -> Verdict {
         let bytes = v4([10, 0, 0, 1], [10, 0, 0, 2], 17, &[0; 40]);
-        esp.handle_inner(Instant::now(), Inner { iface: 0, bytes: &bytes, offload: Offload::default() }, out)
+        esp.handle_inner(Instant::now(), Inner::new(0, &bytes, Offload::default()), out)
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::ops::Range;
 use spi::{Direction, EspBurst, Outcome, PacketBuf};
 
 use crate::counters::DropReason;
+use crate::esp::Offload;
 use crate::flow::FlowKey;
 use crate::sa::{ChildId, Path};
 
@@ -20,6 +21,10 @@ pub struct Output {
     pub outer: VecDeque<OuterPackets>,
     /// Opened packets and ICMP errors, to write to interfaces.
     pub inner: VecDeque<InnerPackets>,
+    /// Packets whose SA another worker has.
+    pub elsewhere: VecDeque<HandOver>,
+    /// Something is wanted to leave now: flush, and submit, before more is read.
+    pub hurry: bool,
     /// Paths that want a NAT keepalive: one octet 0xff in UDP (RFC 3948 section 2.3).
     pub keepalives: VecDeque<Path>,
     /// For the control plane.
@@ -37,6 +42,27 @@ impl Output {
             self.submit.resize_with(device + 1, VecDeque::new);
         }
         self.submit[device].push_back(burst);
+    }
+}
+
+/// A packet or superpacket for another worker: to its [`Esp::handle_inner`](crate::Esp::handle_inner), marked as handed over.
+pub struct HandOver {
+    /// The worker.
+    pub lane: u16,
+    /// The interface it came from.
+    pub iface: u32,
+    /// What the kernel left to us.
+    pub offload: Offload,
+    /// Whether it goes before others.
+    pub critical: bool,
+    /// The packet is the only operation.
+    pub buf: PacketBuf,
+}
+
+impl HandOver {
+    /// The packet.
+    pub fn bytes(&self) -> &[u8] {
+        self.buf.op_bytes(0)
     }
 }
 
@@ -61,6 +87,12 @@ pub enum Event {
         child: ChildId,
         /// The packet that wants it, for the first traffic selector of the request (RFC 7296 section 2.9).
         flow: FlowKey,
+    },
+    /// Packets of this child have to be handed to another worker, since this one has no SA for it. Raised once per child and
+    /// retry interval.
+    Elsewhere {
+        /// The child.
+        child: ChildId,
     },
     /// An SA has carried so much that it should be re-keyed. Raised once per SA.
     Rekey {

@@ -190,7 +190,34 @@ pub struct OutboundSa {
     pub path_mtu: u16,
     /// How much it may carry.
     pub limits: Limits,
+    /// Each packet goes to the device as soon as it is taken; otherwise bursts are gathered while there is more to read.
+    pub at_once: bool,
+    /// The budget its work is charged to, as [`Esp::set_shares`](crate::Esp::set_shares) numbered it.
+    pub share: Option<ShareId>,
 }
+
+/// An outbound SA of another worker: packets for it that come here are handed over.
+#[derive(Clone, Debug)]
+pub struct ElsewhereSa {
+    /// The child it belongs to.
+    pub child: ChildId,
+    /// The peer's SPI, to take it back by.
+    pub spi: u32,
+    /// The worker that has it.
+    pub lane: u16,
+    /// Our side of the negotiated selectors.
+    pub ts_local: Vec<TrafficSelector>,
+    /// The peer's side of the negotiated selectors.
+    pub ts_remote: Vec<TrafficSelector>,
+    /// Interface the traffic must come from; `None`: any.
+    pub iface: Option<u32>,
+    /// Place among the policies; lower goes first.
+    pub priority: u32,
+}
+
+/// A budget of CPU time that several SAs share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ShareId(pub u16);
 
 /// An SA to receive with. Its keys are already in the device: `device` and `sa` name them.
 #[derive(Clone, Debug)]
@@ -228,6 +255,8 @@ pub struct InboundSa {
     pub pair: Option<u32>,
     /// How much it may carry.
     pub limits: Limits,
+    /// The budget its work is charged to.
+    pub share: Option<ShareId>,
 }
 
 /// What the SPD does with a packet (RFC 4301 section 4.4.1).

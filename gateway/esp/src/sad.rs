@@ -5,6 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use spi::esp::MAX_OPS;
 use spi::{InFlight, PacketBuf, SaId, Token};
 use wire::TrafficSelector;
 
@@ -17,7 +18,7 @@ use crate::mtu::Framing;
 use crate::output::{InnerPackets, OuterPackets};
 use crate::reorder::Reorder;
 use crate::replay::Window;
-use crate::sa::{ChildId, InboundSa, Mode, OutboundSa, Path, PeerMoves};
+use crate::sa::{ChildId, InboundSa, Mode, OutboundSa, Path, PeerMoves, ShareId};
 use crate::seq::{Sequence, Usage};
 use crate::spd::{RuleId, selects_any};
 
@@ -33,6 +34,7 @@ pub(crate) struct Common {
     pub(crate) ts_local: Vec<TrafficSelector>,
     pub(crate) ts_remote: Vec<TrafficSelector>,
     pub(crate) usage: Usage,
+    pub(crate) share: Option<ShareId>,
     pub(crate) last_used: Option<Instant>,
     /// The device has said that it does not know the SA.
     pub(crate) stale_told: bool,
@@ -90,6 +92,8 @@ pub(crate) struct InSa {
     pub(crate) order: Reorder<InnerPackets>,
     /// Largest inner packet that the way back takes, for the MSS of what the peer's side opens; 0: not known.
     pub(crate) way_back: usize,
+    /// The peer was heard on it since somebody asked.
+    pub(crate) heard: bool,
 }
 
 /// A burst being gathered.
@@ -126,6 +130,25 @@ pub(crate) struct Sad {
     pub(crate) inbound: InFlight<InSa>,
     pub(crate) by_spi: HashMap<u32, Token, Seeded>,
     pub(crate) children: HashMap<ChildId, Child, Seeded>,
+    pub(crate) elsewhere: HashMap<ChildId, Away, Seeded>,
+}
+
+/// What other workers have for a child.
+#[derive(Default)]
+pub(crate) struct Away {
+    /// Oldest first.
+    pub(crate) sas: Vec<AwaySa>,
+    /// Before this, it is not told again that packets had to be handed over.
+    pub(crate) tell_again: Option<Instant>,
+}
+
+/// An outbound SA of another worker.
+pub(crate) struct AwaySa {
+    pub(crate) spi: u32,
+    pub(crate) lane: u16,
+    pub(crate) ts_local: Vec<TrafficSelector>,
+    pub(crate) ts_remote: Vec<TrafficSelector>,
+    pub(crate) rules: Vec<RuleId>,
 }
 
 impl Sad {
@@ -135,6 +158,7 @@ impl Sad {
             inbound: InFlight::new(usize::MAX),
             by_spi: HashMap::with_hasher(Seeded(seed)),
             children: HashMap::with_hasher(Seeded(seed)),
+            elsewhere: HashMap::with_hasher(Seeded(seed)),
         }
     }
 
@@ -150,6 +174,13 @@ impl Sad {
         let takes =
             |t: &Token| self.outbound.peek(*t).is_some_and(|sa| !sa.retired && sa.common.selects(flow));
         child.current.filter(takes).or_else(|| child.outbound.iter().rev().copied().find(takes))
+    }
+
+    /// The worker that has an SA of a child for a flow: the one with the youngest.
+    pub(crate) fn lane_of(&self, child: ChildId, flow: &FlowKey) -> Option<u16> {
+        let away = self.elsewhere.get(&child)?;
+        let takes = |sa: &&AwaySa| selects_any(&sa.ts_local, &sa.ts_remote, flow);
+        away.sas.iter().rev().find(takes).map(|sa| sa.lane)
     }
 
     /// When `token` was the one a child sent with, the youngest other takes its place.
@@ -187,6 +218,7 @@ impl OutSa {
             ts_local: std::mem::take(&mut config.ts_local),
             ts_remote: std::mem::take(&mut config.ts_remote),
             usage: Usage::new(config.limits),
+            share: config.share,
             last_used: None,
             stale_told: false,
             listed: false,
@@ -204,6 +236,14 @@ impl OutSa {
             rules: Vec::new(),
             config,
         }
+    }
+
+    /// Whether this many more packets fit into the burst being gathered.
+    pub(crate) fn has_room(&self, packets: usize, len: usize) -> bool {
+        self.open.as_ref().is_none_or(|open| {
+            let end = open.at + packets * self.common.framing.sealed(len);
+            open.buf.ops().len() + packets <= MAX_OPS && end <= open.buf.capacity()
+        })
     }
 
     /// Largest inner packet that fits the path.
@@ -228,6 +268,7 @@ impl InSa {
             ts_local: config.ts_local,
             ts_remote: config.ts_remote,
             usage: Usage::new(config.limits),
+            share: config.share,
             last_used: None,
             stale_told: false,
             listed: false,
@@ -244,6 +285,7 @@ impl InSa {
             open: None,
             order: Reorder::new(),
             way_back: 0,
+            heard: false,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use wire::ip::{IPV4_LEN, IpHeader, Sum, checksum, protocol};
 
-use crate::esp::{SegmentKind, Segments};
+use crate::esp::{Offload, SegmentKind, Segments};
 
 /// Longest IP and transport header that is repeated.
 const MAX_HEAD: usize = 256;
@@ -66,6 +66,11 @@ impl<'a> Cutter<'a> {
         self.head_len + self.size.min(self.payload.len())
     }
 
+    /// Packets it makes.
+    pub(crate) fn pieces(&self) -> usize {
+        self.payload.len().div_ceil(self.size).max(1)
+    }
+
     /// Header and payload of the next packet.
     pub(crate) fn next(&mut self) -> Option<(&[u8], &'a [u8])> {
         if self.at >= self.payload.len() {
@@ -113,6 +118,33 @@ impl<'a> Cutter<'a> {
         self.head[sum_at..sum_at + 2].copy_from_slice(&sum.to_be_bytes());
         self.at = end;
         Some((&self.head[..self.head_len], body))
+    }
+}
+
+/// The packets that a packet or superpacket of an interface stands for, whole and with their checksums; for those who have to
+/// hand them on one by one. `each` gets nothing when the description does not fit the octets.
+pub fn cut(packet: &[u8], offload: Offload, mut each: impl FnMut(&[u8])) {
+    let Ok(header) = IpHeader::parse(packet) else { return };
+    let mut whole = Vec::with_capacity(packet.len());
+    match offload.segments {
+        Some(segments) => {
+            let Some(mut cutter) = Cutter::new(packet, &header, segments) else { return };
+            while let Some((head, body)) = cutter.next() {
+                whole.clear();
+                whole.extend_from_slice(head);
+                whole.extend_from_slice(body);
+                each(&whole);
+            }
+        }
+        None => {
+            whole.extend_from_slice(packet);
+            if let Some((start, offset)) = offload.checksum
+                && finish_checksum(&mut whole, start.into(), offset.into(), header.protocol).is_none()
+            {
+                return;
+            }
+            each(&whole);
+        }
     }
 }
 
@@ -175,6 +207,25 @@ mod tests {
         let all = pieces(&v4([10, 0, 0, 1], [10, 0, 0, 2], 17, &udp), SegmentKind::Udp, 100);
         assert_eq!(all.iter().map(Vec::len).collect::<Vec<_>>(), [128, 128, 78]);
         assert!(all.iter().all(|p| right(p)));
+    }
+
+    #[test]
+    fn packets_are_handed_on_whole() {
+        let mut udp = vec![0x30, 0x39, 0, 53, 0, 0, 0, 0];
+        udp.extend([9; 250]);
+        let packet = v4([10, 0, 0, 1], [10, 0, 0, 2], 17, &udp);
+        let all = |offload| {
+            let mut lens = Vec::new();
+            cut(&packet, offload, |packet| {
+                assert!(offload == Offload::default() || right(packet));
+                lens.push(packet.len());
+            });
+            lens
+        };
+        let segments = Some(Segments { kind: SegmentKind::Udp, size: 100 });
+        assert_eq!(all(Offload { checksum: Some((20, 6)), segments }), [128, 128, 78]);
+        assert_eq!(all(Offload::default()), [278]);
+        assert_eq!(all(Offload { checksum: Some((20, 600)), segments: None }), [0; 0]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use spi::{Direction, Token};
 
 use crate::esp::Esp;
 use crate::output::Output;
-use crate::sa::ChildId;
+use crate::sa::{ChildId, ShareId};
 
 /// What may be due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,6 +23,8 @@ pub(crate) enum Due {
     Dummy(Token),
     /// Packets have waited long enough for an SA.
     Waiting(ChildId),
+    /// A budget may have earned something.
+    Share(ShareId),
 }
 
 /// All that is due some time.
@@ -66,6 +68,7 @@ impl Esp {
                 Due::Keepalive(token) => self.keepalive_due(now, token, out),
                 Due::Dummy(token) => self.dummy_due(now, token, out),
                 Due::Waiting(child) => self.waiting_due(child),
+                Due::Share(share) => self.share_due(now, share, out),
             }
         }
     }

@@ -13,6 +13,7 @@ pub mod table;
 
 pub use channel::{NetworkEnd, Received, SecureEnd, Unsent, pair, pair_of};
 pub use request::{
-    AuthInput, CertData, IkeSaRef, Offered, PeerProof, Refusal, Reply, Request, Role, RouteChange, TunSpec,
+    AuthInput, CertData, IkeSaRef, Offered, PeerProof, Refusal, Reply, Request, Role, RouteChange,
+    TunOffload, TunSpec,
 };
 pub use table::{Binding, Table};

@@ -127,6 +127,21 @@ pub struct TunSpec {
     pub mtu: u16,
     /// Queues.
     pub queues: u16,
+    /// Whether each packet is to come with a `virtio_net_hdr`, and superpackets with it, as far as the kernel has them.
+    pub offload: bool,
+}
+
+/// What a TUN device leaves to us, and lets us leave to it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TunOffload {
+    /// A `virtio_net_hdr` of ten octets stands before each packet, both ways; the rest below needs it.
+    pub header: bool,
+    /// Checksums.
+    pub checksum: bool,
+    /// Cutting TCP superpackets.
+    pub tcp: bool,
+    /// Cutting UDP superpackets; kernels before 6.2 do not know it.
+    pub udp: bool,
 }
 
 /// A route into a TUN device.
@@ -168,6 +183,8 @@ pub enum Reply {
         queues: Vec<std::os::fd::OwnedFd>,
         /// The name it has now.
         name: String,
+        /// What the kernel granted.
+        offload: TunOffload,
     },
     /// No, and why.
     Refused(Refusal),

@@ -4,7 +4,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
-use ipc::{RouteChange, TunSpec};
+use ipc::{RouteChange, TunOffload, TunSpec};
 
 use crate::netlink::{Netlink, Writer, attributes};
 use crate::rules::Rules;
@@ -12,8 +12,8 @@ use crate::tun_ioctl;
 
 /// What can be changed. A fake one stands in for tests without privilege.
 pub(crate) trait Kernel: Send {
-    /// Makes a TUN device that is up, without an address; one descriptor for each queue.
-    fn open_tun(&mut self, spec: &TunSpec) -> io::Result<Vec<OwnedFd>>;
+    /// Makes a TUN device that is up, without an address; one descriptor for each queue, and what the kernel granted.
+    fn open_tun(&mut self, spec: &TunSpec) -> io::Result<(Vec<OwnedFd>, TunOffload)>;
 
     /// Adds or removes a route into a device. To add one that is there already, and ours, changes nothing but its source; a
     /// route of somebody else is left alone and is an error. To remove what is not there is no error.
@@ -42,6 +42,9 @@ const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_TXQLEN: u16 = 13;
 const IFLA_AF_SPEC: u16 = 26;
+const IFLA_GSO_MAX_SEGS: u16 = 40;
+const IFLA_GSO_MAX_SIZE: u16 = 41;
+const IFLA_GSO_IPV4_MAX_SIZE: u16 = 63;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const ADDR_GEN_MODE_NONE: u8 = 1;
 const IFF_UP: u32 = 1;
@@ -138,11 +141,8 @@ impl Linux {
 }
 
 impl Kernel for Linux {
-    fn open_tun(&mut self, spec: &TunSpec) -> io::Result<Vec<OwnedFd>> {
-        let mut queues = Vec::new();
-        for _ in 0..spec.queues {
-            queues.push(tun_ioctl::open_queue(&spec.name, spec.queues > 1)?);
-        }
+    fn open_tun(&mut self, spec: &TunSpec) -> io::Result<(Vec<OwnedFd>, TunOffload)> {
+        let (queues, offload) = tun_ioctl::open_queues(&spec.name, spec.queues, spec.offload)?;
         let index = self.index(&spec.name)?;
         // Without this the kernel gives the device a link-local address and asks the tunnel for routers.
         let mut quiet = Writer::new(RTM_NEWLINK, 0, &link_header(index, 0, 0));
@@ -155,7 +155,17 @@ impl Kernel for Linux {
         up.attribute(IFLA_MTU, &u32::from(spec.mtu).to_ne_bytes());
         up.attribute(IFLA_TXQLEN, &QUEUE.to_ne_bytes());
         self.netlink.execute(&up)?;
-        Ok(queues)
+        if offload.tcp {
+            let mut size = Writer::new(RTM_NEWLINK, 0, &link_header(index, 0, 0));
+            let (octets, segments) = superpacket(spec.mtu);
+            size.attribute(IFLA_GSO_MAX_SEGS, &segments.to_ne_bytes());
+            size.attribute(IFLA_GSO_MAX_SIZE, &octets.to_ne_bytes());
+            size.attribute(IFLA_GSO_IPV4_MAX_SIZE, &octets.to_ne_bytes());
+            if let Err(e) = self.netlink.execute(&size) {
+                tracing::debug!(device = %spec.name, error = %e, "superpackets stay as long as they are");
+            }
+        }
+        Ok((queues, offload))
     }
 
     fn route(&mut self, change: &RouteChange) -> io::Result<()> {
@@ -214,6 +224,18 @@ impl Drop for Linux {
     fn drop(&mut self) {
         self.rules.clear(&mut self.netlink);
     }
+}
+
+/// Octets and segments of the longest superpacket whose sealed packets still go out in one send: the kernel takes 64 datagrams
+/// and 65507 octets of UDP_SEGMENT payload.
+fn superpacket(mtu: u16) -> (u32, u32) {
+    /// What ESP in UDP adds to an inner packet, at most: header, IV, padding, trailer, ICV.
+    const AROUND: u32 = 8 + 16 + 17 + 2 + 32;
+    /// IPv4 and TCP headers with timestamps, which stand once in a superpacket and in each segment.
+    const HEADERS: u32 = 52;
+    let mtu = u32::from(mtu).max(2 * HEADERS);
+    let segments = (65_507 / (mtu + AROUND)).clamp(1, 64);
+    (segments * (mtu - HEADERS) + HEADERS, segments.max(2))
 }
 
 struct FoundRoute {

@@ -222,13 +222,13 @@ impl Secure {
         match request {
             NetRequest::OpenTun(spec) => {
                 self.permits.tun(&spec).map_err(Refusal::NotAllowed)?;
-                let queues = self
+                let (queues, offload) = self
                     .kernel
                     .open_tun(&spec)
                     .map_err(|e| system(&format!("TUN device `{}`", spec.name), &e))?;
                 self.permits.made(&spec.name);
-                tracing::info!(device = %spec.name, mtu = spec.mtu, queues = spec.queues, "TUN device made");
-                Ok(Reply::Tun { queues, name: spec.name })
+                tracing::info!(device = %spec.name, mtu = spec.mtu, queues = queues.len(), ?offload, "TUN device made");
+                Ok(Reply::Tun { queues, name: spec.name, offload })
             }
             NetRequest::Route(change) => {
                 if change.add {
@@ -287,7 +287,7 @@ mod tests {
     use std::os::fd::OwnedFd;
     use std::time::{Duration, Instant};
 
-    use ipc::{IkeSaRef, Offered, Role, RouteChange, TunSpec};
+    use ipc::{IkeSaRef, Offered, Role, RouteChange, TunOffload, TunSpec};
     use policy::{AuthPolicy, Child, ChildMode, EspProposal, Lifetime, SelectorSpec, Start};
 
     use crate::testing::*;
@@ -308,12 +308,13 @@ mod tests {
     }
 
     impl Kernel for Paper {
-        fn open_tun(&mut self, spec: &TunSpec) -> io::Result<Vec<OwnedFd>> {
+        fn open_tun(&mut self, spec: &TunSpec) -> io::Result<(Vec<OwnedFd>, TunOffload)> {
             if spec.name == "taken" {
                 return Err(io::ErrorKind::ResourceBusy.into());
             }
             self.write(format!("tun {}", spec.name))?;
-            Ok((0..spec.queues).map(|_| std::fs::File::open("/dev/null").unwrap().into()).collect())
+            let queues = (0..spec.queues).map(|_| std::fs::File::open("/dev/null").unwrap().into());
+            Ok((queues.collect(), TunOffload::default()))
         }
 
         fn route(&mut self, change: &RouteChange) -> io::Result<()> {
@@ -395,7 +396,7 @@ mod tests {
     }
 
     fn tun(name: &str) -> Request {
-        Request::OpenTun(TunSpec { name: name.into(), mtu: 1400, queues: 2 })
+        Request::OpenTun(TunSpec { name: name.into(), mtu: 1400, queues: 2, offload: false })
     }
 
     #[test]
@@ -416,7 +417,7 @@ mod tests {
             matches!(refusal(ask(end, route("10.2.0.0/16", "ipsec0"))), Refusal::NotAllowed(_)),
             "no such device"
         );
-        let Reply::Tun { queues, name } = ask(end, tun("ipsec0")) else { panic!() };
+        let Reply::Tun { queues, name, .. } = ask(end, tun("ipsec0")) else { panic!() };
         assert_eq!((queues.len(), name.as_str()), (2, "ipsec0"));
         assert!(matches!(ask(end, route("10.2.0.0/16", "ipsec0")), Reply::Ok));
         assert!(matches!(refusal(ask(end, route("8.8.8.8/32", "ipsec0"))), Refusal::NotAllowed(_)));

@@ -1,11 +1,12 @@
-//! TUNSETIFF, the one call for which there is no safe interface.
+//! TUNSETIFF and TUNSETOFFLOAD, the calls for which there is no safe interface (`linux/if_tun.h`).
 #![allow(unsafe_code)]
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use ipc::TunOffload;
 use rustix::fs::{Mode, OFlags, open};
-use rustix::io::Result;
-use rustix::ioctl::{Updater, ioctl};
+use rustix::io::{Errno, Result};
+use rustix::ioctl::{IntegerSetter, Updater, ioctl};
 
 /// Packets without Ethernet headers.
 const IFF_TUN: u16 = 0x0001;
@@ -13,9 +14,18 @@ const IFF_TUN: u16 = 0x0001;
 const IFF_NO_PI: u16 = 0x1000;
 /// Several descriptors for one device.
 const IFF_MULTI_QUEUE: u16 = 0x0100;
+/// A `virtio_net_hdr` before each packet.
+const IFF_VNET_HDR: u16 = 0x4000;
+
+/// What may be left to whoever reads: checksums; TCP superpackets of both families, with ECN; UDP superpackets.
+const TUN_F_CSUM: usize = 0x01;
+const TUN_F_TSO: usize = 0x02 | 0x04 | 0x08;
+const TUN_F_USO: usize = 0x20 | 0x40;
 
 /// `_IOW('T', 202, int)`; takes a `struct ifreq` all the same.
 const TUNSETIFF: rustix::ioctl::Opcode = 0x4004_54ca;
+/// `_IOW('T', 208, unsigned int)`; takes the number itself.
+const TUNSETOFFLOAD: rustix::ioctl::Opcode = 0x4004_54d0;
 
 /// `struct ifreq` as far as TUNSETIFF looks at it: 40 octets on 64-bit machines, 32 on others.
 #[repr(C, align(8))]
@@ -25,16 +35,62 @@ struct IfReq {
     rest: [u8; 22],
 }
 
-/// Opens one queue of the TUN device of that name and makes the device if there is none. The device is gone when its last
-/// queue is closed.
+/// Opens the queues of the TUN device of that name and makes the device. It is gone when its last queue is closed. A kernel
+/// that cannot have several queues gives one, and one that has no offloads gives none.
+///
+/// # Errors
+/// As [`open_queue`].
+pub(crate) fn open_queues(name: &str, count: u16, offload: bool) -> Result<(Vec<OwnedFd>, TunOffload)> {
+    let mut header = offload;
+    let mut several = count > 1;
+    let first = loop {
+        match open_queue(name, several, header) {
+            // A flag it does not know; which one it does not say.
+            Err(Errno::INVAL) if header => header = false,
+            Err(Errno::INVAL) if several => (several, header) = (false, offload),
+            other => break other?,
+        }
+    };
+    let mut queues = vec![first];
+    while several && queues.len() < usize::from(count) {
+        queues.push(open_queue(name, true, header)?);
+    }
+    let granted = if header { grant(queues[0].as_fd()) } else { TunOffload::default() };
+    Ok((queues, granted))
+}
+
+/// Takes over as much work as the kernel leaves. It is a matter of the device: one queue is enough.
+fn grant(fd: BorrowedFd<'_>) -> TunOffload {
+    let set = |flags: usize| {
+        // SAFETY: TUNSETOFFLOAD takes its argument by value and touches no memory of ours.
+        let setter = unsafe { IntegerSetter::<TUNSETOFFLOAD>::new_usize(flags) };
+        // SAFETY: as above.
+        unsafe { ioctl(fd, setter) }.is_ok()
+    };
+    let all = TunOffload { header: true, checksum: true, tcp: true, udp: true };
+    if set(TUN_F_CSUM | TUN_F_TSO | TUN_F_USO) {
+        all
+    } else if set(TUN_F_CSUM | TUN_F_TSO) {
+        TunOffload { udp: false, ..all }
+    } else if set(TUN_F_CSUM) {
+        TunOffload { udp: false, tcp: false, ..all }
+    } else {
+        TunOffload { header: true, ..TunOffload::default() }
+    }
+}
+
+/// Opens one queue of the TUN device of that name and makes the device if there is none.
 ///
 /// # Errors
 /// Whatever the kernel says: no `/dev/net/tun`, no privilege, a device of that name that is in use or no TUN device.
-pub(crate) fn open_queue(name: &str, multi_queue: bool) -> Result<OwnedFd> {
+fn open_queue(name: &str, multi_queue: bool, header: bool) -> Result<OwnedFd> {
     let fd = open("/dev/net/tun", OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())?;
     let mut request = IfReq { name: [0; 16], flags: IFF_TUN | IFF_NO_PI, rest: [0; 22] };
     if multi_queue {
         request.flags |= IFF_MULTI_QUEUE;
+    }
+    if header {
+        request.flags |= IFF_VNET_HDR;
     }
     // One octet less than there is: the kernel wants a NUL at the end.
     for (to, from) in request.name.iter_mut().take(15).zip(name.bytes()) {

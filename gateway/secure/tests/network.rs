@@ -131,7 +131,7 @@ fn address(text: &str, prefix: u8, add: bool) -> Request {
 }
 
 fn tun(queues: u16) -> Request {
-    Request::OpenTun(TunSpec { name: "ipsec0".into(), mtu: 1400, queues })
+    Request::OpenTun(TunSpec { name: "ipsec0".into(), mtu: 1400, queues, offload: queues > 1 })
 }
 
 #[test]
@@ -141,9 +141,13 @@ fn a_tun_device_comes_up_quiet_and_goes_with_its_descriptors() {
     }
     let mut side = tussock_secure::spawn(config()).unwrap();
     for queues in [1, 3] {
-        let Reply::Tun { queues: fds, name } = ask(&mut side.end, tun(queues)) else { panic!() };
+        let Reply::Tun { queues: fds, name, offload } = ask(&mut side.end, tun(queues)) else { panic!() };
         assert_eq!((fds.len(), name.as_str()), (usize::from(queues), "ipsec0"));
-        let link = ip("link show ipsec0");
+        assert_eq!(offload.header, queues > 1, "{offload:?}");
+        let link = ip("-d link show ipsec0");
+        // 44 segments of 1348 octets and a header: what fits in one send when it is sealed.
+        let limit = link.contains("gso_max_size 59364 ");
+        assert_eq!(limit, offload.tcp, "{link}");
         assert!(link.contains("mtu 1400") && link.contains("UP"), "{link}");
         assert_eq!(ip("-6 address show dev ipsec0"), "", "no link-local address, no router solicitations");
         if queues == 1 {

@@ -1,8 +1,9 @@
 //! All sockets towards the outside.
 //!
-//! On each address there are two sockets for UDP 4500: the kernel gives IKE messages (by their non-ESP marker) to one and
-//! ESP to the other, so that a flood of data cannot push IKE out of a receive buffer. They are a SO_REUSEPORT group, which
-//! would let a second gateway of the same user join in unnoticed; a trial bind without the option comes first.
+//! On each address there are several sockets for UDP 4500: the kernel gives IKE messages (by their non-ESP marker) to one, so
+//! that a flood of data cannot push IKE out of a receive buffer, and ESP to one for each lane of the data path, by SPI. They
+//! are a SO_REUSEPORT group, which would let a second gateway of the same user join in unnoticed; a trial bind without the
+//! option comes first.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -37,91 +38,88 @@ pub enum OpenError {
     Other(String, io::Error),
 }
 
-/// What a socket may bring in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Class {
-    /// IKE only.
-    Ike,
-    /// ESP only, and what was steered wrongly.
-    Data,
-    /// Both, for want of steering.
-    Both,
+/// The sockets of one kind of work; each is known by its place in the list.
+#[derive(Default)]
+pub struct Sockets(Vec<Socket>);
+
+impl Sockets {
+    /// The socket to send from `local` with.
+    pub fn pick(&mut self, port: Port, local: IpAddr) -> Option<&mut Socket> {
+        // One bound to the address itself before one bound to all.
+        let exact = self.0.iter().position(|s| s.port() == port && s.bound().ip() == local);
+        let place = exact.or_else(|| self.0.iter().position(|s| s.port() == port && s.serves(local)))?;
+        self.0.get_mut(place)
+    }
+
+    /// The socket at a place.
+    pub fn at(&mut self, place: usize) -> Option<&mut Socket> {
+        self.0.get_mut(place)
+    }
+
+    /// All sockets.
+    pub fn all(&self) -> &[Socket] {
+        &self.0
+    }
 }
 
-/// The sockets; each is known by its place in the list.
+/// All sockets.
 pub struct Outside {
-    sockets: Vec<Socket>,
-    classes: Vec<Class>,
+    /// For IKE.
+    pub ike: Sockets,
+    /// For ESP, by lane.
+    pub data: Vec<Sockets>,
 }
 
 impl Outside {
-    /// Opens all sockets on these addresses. Without `strict` an address of a family the machine does not have is passed
-    /// over, as long as another is left.
+    /// Opens all sockets on these addresses, those for ESP once for each lane. Without `strict` an address of a family the
+    /// machine does not have is passed over, as long as another is left.
     ///
     /// # Errors
     /// Why one could not be had.
-    pub fn open(listen: &[IpAddr], mark: u32, strict: bool) -> Result<Outside, OpenError> {
-        let (mut sockets, mut classes) = (Vec::new(), Vec::new());
+    pub fn open(listen: &[IpAddr], mark: u32, strict: bool, lanes: u16) -> Result<Outside, OpenError> {
+        let data = std::iter::repeat_with(Sockets::default).take(lanes.max(1).into()).collect();
+        let mut outside = Outside { ike: Sockets::default(), data };
         for address in listen {
-            match open_on(*address, mark) {
-                Ok(opened) => {
-                    for (socket, class) in opened {
-                        sockets.push(socket);
-                        classes.push(class);
-                    }
-                }
+            match outside.open_on(*address, mark) {
+                Ok(()) => {}
                 Err(OpenError::Other(what, error)) if !strict && address.is_ipv6() => {
                     tracing::warn!(%what, %error, "IPv6 is not to be had");
                 }
                 Err(error) => return Err(error),
             }
         }
-        Ok(Outside { sockets, classes })
+        Ok(outside)
     }
 
-    /// The socket to send from `local` with.
-    pub fn pick(&mut self, port: Port, local: IpAddr) -> Option<&mut Socket> {
-        // One bound to the address itself before one bound to all.
-        let exact = self.sockets.iter().position(|s| s.port() == port && s.bound().ip() == local);
-        let place =
-            exact.or_else(|| self.sockets.iter().position(|s| s.port() == port && s.serves(local)))?;
-        self.sockets.get_mut(place)
-    }
-
-    /// The socket at a place.
-    pub fn at(&mut self, place: usize) -> Option<&mut Socket> {
-        self.sockets.get_mut(place)
-    }
-
-    /// What the socket at a place may bring in.
-    pub fn class(&self, place: usize) -> Class {
-        self.classes.get(place).copied().unwrap_or(Class::Both)
-    }
-
-    /// All sockets.
-    pub fn all(&self) -> &[Socket] {
-        &self.sockets
+    fn open_on(&mut self, address: IpAddr, mark: u32) -> Result<(), OpenError> {
+        let udp = |port| SocketAddr::new(address, port);
+        let open = |port: Port, to: SocketAddr, share: bool| {
+            Socket::open(port, to, mark, share).map_err(|error| explain(port, to, error))
+        };
+        let lanes = self.data.len() as u16;
+        let ike = open(Port::Ike, udp(IKE_PORT), false)?;
+        drop(open(Port::Natt, udp(NATT_PORT), false)?);
+        // Their order is their number in the group: lanes first, IKE last.
+        let data =
+            (0..lanes).map(|_| open(Port::Natt, udp(NATT_PORT), true)).collect::<Result<Vec<_>, _>>()?;
+        let marked = open(Port::Natt, udp(NATT_PORT), true)?;
+        let what = explain_steering(address);
+        sys::steer_by_spi(marked.as_fd(), lanes).map_err(|error| OpenError::Other(what.clone(), error))?;
+        for (lane, (sockets, data)) in self.data.iter_mut().zip(data).enumerate() {
+            let raw = open(Port::Raw, udp(0), false)?;
+            if lanes > 1 {
+                sys::take_lane_only(raw.as_fd(), address.is_ipv6(), lane as u16, lanes)
+                    .map_err(|error| OpenError::Other(what.clone(), error))?;
+            }
+            sockets.0.extend([data, raw]);
+        }
+        self.ike.0.extend([ike, marked]);
+        Ok(())
     }
 }
 
-fn open_on(address: IpAddr, mark: u32) -> Result<Vec<(Socket, Class)>, OpenError> {
-    let udp = |port| SocketAddr::new(address, port);
-    let open = |port: Port, to: SocketAddr, share: bool| {
-        Socket::open(port, to, mark, share).map_err(|error| explain(port, to, error))
-    };
-    let ike = open(Port::Ike, udp(IKE_PORT), false)?;
-    drop(open(Port::Natt, udp(NATT_PORT), false)?);
-    let data = open(Port::Natt, udp(NATT_PORT), true)?;
-    let marked = open(Port::Natt, udp(NATT_PORT), true)?;
-    let raw = open(Port::Raw, udp(0), false)?;
-    match sys::steer_by_marker(marked.as_fd()) {
-        Ok(()) => Ok(vec![(ike, Class::Ike), (data, Class::Data), (marked, Class::Ike), (raw, Class::Data)]),
-        // Without steering the kernel would spread datagrams by a hash, which is of no use.
-        Err(error) => {
-            tracing::warn!(%error, "IKE and ESP share one receive buffer on port 4500");
-            Ok(vec![(ike, Class::Ike), (data, Class::Both), (raw, Class::Data)])
-        }
-    }
+fn explain_steering(address: IpAddr) -> String {
+    format!("steering ESP and IKE on {address} to sockets of their own (SO_ATTACH_REUSEPORT_CBPF, Linux 4.5)")
 }
 
 fn explain(port: Port, address: SocketAddr, error: io::Error) -> OpenError {

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, Protocol, Type};
 
-use super::sys::{self, Inbox, Outgoing, SendError};
+use spi::Pool;
+
+use super::sys::{self, Arrived, Inbox, Landing, Outgoing, SendError, Sender};
 
 /// What travels over a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -26,8 +28,14 @@ pub enum Port {
 pub struct Traffic {
     /// Datagrams received.
     pub received: u64,
+    /// Pieces they came in: with UDP_GRO one may hold many.
+    pub arrivals: u64,
     /// Datagrams sent.
     pub sent: u64,
+    /// Pieces they left in: with UDP_SEGMENT one may hold many.
+    pub departures: u64,
+    /// Datagrams that came and found the receive buffer full.
+    pub lost: u64,
     /// Datagrams the kernel would not take: no room, no route, not allowed.
     pub unsent: u64,
     /// Datagrams that were larger than the path takes.
@@ -41,8 +49,12 @@ pub struct Socket {
     bound: SocketAddr,
     /// Whether DF is set on what is sent now; `None`: never said.
     df: Option<bool>,
-    /// Whether the kernel cuts segments for us.
+    /// Whether the kernel cuts segments for us, and gathers them.
     gso: bool,
+    gro: bool,
+    sender: Sender,
+    /// What the kernel's count of lost datagrams was last.
+    lost: u32,
     traffic: Traffic,
     errors: Vec<SendError>,
     /// When the send buffer was waited for in vain, the last time.
@@ -103,10 +115,9 @@ impl Socket {
             on(libc::IPPROTO_IP, libc::IP_RECVERR)?;
         }
         let gso = port == Port::Natt;
-        if gso {
-            // Old kernels do without.
-            let _ = sys::set_gro(inner.as_fd());
-        }
+        // Old kernels do without.
+        let gro = gso && sys::set_gro(inner.as_fd()).is_ok();
+        on(libc::SOL_SOCKET, libc::SO_RXQ_OVFL)?;
         inner.bind(&address.into())?;
         let bound = inner.local_addr()?.as_socket().unwrap_or(address);
         Ok(Socket {
@@ -115,6 +126,9 @@ impl Socket {
             bound,
             df: None,
             gso,
+            gro,
+            sender: Sender::default(),
+            lost: 0,
             traffic: Traffic::default(),
             errors: Vec::new(),
             stuck: None,
@@ -127,11 +141,24 @@ impl Socket {
     /// `WouldBlock` when there is nothing. Errors that came back for what was sent are kept for
     /// [`take_errors`](Socket::take_errors) and reported as `Interrupted`: try again.
     pub fn receive(&mut self, inbox: &mut Inbox, limit: usize) -> io::Result<usize> {
-        match inbox.receive(self.inner.as_fd(), limit) {
-            Ok(count) => {
-                self.traffic.received += count as u64;
-                Ok(count)
-            }
+        let received = inbox.receive(self.inner.as_fd(), limit);
+        inbox.datagrams().for_each(|(arrived, bytes)| self.note_arrival(arrived, bytes.len()));
+        self.received(received)
+    }
+
+    /// Receives a batch into packet buffers; returns how many pieces came.
+    ///
+    /// # Errors
+    /// As [`receive`](Socket::receive).
+    pub fn land(&mut self, landing: &mut Landing, pool: &Pool, limit: usize) -> io::Result<usize> {
+        let received = landing.receive(self.inner.as_fd(), pool, limit);
+        landing.datagrams().for_each(|(arrived, length)| self.note_arrival(arrived, length));
+        self.received(received)
+    }
+
+    fn received(&mut self, received: io::Result<usize>) -> io::Result<usize> {
+        match received {
+            Ok(count) => Ok(count),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 // A pending error makes the socket look readable for ever: fetch it.
                 if self.drain_errors() { Err(io::ErrorKind::Interrupted.into()) } else { Err(error) }
@@ -146,6 +173,18 @@ impl Socket {
         }
     }
 
+    fn note_arrival(&mut self, arrived: &Arrived, length: usize) {
+        self.traffic.arrivals += 1;
+        self.traffic.received += match arrived.segment {
+            0 => 1,
+            segment => length.div_ceil(segment) as u64,
+        };
+        if let Some(lost) = arrived.lost {
+            self.traffic.lost += u64::from(lost.wrapping_sub(self.lost));
+            self.lost = lost;
+        }
+    }
+
     /// Sends datagrams, with or without DF. What the kernel does not take is counted and gone; the reasons that have an
     /// address come out of [`take_errors`](Socket::take_errors).
     pub fn send(&mut self, list: &[Outgoing<'_>], df: bool) {
@@ -154,10 +193,11 @@ impl Socket {
         let mut retried = false;
         let mut waits = 0;
         while let Some(rest) = list.get(next..).filter(|rest| !rest.is_empty()) {
-            match sys::send(self.inner.as_fd(), rest) {
+            match self.sender.send(self.inner.as_fd(), rest) {
                 Ok(count) => {
                     let count = count.max(1);
                     self.traffic.sent += rest.iter().take(count).map(datagrams).sum::<u64>();
+                    self.traffic.departures += count as u64;
                     next += count;
                     retried = false;
                 }
@@ -215,6 +255,16 @@ impl Socket {
         self.gso
     }
 
+    /// Whether runs of datagrams come in one piece.
+    pub fn gathers_segments(&self) -> bool {
+        self.gro
+    }
+
+    /// Octets that wait to be received, as the kernel counts them, and those that may.
+    pub fn queued(&self) -> (u32, u32) {
+        sys::queued(self.inner.as_fd()).unwrap_or_default()
+    }
+
     /// What travels over it.
     pub fn port(&self) -> Port {
         self.port
@@ -239,8 +289,11 @@ impl Socket {
     fn send_pieces(&mut self, out: &Outgoing<'_>) {
         for piece in out.bytes.chunks(usize::from(out.segment.max(1))) {
             let one = Outgoing { bytes: piece, segment: 0, ..*out };
-            match sys::send(self.inner.as_fd(), std::slice::from_ref(&one)) {
-                Ok(_) => self.traffic.sent += 1,
+            match self.sender.send(self.inner.as_fd(), std::slice::from_ref(&one)) {
+                Ok(_) => {
+                    self.traffic.sent += 1;
+                    self.traffic.departures += 1;
+                }
                 Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => self.traffic.too_big += 1,
                 Err(_) => self.traffic.unsent += 1,
             }

@@ -1,46 +1,79 @@
-//! TUN devices: one IP packet for each read and write, without any header before it.
-//!
-//! The seam for segmentation offload is here: with IFF_VNET_HDR every packet would come with a `virtio_net_hdr`, which
-//! [`esp::Offload`] has the fields of.
+//! One queue of a TUN device: packets and superpackets, each with a `virtio_net_hdr` before it where the kernel has offloads
+//! (`linux/virtio_net.h`; the ten octets without the number of buffers), one by one and bare where it has none.
 
-use std::io;
+use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use arrayvec::ArrayVec;
+use esp::{Joinable, Offload, SegmentKind, Segments, Train};
+use ipc::TunOffload;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
 
+/// Octets of a `virtio_net_hdr`.
+const HEADER: usize = 10;
+/// Octets a buffer must have for whatever the kernel may hand over.
+pub const LONGEST: usize = 65_536 + HEADER;
+
+const F_NEEDS_CSUM: u8 = 1;
+const GSO_NONE: u8 = 0;
+const GSO_TCPV4: u8 = 1;
+const GSO_TCPV6: u8 = 4;
+const GSO_UDP_L4: u8 = 5;
+const GSO_ECN: u8 = 0x80;
+
+/// Pieces in one write: the header, and each packet of a train.
+const PIECES: usize = 72;
+
 /// What a read gave.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Read<'a> {
-    /// One packet.
-    Packet(&'a [u8]),
+pub enum Read {
+    /// One packet, or a superpacket with the way to cut it; where in the buffer.
+    Packet(Range<usize>, Offload),
+    /// Something that is no packet, or work left to us that nobody granted.
+    Odd,
     /// Nothing now.
     Nothing,
     /// Nothing ever again: somebody deleted the device. A sleeping place would report the descriptor without end.
     Gone,
 }
 
-/// A TUN device of ours.
-pub struct Tun {
-    name: String,
-    fd: OwnedFd,
-    /// Packets written and what the kernel did not take.
-    written: u64,
-    refused: u64,
-    read: u64,
-    gone: bool,
-    down: bool,
-}
-
-/// What a TUN device carried.
+/// What a queue carried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TunTraffic {
-    /// Packets the kernel gave us.
+    /// Packets the kernel gave us, and in how many reads.
     pub read: u64,
-    /// Packets we gave the kernel.
+    /// See `read`.
+    pub reads: u64,
+    /// Packets we gave the kernel, and in how many writes.
     pub written: u64,
+    /// See `written`.
+    pub writes: u64,
     /// Packets the kernel did not take.
     pub refused: u64,
+    /// Reads that gave something odd.
+    pub odd: u64,
+}
+
+impl TunTraffic {
+    /// Adds another queue's.
+    pub fn add(&mut self, other: &TunTraffic) {
+        self.read += other.read;
+        self.reads += other.reads;
+        self.written += other.written;
+        self.writes += other.writes;
+        self.refused += other.refused;
+        self.odd += other.odd;
+    }
+}
+
+/// One queue.
+pub struct Tun {
+    fd: OwnedFd,
+    offload: TunOffload,
+    can: Joinable,
+    traffic: TunTraffic,
 }
 
 impl Tun {
@@ -48,64 +81,84 @@ impl Tun {
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn new(name: String, fd: OwnedFd) -> io::Result<Tun> {
-        set_nonblocking(&fd)?;
-        Ok(Tun { name, fd, written: 0, refused: 0, read: 0, gone: false, down: false })
+    pub fn new(fd: OwnedFd, offload: TunOffload) -> io::Result<Tun> {
+        fcntl_setfl(&fd, fcntl_getfl(&fd)? | OFlags::NONBLOCK)?;
+        // What the kernel can be left with it says by what it grants: both are the same code.
+        let can = Joinable { tcp: offload.header && offload.tcp, udp: offload.header && offload.udp };
+        Ok(Tun { fd, offload, can, traffic: TunTraffic::default() })
     }
 
-    /// Takes over a descriptor of a device that was made in the place of one that is gone.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn renew(&mut self, fd: OwnedFd) -> io::Result<()> {
-        set_nonblocking(&fd)?;
-        (self.fd, self.gone, self.down) = (fd, false, false);
-        Ok(())
-    }
-
-    /// Reads one packet.
-    pub fn read<'a>(&mut self, buffer: &'a mut [u8]) -> Read<'a> {
-        match rustix::io::retry_on_intr(|| rustix::io::read(&self.fd, &mut *buffer)) {
-            Ok(length) => {
-                self.read += 1;
-                Read::Packet(buffer.get(..length).unwrap_or_default())
+    /// Reads one packet into a buffer of [`LONGEST`] octets.
+    pub fn read(&mut self, buffer: &mut [u8]) -> Read {
+        let length = match rustix::io::retry_on_intr(|| rustix::io::read(&self.fd, &mut *buffer)) {
+            Ok(length) => length,
+            Err(Errno::BADFD) => return Read::Gone,
+            Err(_) => return Read::Nothing,
+        };
+        self.traffic.reads += 1;
+        let header = if self.offload.header { HEADER } else { 0 };
+        let described = buffer.get(..header).and_then(|header| describe(header, length - header.min(length)));
+        match described {
+            Some((offload, packets)) if length > header => {
+                self.traffic.read += packets;
+                Read::Packet(header..length, offload)
             }
-            Err(Errno::BADFD) => Read::Gone,
-            Err(_) => Read::Nothing,
+            _ => {
+                self.traffic.odd += 1;
+                Read::Odd
+            }
         }
     }
 
-    /// Writes one packet. One the kernel does not take is counted and gone, as on any wire.
-    pub fn write(&mut self, packet: &[u8]) {
-        match rustix::io::retry_on_intr(|| rustix::io::write(&self.fd, packet)) {
-            Ok(_) => self.written += 1,
-            Err(_) => self.refused += 1,
+    /// What may be joined to a train for this device.
+    pub fn joins(&self) -> Joinable {
+        self.can
+    }
+
+    /// Writes a packet or a train, whose pieces lie in `bytes`. What the kernel does not take is counted and gone, as on any
+    /// wire.
+    pub fn write(&mut self, bytes: &[u8], train: &Train) {
+        let header = header(bytes, train);
+        let mut pieces: ArrayVec<IoSlice<'_>, PIECES> = ArrayVec::new();
+        if self.offload.header {
+            pieces.push(IoSlice::new(&header));
+        }
+        for piece in train.pieces.iter().filter_map(|piece| bytes.get(piece.clone())) {
+            if pieces.try_push(IoSlice::new(piece)).is_err() {
+                break;
+            }
+        }
+        let count = train.pieces.len() as u64;
+        match rustix::io::retry_on_intr(|| rustix::io::writev(&self.fd, &pieces)) {
+            Ok(_) => {
+                self.traffic.writes += 1;
+                self.traffic.written += count;
+            }
+            // A kernel that cuts UDP for others need not take it from us.
+            Err(Errno::INVAL) if train.offload.segments.is_some() => self.write_apart(bytes, train),
+            Err(_) => self.traffic.refused += count,
         }
     }
 
-    /// Notes that the device is gone; true when that is news.
-    pub fn lose(&mut self) -> bool {
-        !std::mem::replace(&mut self.gone, true)
+    fn write_apart(&mut self, bytes: &[u8], train: &Train) {
+        match train.offload.segments.map(|segments| segments.kind) {
+            Some(SegmentKind::Udp) => self.can.udp = false,
+            _ => self.can.tcp = false,
+        }
+        tracing::warn!(kind = ?train.offload.segments, "the kernel does not take superpackets; packets go one by one");
+        let whole: Vec<u8> =
+            train.pieces.iter().filter_map(|piece| bytes.get(piece.clone())).flatten().copied().collect();
+        esp::cut(&whole, train.offload, |packet| self.write(packet, &Train::of(0..packet.len())));
     }
 
-    /// Notes whether the device was set down; true when that is news.
-    pub fn set_down(&mut self, down: bool) -> bool {
-        std::mem::replace(&mut self.down, down) != down
-    }
-
-    /// Whether the device is there.
-    pub fn is_there(&self) -> bool {
-        !self.gone
-    }
-
-    /// Its name.
-    pub fn name(&self) -> &str {
-        &self.name
+    /// What the kernel granted.
+    pub fn offload(&self) -> TunOffload {
+        self.offload
     }
 
     /// What it carried.
     pub fn traffic(&self) -> TunTraffic {
-        TunTraffic { read: self.read, written: self.written, refused: self.refused }
+        self.traffic
     }
 }
 
@@ -115,6 +168,75 @@ impl AsFd for Tun {
     }
 }
 
-fn set_nonblocking(fd: &OwnedFd) -> io::Result<()> {
-    Ok(fcntl_setfl(fd, fcntl_getfl(fd)? | OFlags::NONBLOCK)?)
+/// What the kernel left to us, and how many packets it stands for; `None`: more than was ever granted.
+fn describe(header: &[u8], length: usize) -> Option<(Offload, u64)> {
+    let Some(header) = header.first_chunk::<HEADER>() else { return Some((Offload::default(), 1)) };
+    let word = |at: usize| u16::from_ne_bytes([header[at], header[at + 1]]);
+    let (head, size, start, offset) = (word(2), word(4), word(6), word(8));
+    let checksum = (header[0] & F_NEEDS_CSUM != 0).then_some((start, offset));
+    let kind = match header[1] & !GSO_ECN {
+        GSO_NONE => return Some((Offload { checksum, segments: None }, 1)),
+        GSO_TCPV4 | GSO_TCPV6 => SegmentKind::Tcp,
+        GSO_UDP_L4 => SegmentKind::Udp,
+        _ => return None,
+    };
+    let payload = length.saturating_sub(head.into());
+    let packets = payload.div_ceil(usize::from(size).max(1)).max(1) as u64;
+    Some((Offload { checksum, segments: Some(Segments { kind, size }) }, packets))
+}
+
+/// The `virtio_net_hdr` of a train.
+fn header(bytes: &[u8], train: &Train) -> [u8; HEADER] {
+    let mut header = [0; HEADER];
+    let Offload { checksum: Some((start, offset)), segments: Some(segments) } = train.offload else {
+        return header;
+    };
+    let first = train.pieces.first().and_then(|piece| bytes.get(piece.start));
+    let v6 = first.is_some_and(|first| first >> 4 == 6);
+    header[0] = F_NEEDS_CSUM;
+    header[1] = match (segments.kind, v6) {
+        (SegmentKind::Tcp, false) => GSO_TCPV4,
+        (SegmentKind::Tcp, true) => GSO_TCPV6,
+        (SegmentKind::Udp, _) => GSO_UDP_L4,
+    };
+    for (at, word) in [(2, train.head as u16), (4, segments.size), (6, start), (8, offset)] {
+        header[at..at + 2].copy_from_slice(&word.to_ne_bytes());
+    }
+    header
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_leaves_to_us_is_read_as_it_stands() {
+        let tcp = Segments { kind: SegmentKind::Tcp, size: 1400 };
+        let mut octets = [0; HEADER];
+        octets[..2].copy_from_slice(&[F_NEEDS_CSUM, GSO_TCPV4 | GSO_ECN]);
+        for (at, word) in [(2, 52u16), (4, 1400), (6, 20), (8, 16)] {
+            octets[at..at + 2].copy_from_slice(&word.to_ne_bytes());
+        }
+        let offload = Offload { checksum: Some((20, 16)), segments: Some(tcp) };
+        assert_eq!(describe(&octets, 52 + 4300), Some((offload, 4)));
+        octets[1] = 3;
+        assert_eq!(describe(&octets, 4352), None, "UDP fragmentation was never granted");
+        assert_eq!(describe(&[0; HEADER], 100), Some((Offload::default(), 1)));
+        assert_eq!(describe(&[], 100), Some((Offload::default(), 1)), "no header, nothing left to us");
+        octets[1] = GSO_UDP_L4;
+        octets[4..6].fill(0);
+        assert!(describe(&octets, 10).is_some(), "sizes are looked at by whoever cuts");
+    }
+
+    #[test]
+    fn what_we_leave_to_the_kernel_reads_the_same() {
+        for (kind, first) in [(SegmentKind::Tcp, 0x45u8), (SegmentKind::Tcp, 0x60), (SegmentKind::Udp, 0x60)]
+        {
+            let offload = Offload { checksum: Some((40, 16)), segments: Some(Segments { kind, size: 1200 }) };
+            let train = Train { pieces: vec![0..1, 0..1], offload, head: 60 };
+            let header = header(&[first], &train);
+            assert_eq!(describe(&header, 60 + 2400), Some((offload, 2)));
+        }
+        assert_eq!(header(&[0x45], &Train::of(0..1)), [0; HEADER]);
+    }
 }

@@ -4,6 +4,7 @@
 mod asynchronous;
 mod golden;
 mod hostile;
+mod lanes;
 mod policy;
 mod rig;
 mod size;

@@ -159,7 +159,7 @@ impl End {
     }
 
     pub(crate) fn inner_with(&mut self, packet: &[u8], offload: Offload) -> Verdict {
-        let inner = Inner { iface: self.iface, bytes: packet, offload };
+        let inner = Inner::new(self.iface, packet, offload);
         self.esp.handle_inner(self.now, inner, &mut self.out)
     }
 
@@ -276,6 +276,8 @@ impl End {
             ecn: deal.ecn,
             path_mtu: deal.mtu,
             limits: deal.limits,
+            at_once: false,
+            share: None,
         }
     }
 
@@ -298,6 +300,7 @@ impl End {
             moves: deal.moves,
             pair: None,
             limits: deal.limits,
+            share: None,
         }
     }
 

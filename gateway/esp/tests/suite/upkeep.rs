@@ -169,12 +169,12 @@ fn update_peer_moves_every_sa_of_the_child() {
 #[test]
 fn a_living_peer_is_remembered() {
     let (mut left, mut right) = pair(&Deal::default());
-    assert_eq!(right.esp.last_heard(CHILD), None);
+    assert!(!right.esp.has_heard());
     left.inner(&packet());
     left.turn();
     right.now += Duration::from_secs(5);
     carry(&mut left, &mut right);
-    assert_eq!(right.esp.last_heard(CHILD), Some(right.now));
+    assert_eq!((right.esp.take_heard(), right.esp.take_heard()), (vec![TO_RIGHT], vec![]), "told once");
     let mut views: Vec<_> =
         right.esp.sas().map(|sa| (sa.dir == Direction::Open, sa.packets, sa.current)).collect();
     views.sort();
