@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::mpsc;
 
-/// The giving end.
+/// The giving end. Clones give into the same channel.
+#[derive(Clone)]
 pub struct Sender {
     to: mpsc::Sender<Vec<u8>>,
     held: Arc<AtomicUsize>,

@@ -6,9 +6,11 @@
 //! | `section` | one table read into a struct, without stopping at the first mistake |
 //! | `raw` | the file as serde sees it |
 //! | `reader`, [`units`] | words to values |
-//! | [`settings`], `realms`, `credentials` | `[gateway]` and `[[policy]]`; `[realm.…]`; secrets, keys, certificates |
+//! | [`settings`], `dispatch` | `[gateway]` and `[[policy]]`; `[dispatch]` |
+//! | `realms`, `credentials` | `[realm.…]`; secrets, keys, certificates |
 
 mod credentials;
+mod dispatch;
 mod raw;
 mod reader;
 mod realms;
@@ -34,10 +36,11 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 use zeroize::Zeroize;
 
+use crate::dispatch::Table;
 use reader::Reader;
 use report::{Problem, Problems, Source, unknown};
 use section::Section;
-pub use settings::{CarveOut, LogFormat, Settings};
+pub use settings::{CarveOut, LogFormat, RealmWork, Settings};
 
 /// A configuration without errors.
 pub struct Loaded {
@@ -53,6 +56,8 @@ pub struct Loaded {
     pub dummies: BTreeMap<(String, String), Duration>,
     /// Children, by realm and name, whose traffic goes nowhere while they are down.
     pub guarded: BTreeSet<(String, String)>,
+    /// How packets are worked on, by realm, where it is not as usual.
+    pub works: BTreeMap<String, RealmWork>,
     /// What is worth a word.
     pub warnings: Vec<Problem>,
 }
@@ -135,13 +140,15 @@ impl File<'_> {
             Some(value) => self.settings(value),
             None => Settings::default(),
         };
+        let dispatch = root.take("dispatch").map(|value| self.dispatch(value)).unwrap_or_default();
         let mut loaded = Loaded {
-            settings,
+            settings: Settings { dispatch, ..settings },
             realms: Vec::new(),
             secure: secure::Config::default(),
             carve_outs: Vec::new(),
             dummies: BTreeMap::new(),
             guarded: BTreeSet::new(),
+            works: BTreeMap::new(),
             warnings: Vec::new(),
         };
         for section in root.take_list("psk", self.source, self.problems) {
@@ -166,7 +173,7 @@ impl File<'_> {
             }
         }
         for (key, _) in &root.table {
-            let known = ["gateway", "psk", "realm", "policy"];
+            let known = ["gateway", "dispatch", "psk", "realm", "policy"];
             self.problems.error(self.source, key.span(), unknown("table", key.get_ref(), &known));
         }
         self.across_realms(&loaded, &places);
@@ -183,6 +190,12 @@ impl File<'_> {
         let section = Section::of("gateway", value, self.source, self.problems);
         let raw = section.and_then(|section| section.read::<raw::Gateway>(self.source, self.problems));
         settings::settings(raw.unwrap_or_default(), &mut self.reader())
+    }
+
+    fn dispatch(&mut self, value: Spanned<DeValue<'_>>) -> Table {
+        let section = Section::of("dispatch", value, self.source, self.problems);
+        let raw = section.and_then(|section| section.read::<raw::Dispatch>(self.source, self.problems));
+        dispatch::table(&raw.unwrap_or_default(), &mut self.reader())
     }
 
     fn psk(&mut self, section: Section<'_>, loaded: &mut Loaded) {
@@ -213,6 +226,10 @@ impl File<'_> {
         let children = section.take_list("child", self.source, self.problems);
         let raw: raw::Realm = section.read(self.source, self.problems)?;
         let realm = realms::realm(name, &raw, at.clone(), &mut self.reader());
+        let work = settings::realm_work(&raw, &mut self.reader());
+        if work != RealmWork::default() {
+            loaded.works.insert(name.to_owned(), work);
+        }
         let start = realm.as_ref().map_or(Start::Manual, |realm| realm.start);
         let children = self.children(name, children, start, at.clone(), loaded);
         let credentials =

@@ -3,7 +3,9 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`config`] | the configuration file |
-//! | [`worker`] | the thread that owns IKE, ESP, sockets and TUN devices |
+//! | [`worker`] | the thread that owns the key exchange, and what it needs of the machine |
+//! | `plane` | the data path: a lane for each core |
+//! | [`dispatch`] | what a worker does first |
 //! | [`io`] | sockets, TUN devices, sleeping |
 //! | [`run`](mod@run) | all threads put together |
 //! | [`control`], [`cli`] | the control socket; the commands |
@@ -15,11 +17,13 @@ pub mod backlog;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod dispatch;
 pub mod events;
 pub mod io;
 pub mod keylog;
 pub mod log;
 pub mod pcapng;
+mod plane;
 pub mod report;
 pub mod run;
 pub mod worker;

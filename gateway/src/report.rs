@@ -21,6 +21,10 @@ pub struct Status {
     pub sockets: Vec<Socket>,
     /// TUN devices.
     pub tuns: Vec<Tun>,
+    /// Lanes of the data path.
+    pub lanes: Vec<Lane>,
+    /// The dispatch table, first things first.
+    pub dispatch: Vec<DispatchRow>,
     /// Realms, in the order of the configuration.
     pub realms: Vec<Realm>,
     /// The key exchange.
@@ -52,8 +56,10 @@ pub struct Device {
     pub sas: usize,
     /// SAs it takes at most.
     pub max_sas: usize,
-    /// Bursts in its queue.
+    /// Bursts in its queues.
     pub packets_out: usize,
+    /// Bursts that wait for room in them.
+    pub packets_waiting: usize,
     /// Operations in its queue.
     pub operations_out: usize,
     /// Operations that wait for room.
@@ -65,12 +71,26 @@ pub struct Device {
 pub struct Socket {
     /// `udp` or `esp`.
     pub kind: String,
+    /// What it is for: `ike`, or the lane whose ESP it carries.
+    pub serves: String,
     /// Address, and port for UDP.
     pub address: String,
     /// Datagrams received.
     pub received: u64,
+    /// Pieces they came in.
+    pub arrivals: u64,
     /// Datagrams sent.
     pub sent: u64,
+    /// Pieces they left in.
+    pub departures: u64,
+    /// Datagrams that found the receive buffer full.
+    pub lost: u64,
+    /// Octets that wait to be received, as the kernel counts them.
+    pub queued: u32,
+    /// Octets that may wait.
+    pub queue: u32,
+    /// Offloads in use: `gso`, `gro`.
+    pub offload: Vec<String>,
     /// Datagrams the kernel would not take.
     pub unsent: u64,
     /// Datagrams too large for the path.
@@ -84,12 +104,64 @@ pub struct Tun {
     pub name: String,
     /// MTU, octets.
     pub mtu: u16,
+    /// Queues in use, one for each lane.
+    pub queues: usize,
+    /// Offloads in use: `checksum`, `tso`, `uso`.
+    pub offload: Vec<String>,
     /// Packets read from it.
     pub read: u64,
+    /// Reads they came in.
+    pub reads: u64,
     /// Packets written to it.
     pub written: u64,
+    /// Writes they went in.
+    pub writes: u64,
     /// Packets it did not take.
     pub refused: u64,
+    /// Reads that gave no packet.
+    pub odd: u64,
+}
+
+/// A lane of the data path.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Lane {
+    /// Its number.
+    pub lane: usize,
+    /// SAs it has, both directions.
+    pub sas: usize,
+    /// Packets sealed.
+    pub sealed: u64,
+    /// Packets opened.
+    pub opened: u64,
+    /// Bursts they were in.
+    pub bursts: u64,
+    /// Packets and superpackets handed to other lanes.
+    pub handed: u64,
+    /// Packet buffers that are free.
+    pub buffers_free: usize,
+    /// Packet buffers there are.
+    pub buffers: usize,
+    /// Budgets of CPU time: realm, part of the core, bursts that wait.
+    pub shares: Vec<(String, f64, usize)>,
+}
+
+/// A class in the dispatch table.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DispatchRow {
+    /// Its name.
+    pub class: String,
+    /// Units served in one turn.
+    pub quota: usize,
+    /// Units that may wait in one line.
+    pub depth: usize,
+    /// Units that wait now, in all lines.
+    pub waiting: usize,
+    /// Turns in which it had something to do.
+    pub turns: u64,
+    /// Those in which the quota was not enough.
+    pub cut: u64,
+    /// Units that found no room.
+    pub dropped: u64,
 }
 
 /// A realm.
@@ -148,6 +220,8 @@ pub struct Esp {
     pub keepalives: (u64, u64),
     /// Flow cache: found and decided anew.
     pub flows: (u64, u64),
+    /// Places in the order of delivery that were given up, and bursts that came after theirs was.
+    pub order: (u64, u64),
 }
 
 /// `tussock sas`

@@ -201,6 +201,7 @@ fn reload_part(loaded: &Loaded, short: &dyn ShortOps) -> Reload {
         carve_outs: loaded.carve_outs.clone(),
         dummies: loaded.dummies.clone(),
         guarded: loaded.guarded.clone(),
+        works: loaded.works.clone(),
     }
 }
 

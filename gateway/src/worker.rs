@@ -1,25 +1,25 @@
-//! One worker: an OS thread that owns the IKE engine, the data path, the sockets and the TUN devices.
+//! The worker: an OS thread that owns the key exchange, and lane 0 of the data path. Further lanes have threads of their own.
 //!
 //! A turn:
 //!
 //! 1. sleep until a socket, a TUN device, a doorbell or a timer has something;
-//! 2. orders, answers of the key side, completed operations — each up to a bound;
-//! 3. IKE messages, up to a bound; their sockets are their own, so that data cannot starve them;
-//! 4. timers;
-//! 5. packets from outside and from the TUN devices, up to a bound, unless the devices are behind;
-//! 6. bursts to the devices and back until nothing moves; what is done goes out;
-//! 7. the engine's effects, which were carried out after each step.
+//! 2. the classes of the dispatch table in their order, each up to its quota: `control` (orders, answers of the key side,
+//!    completed operations, reports of lanes, timers), `ike` (messages of peers that have proved who they are), `critical` and
+//!    `esp` (lane 0, see [`crate::plane`]), `stranger` (messages of everybody else);
+//! 3. the engine's effects were carried out after each step; what lane 0 has to tell is listened to at the end.
 //!
 //! | module | what it holds |
 //! |---|---|
 //! | [`order`] | what the control thread may want |
-//! | `accel` | devices and their queues |
+//! | `lanes` | the lanes: their threads, orders to them, and their answers |
+//! | `accel` | devices: which of them serves an SA or an operation |
 //! | `ask` | the channel to the key side |
-//! | `packets` | sockets and TUN devices to the data path and back |
+//! | `letters` | IKE messages in and out, in the order of their senders' standing |
+//! | `signals` | what the data path tells, in the engine's words |
 //! | `effects`, `install` | what the engine wants done |
 //! | `book`, `routes`, `traps` | which pair is which child; routes; the SPD from the configuration |
 //! | `devices` | TUN devices: made, lost, and made anew |
-//! | `views`, `tap` | what is shown: status, captured packets |
+//! | `views` | what is shown |
 
 mod accel;
 mod ask;
@@ -27,10 +27,11 @@ mod book;
 mod devices;
 mod effects;
 mod install;
+mod lanes;
+mod letters;
 pub mod order;
-mod packets;
 mod routes;
-mod tap;
+mod signals;
 mod traps;
 mod views;
 
@@ -43,47 +44,42 @@ use anyhow::{Context, bail};
 use ike::{Command, CommandId, Effect, Engine};
 use ipc::{NetworkEnd, Reply};
 use policy::Realm;
-use spi::{Pool, ShortOps};
+use spi::ShortOps;
 use tokio::sync::oneshot;
 
-use crate::config::{CarveOut, Settings};
+use crate::config::{CarveOut, RealmWork, Settings};
+use crate::dispatch::{Class, Table};
 use crate::events::{Events, Notice};
-use crate::io::clear::Clear;
-use crate::io::epoll::{Epoll, Interest};
 use crate::io::links::Links;
-use crate::io::outside::{Class, IKE_PORT, NATT_PORT, Outside};
-use crate::io::sys::Inbox;
+use crate::io::outside::{IKE_PORT, NATT_PORT, Outside};
 use crate::io::system;
-use crate::io::tun::Tun;
 use crate::keylog::KeyLog;
+use crate::pcapng;
+use crate::plane::{self, KEY_OTHERS, Ready, order::Order as LaneOrder};
 use accel::Accel;
 use ask::{Ask, Asker};
 use book::{Book, RouteKey};
+use devices::TunDevice;
+use lanes::Lanes;
+use letters::Letters;
 use order::{Order, Orders, Reload, Taker};
 use routes::Routes;
-use tap::Tap;
+use views::Looking;
 
-/// Orders taken in one turn.
-const ORDERS: usize = 32;
-/// Sleep while a device without a doorbell has work out.
-const BLIND_WAIT: Duration = Duration::from_micros(200);
-/// How often it is looked at which peers were heard on the data path.
-const HEARD_EVERY: Duration = Duration::from_secs(1);
 /// How long Deletes may take at the end.
 const GOODBYE: Duration = Duration::from_secs(3);
 /// How long the key side may take to make or remove what we asked for, at start and end.
 const KEY_SIDE_WAIT: Duration = Duration::from_secs(5);
-/// Buffers of the data path and their octets: a superpacket each, with room around its pieces.
-const BUFFERS: usize = 512;
-const BUFFER_LEN: usize = 72 * 1024;
 /// The worker's own command, which no operator's can be.
 const GOODBYE_ID: CommandId = CommandId(0);
 
-/// Keys of the sleeping place.
-const KEY_BELLS: u64 = 0;
-const KEY_SOCKETS: u64 = 1 << 32;
-const KEY_TUNS: u64 = 2 << 32;
-const KEY_LINKS: u64 = 3 << 32;
+/// Keys of the sleeping place, which is lane 0's.
+const KEY_ORDERS: u64 = KEY_OTHERS;
+const KEY_ANSWERS: u64 = KEY_OTHERS + 1;
+const KEY_OPERATIONS: u64 = KEY_OTHERS + 2;
+const KEY_REPORTS: u64 = KEY_OTHERS + 3;
+const KEY_LINKS: u64 = KEY_OTHERS + 4;
+const KEY_LETTERS: u64 = KEY_OTHERS + (1 << 16);
 
 /// What a worker is made of.
 pub struct Parts {
@@ -128,7 +124,7 @@ pub struct Running {
     pub ended: oneshot::Receiver<anyhow::Result<()>>,
 }
 
-/// Opens devices, sockets and TUN devices, and starts the thread.
+/// Opens devices, sockets and TUN devices, and starts the threads.
 ///
 /// # Errors
 /// What could not be had.
@@ -158,43 +154,37 @@ struct Stopping {
 
 struct Worker {
     settings: Settings,
+    table: Arc<Table>,
     realms: Vec<Arc<Realm>>,
     carve_outs: Vec<CarveOut>,
     dummies: BTreeMap<(String, String), Duration>,
     guarded: BTreeSet<(String, String)>,
+    works: BTreeMap<String, RealmWork>,
     engine: Engine,
     fx: Vec<Effect>,
-    esp: esp::Esp,
-    out: esp::Output,
+    lanes: Lanes,
     accel: Accel,
     ask: Ask,
-    outside: Outside,
-    clear: Clear,
-    tuns: Vec<Tun>,
+    letters: Letters,
+    tuns: Vec<TunDevice>,
     /// TUN devices asked for and not there yet.
     tuns_coming: BTreeSet<String>,
     /// When those that could not be had are asked for again.
     tuns_again: Option<Instant>,
     /// What others do to the devices; `None`: the kernel does not tell.
     links: Option<Links>,
-    epoll: Epoll,
-    inbox: Inbox,
-    tun_buffer: Vec<u8>,
     book: Book,
     routes: Routes,
     trap_routes: Vec<RouteKey>,
     /// Inner addresses we were given, by realm, and the device each is on.
     given: HashMap<String, Vec<(IpAddr, String)>>,
     events: Events,
-    tap: Tap,
     keylog: Option<KeyLog>,
     taker: Taker,
     commands: HashMap<CommandId, oneshot::Sender<Result<String, String>>>,
     last_command: u64,
+    looking: Looking,
     started: Instant,
-    heard_at: Instant,
-    keepalives_in: u64,
-    paused: bool,
     stopping: Option<Stopping>,
 }
 
@@ -204,20 +194,13 @@ impl Worker {
         let started = Instant::now();
         let Devices(mut accel) = devices;
         let short = accel.short_ops()?;
-        let pool = Pool::new(BUFFER_LEN, BUFFERS).context("no memory for packets")?;
-        accel.register(pool.region())?;
-        let mut seed = [0u8; 8];
-        short.random(&mut seed);
-        let mut esp = esp::Esp::new(esp::Config {
-            seed: u64::from_ne_bytes(seed),
-            device_mtu: settings.mtu.unwrap_or(devices::TUN_MTU),
-            ..esp::Config::new(pool)
-        });
-        accel.attach(&mut esp);
-        let outside = Outside::open(&settings.listen, settings.mark, settings.listen_given)?;
-        if outside.all().is_empty() {
+        let table = Arc::new(settings.dispatch.clone());
+        let outside =
+            Outside::open(&settings.listen, settings.mark, settings.listen_given, settings.workers)?;
+        if outside.ike.all().is_empty() {
             bail!("there is no address to listen on");
         }
+        let lanes = Lanes::start(&settings, &table, outside.data, &mut accel, &*short)?;
         let keylog = match &settings.keylog {
             Some(dir) => {
                 tracing::warn!(dir = %dir.display(), "KEY LOG IS ON: whoever reads this folder reads all traffic");
@@ -246,42 +229,36 @@ impl Worker {
             started,
         );
         let mut worker = Worker {
-            clear: Clear::open(mark),
             settings,
+            table,
             realms: initial.realms,
             carve_outs: initial.carve_outs,
             dummies: initial.dummies,
             guarded: initial.guarded,
+            works: initial.works,
             engine,
             fx: Vec::new(),
-            esp,
-            out: esp::Output::new(),
+            lanes,
             accel,
             ask: Ask::new(secure),
-            outside,
+            letters: Letters::new(outside.ike),
             tuns: Vec::new(),
             tuns_coming: BTreeSet::new(),
             tuns_again: None,
             links: Links::open()
                 .inspect_err(|error| tracing::warn!(%error, "no word about devices that are set down"))
                 .ok(),
-            epoll: Epoll::new().context("no epoll")?,
-            inbox: Inbox::new(1 << 16),
-            tun_buffer: vec![0; 1 << 16],
             book: Book::default(),
             routes: Routes::default(),
             trap_routes: Vec::new(),
             given: HashMap::new(),
             events,
-            tap: Tap::default(),
             keylog,
             taker,
             commands: HashMap::new(),
             last_command: GOODBYE_ID.0,
+            looking: Looking::default(),
             started,
-            heard_at: started,
-            keepalives_in: 0,
-            paused: false,
             stopping: None,
         };
         worker.watch()?;
@@ -293,16 +270,18 @@ impl Worker {
 
     /// Puts everything that exists from the start into the sleeping place.
     fn watch(&mut self) -> anyhow::Result<()> {
-        self.epoll.add(&self.taker.bell, KEY_BELLS)?;
-        self.epoll.add(self.ask.doorbell(), KEY_BELLS)?;
+        let epoll = self.lanes.own.epoll();
+        epoll.add(&self.taker.bell, KEY_ORDERS)?;
+        epoll.add(self.ask.doorbell(), KEY_ANSWERS)?;
         for bell in self.accel.doorbells() {
-            self.epoll.add(bell, KEY_BELLS)?;
+            epoll.add(bell, KEY_OPERATIONS)?;
         }
-        for (place, socket) in self.outside.all().iter().enumerate() {
-            self.epoll.add(socket, KEY_SOCKETS + place as u64)?;
+        epoll.add(&*self.lanes.inbox, KEY_REPORTS)?;
+        for (place, socket) in self.letters.sockets().iter().enumerate() {
+            epoll.add(socket, KEY_LETTERS + place as u64)?;
         }
         if let Some(links) = &self.links {
-            self.epoll.add(links, KEY_LINKS)?;
+            epoll.add(links, KEY_LINKS)?;
         }
         Ok(())
     }
@@ -314,12 +293,16 @@ impl Worker {
         });
         self.engine.start(Instant::now(), &mut self.fx);
         self.carry_out(Instant::now());
+        self.hear_own_lane(Instant::now());
         let mut ready = Ready::default();
         loop {
-            self.epoll.wait(self.patience(ready.more), |key| ready.note(key))?;
-            if self.turn(&mut ready) {
+            self.sleep(&mut ready)?;
+            let over = self.turn(&mut ready);
+            ready.clear();
+            if over {
                 return Ok(());
             }
+            self.lanes.check()?;
             if self.ask.is_closed() {
                 // Nobody could prove anything to anybody from now on, and nobody would look after the routes.
                 bail!("the key side is gone");
@@ -327,71 +310,84 @@ impl Worker {
         }
     }
 
-    /// How long to sleep.
-    fn patience(&self, more: bool) -> Option<Duration> {
-        if more || self.ask.has_refused() || self.accel.has_failed() {
-            return Some(Duration::ZERO);
-        }
-        let now = Instant::now();
-        let heard = (!self.book.is_empty()).then_some(self.heard_at + HEARD_EVERY);
+    fn sleep(&mut self, ready: &mut Ready) -> std::io::Result<()> {
+        let inbox = Arc::clone(&self.lanes.inbox);
+        inbox.lie_down();
+        ready.more |= !inbox.is_empty()
+            || self.ask.has_refused()
+            || self.accel.has_failed()
+            || self.letters.is_waiting()
+            || self.lanes.push();
         let stop = self.stopping.as_ref().map(|stopping| stopping.until);
-        let timers = [self.engine.poll_timeout(), self.esp.poll_timeout(), heard, stop, self.tuns_again];
-        let next = timers.into_iter().flatten().min().map(|at| at.saturating_duration_since(now));
-        // epoll counts from when it is called; a nanosecond too early would be a turn for nothing.
-        let next = next.map(|wait| if wait.is_zero() { wait } else { wait + Duration::from_micros(50) });
-        if self.accel.is_blind() { Some(next.map_or(BLIND_WAIT, |next| next.min(BLIND_WAIT))) } else { next }
+        let timers = [self.engine.poll_timeout(), stop, self.tuns_again, self.looking.until()];
+        let mut until = timers.into_iter().flatten().min();
+        if self.accel.is_blind() {
+            let soon = Instant::now() + accel::BLIND_WAIT;
+            until = Some(until.map_or(soon, |until| until.min(soon)));
+        }
+        let slept = self.lanes.own.sleep(ready, until);
+        inbox.get_up(ready.others.contains(&KEY_REPORTS));
+        slept
     }
 
     /// One turn; true when it was the last.
     fn turn(&mut self, ready: &mut Ready) -> bool {
+        let begun = self.lanes.own.has_shares().then(plane::thread_time);
         let now = Instant::now();
-        let mut more = self.take_orders(now);
-        more |= self.take_answers(now);
-        more |= self.take_operations(now);
-        self.engine.set_crypto_room(self.accel.room());
-        let (data, ike): (Vec<usize>, Vec<usize>) =
-            ready.sockets.iter().partition(|place| self.outside.class(**place) == Class::Data);
-        for place in ike {
-            more |= self.receive(now, place);
+        for class in *self.table.clone().order() {
+            match class {
+                Class::Control => {
+                    ready.more |= self.serve_control(now, ready);
+                    self.lanes.own.serve(now, class, ready);
+                }
+                Class::Ike => ready.more |= self.serve_letters(now, ready),
+                Class::Stranger => ready.more |= self.serve_strangers(now),
+                Class::Critical | Class::Esp => self.lanes.own.serve(now, class, ready),
+            }
         }
+        self.lanes.own.end_turn(now, begun);
+        self.hear_own_lane(now);
+        self.is_over(now)
+    }
+
+    /// Orders, answers, completions, reports and timers; true when there is more.
+    fn serve_control(&mut self, now: Instant, ready: &Ready) -> bool {
+        let rang = |key: u64| ready.others.contains(&key);
+        let quota = self.table.quota(Class::Control);
+        let mut more = false;
+        if rang(KEY_ORDERS) {
+            more |= self.take_orders(now, quota);
+        }
+        if rang(KEY_ANSWERS) || self.ask.has_refused() {
+            more |= self.take_answers(now);
+        }
+        if rang(KEY_OPERATIONS) || self.accel.has_failed() || self.accel.is_blind() {
+            more |= self.take_operations(now);
+        }
+        more |= self.hear_lanes(now, quota);
+        if rang(KEY_LINKS) {
+            self.hear_of_links();
+        }
+        self.engine.set_crypto_room(self.accel.room());
         if self.engine.poll_timeout().is_some_and(|at| at <= now) {
             self.engine.handle_timeout(now, &mut self.fx);
             self.carry_out(now);
         }
-        if self.esp.poll_timeout().is_some_and(|at| at <= now) {
-            self.esp.handle_timeout(now, &mut self.out);
-        }
-        if ready.links {
-            self.hear_of_links();
-        }
         if self.tuns_again.is_some_and(|at| at <= now) {
             self.open_tuns();
         }
-        if !self.esp.congested() {
-            for place in data {
-                more |= self.receive(now, place);
-            }
-            for place in &ready.tuns {
-                more |= self.read_tun(now, *place);
-            }
-        } else {
-            data.into_iter().for_each(|place| self.leave_unread(place));
-        }
-        self.pump(now);
-        self.pause_or_resume();
-        if now >= self.heard_at + HEARD_EVERY {
-            self.tell_who_was_heard(now);
-        }
-        ready.clear(more);
-        self.is_over(now)
+        self.stop_looking(now);
+        more
     }
 
-    fn take_orders(&mut self, now: Instant) -> bool {
+    fn take_orders(&mut self, now: Instant, quota: usize) -> bool {
         self.taker.bell.answer();
-        for _ in 0..ORDERS {
+        for _ in 0..quota {
             let Ok(order) = self.taker.from.try_recv() else { return false };
             self.obey(now, order);
         }
+        // The bell was answered, and there may be more.
+        self.taker.bell.ring();
         true
     }
 
@@ -405,13 +401,13 @@ impl Worker {
                 self.carry_out(now);
             }
             // Whoever asked may be gone by the time of the answer.
-            Order::Status(answer) => drop(answer.send(self.status())),
-            Order::Sas(answer) => drop(answer.send(self.sas())),
+            Order::Status(answer) => self.look(now, views::Question::Status(answer)),
+            Order::Sas(answer) => self.look(now, views::Question::Sas(answer)),
             Order::Reload { new, answer } => {
                 self.reload(now, *new);
                 let _ = answer.send(());
             }
-            Order::Capture(to) => self.tap.add(to),
+            Order::Capture(to) => self.capture(to),
             Order::Stop(answer) => {
                 self.events.publish(Notice::Stopping {});
                 self.stopping = Some(Stopping { answer, until: now + GOODBYE, done: false });
@@ -422,7 +418,7 @@ impl Worker {
     }
 
     fn reload(&mut self, now: Instant, new: Reload) {
-        let Reload { realms, authorities, carve_outs, dummies, guarded } = new;
+        let Reload { realms, authorities, carve_outs, dummies, guarded, works } = new;
         for (realm, hashes) in authorities {
             self.engine.set_authorities(&realm, hashes);
         }
@@ -430,6 +426,7 @@ impl Worker {
         self.carve_outs = carve_outs;
         self.dummies = dummies;
         self.guarded = guarded;
+        self.works = works;
         let realms = self.realms.clone();
         self.book.retain_configured(|realm, child| {
             realms.iter().any(|r| r.name == realm && r.children.iter().any(|c| c.name == child))
@@ -471,22 +468,12 @@ impl Worker {
         more
     }
 
-    /// While devices are behind, nothing more is read; what waits then waits in the kernel.
-    fn pause_or_resume(&mut self) {
-        let behind = self.esp.congested();
-        if behind == self.paused {
-            return;
-        }
-        self.paused = behind;
-        let interest = if behind { Interest::Pause } else { Interest::Read };
-        for (place, socket) in self.outside.all().iter().enumerate() {
-            if self.outside.class(place) == Class::Data {
-                // A descriptor that was added can be changed.
-                let _ = self.epoll.change(socket, KEY_SOCKETS + place as u64, interest);
-            }
-        }
-        for (place, tun) in self.tuns.iter().enumerate().filter(|(_, tun)| tun.is_there()) {
-            let _ = self.epoll.change(tun, KEY_TUNS + place as u64, interest);
+    fn capture(&mut self, to: crate::backlog::Sender) {
+        let application = concat!("tussock ", env!("CARGO_PKG_VERSION"));
+        let interfaces =
+            [("before", "inner packets before encryption"), ("after", "inner packets after decryption")];
+        if self.lanes.own.may_capture() && to.give(pcapng::header(application, &interfaces)).is_ok() {
+            self.lanes.all(Instant::now(), || LaneOrder::Capture(to.clone()));
         }
     }
 
@@ -500,43 +487,15 @@ impl Worker {
         let until = Instant::now() + KEY_SIDE_WAIT / 5;
         while self.ask.pending() > 0 && Instant::now() < until {
             self.ask.poll(|_, _| ());
-            let _ = self.epoll.wait(Some(Duration::from_millis(10)), |_| ());
+            std::thread::sleep(Duration::from_millis(2));
         }
         // Closing the last descriptor of a TUN device removes it, with whatever still points to it.
-        self.tuns.clear();
+        self.lanes.stop();
         let _ = stopping.answer.send(());
         true
     }
 
     fn realm(&self, name: &str) -> Option<&Arc<Realm>> {
         self.realms.iter().find(|realm| realm.name == name)
-    }
-}
-
-/// What is readable.
-#[derive(Default)]
-struct Ready {
-    sockets: Vec<usize>,
-    tuns: Vec<usize>,
-    links: bool,
-    more: bool,
-}
-
-impl Ready {
-    fn note(&mut self, key: u64) {
-        let place = (key & 0xffff_ffff) as usize;
-        match key & !0xffff_ffff {
-            KEY_SOCKETS => self.sockets.push(place),
-            KEY_TUNS => self.tuns.push(place),
-            KEY_LINKS => self.links = true,
-            _ => {}
-        }
-    }
-
-    fn clear(&mut self, more: bool) {
-        self.sockets.clear();
-        self.tuns.clear();
-        self.links = false;
-        self.more = more;
     }
 }

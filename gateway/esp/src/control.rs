@@ -196,6 +196,16 @@ impl Esp {
         self.set_mtu(child, |known| known.min(path_mtu));
     }
 
+    /// The same for all children whose peer has this address.
+    pub fn lower_mtu_towards(&mut self, remote: IpAddr, path_mtu: u16) {
+        let to_it = |token: &Token| {
+            self.sad.outbound.peek(*token).is_some_and(|sa| sa.common.path.remote.ip() == remote)
+        };
+        let children = self.sad.children.iter().filter(|(_, child)| child.outbound.iter().any(to_it));
+        let children: Vec<ChildId> = children.map(|(id, _)| *id).collect();
+        children.into_iter().for_each(|child| self.lower_mtu(child, path_mtu));
+    }
+
     fn set_mtu(&mut self, child: ChildId, mtu: impl Fn(u16) -> u16) {
         let Some(entry) = self.sad.children.get(&child) else { return };
         for token in &entry.outbound {

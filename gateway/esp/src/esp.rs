@@ -202,6 +202,11 @@ impl Esp {
         })
     }
 
+    /// How many SAs there are, both directions.
+    pub fn sa_count(&self) -> usize {
+        self.sad.outbound.len() + self.sad.inbound.len()
+    }
+
     /// SPIs of the inbound SAs on which authenticated packets came since this was asked the last time: their peers are alive
     /// (RFC 7296 section 2.4).
     pub fn take_heard(&mut self) -> Vec<u32> {

@@ -11,7 +11,7 @@ use ipc::Reply;
 use policy::Realm;
 use spi::{CryptoDone, FaultKind, Hash, Outcome, ShortOps, Token};
 use wire::ike::{Flags, Header, Message, Notify, peek_header};
-use wire::numbers::{ExchangeType, NotifyType};
+use wire::numbers::{ExchangeType, NotifyType, PayloadType};
 
 use crate::config::Config;
 use crate::core::{Core, GATE_LOOK, Slot, Timer};
@@ -161,10 +161,38 @@ impl Engine {
         self.core.config.authorities.insert(realm.to_owned(), authorities);
     }
 
+    /// What the sender of a message has shown so far, going by its header; the message itself is not looked at.
+    pub fn standing(&self, message: &[u8]) -> Standing {
+        let Ok(header) = peek_header(message) else { return Standing::Stranger };
+        if header.exchange == ExchangeType::IKE_SA_INIT && !header.is_response() {
+            // RFC 7296 section 2.6: a returned COOKIE is the first payload. Whether it is one of ours is found out later.
+            let cookie = header.next_payload == PayloadType::NOTIFY;
+            return if cookie { Standing::Reachable } else { Standing::Stranger };
+        }
+        let own =
+            if header.exchange == ExchangeType::IKE_SA_INIT { header.spi_i } else { header.receiver_spi() };
+        match self.core.ike_spis.get(&own).and_then(|id| self.sas.get(id)) {
+            Some(sa) if sa.is_authenticated() => Standing::Proved,
+            Some(_) => Standing::Reachable,
+            None => Standing::Stranger,
+        }
+    }
+
     /// What is there, for people.
     pub fn status(&self) -> Status {
         crate::status::of(self)
     }
+}
+
+/// What the sender of a message has shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Who it is; or somebody who heard the SPIs says so.
+    Proved,
+    /// That it gets what is sent to it.
+    Reachable,
+    /// Nothing.
+    Stranger,
 }
 
 impl Engine {

@@ -37,5 +37,5 @@ pub use effect::{
     ChildId, ChildInstall, ChildRemoved, Command, CommandId, Effect, EspSignal, Event, IkeSaId, InnerAddress,
     KeyLogEntry, Path, Why,
 };
-pub use engine::Engine;
+pub use engine::{Engine, Standing};
 pub use status::{ChildView, IkeSaView, Status};

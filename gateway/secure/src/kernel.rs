@@ -42,9 +42,6 @@ const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_TXQLEN: u16 = 13;
 const IFLA_AF_SPEC: u16 = 26;
-const IFLA_GSO_MAX_SEGS: u16 = 40;
-const IFLA_GSO_MAX_SIZE: u16 = 41;
-const IFLA_GSO_IPV4_MAX_SIZE: u16 = 63;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const ADDR_GEN_MODE_NONE: u8 = 1;
 const IFF_UP: u32 = 1;
@@ -155,16 +152,8 @@ impl Kernel for Linux {
         up.attribute(IFLA_MTU, &u32::from(spec.mtu).to_ne_bytes());
         up.attribute(IFLA_TXQLEN, &QUEUE.to_ne_bytes());
         self.netlink.execute(&up)?;
-        if offload.tcp {
-            let mut size = Writer::new(RTM_NEWLINK, 0, &link_header(index, 0, 0));
-            let (octets, segments) = superpacket(spec.mtu);
-            size.attribute(IFLA_GSO_MAX_SEGS, &segments.to_ne_bytes());
-            size.attribute(IFLA_GSO_MAX_SIZE, &octets.to_ne_bytes());
-            size.attribute(IFLA_GSO_IPV4_MAX_SIZE, &octets.to_ne_bytes());
-            if let Err(e) = self.netlink.execute(&size) {
-                tracing::debug!(device = %spec.name, error = %e, "superpackets stay as long as they are");
-            }
-        }
+        // Superpackets stay as long as they may be (IFLA_GSO_MAX_SIZE): one that is forwarded and longer than its device allows
+        // is not shortened but cut into single packets.
         Ok((queues, offload))
     }
 
@@ -224,18 +213,6 @@ impl Drop for Linux {
     fn drop(&mut self) {
         self.rules.clear(&mut self.netlink);
     }
-}
-
-/// Octets and segments of the longest superpacket whose sealed packets still go out in one send: the kernel takes 64 datagrams
-/// and 65507 octets of UDP_SEGMENT payload.
-fn superpacket(mtu: u16) -> (u32, u32) {
-    /// What ESP in UDP adds to an inner packet, at most: header, IV, padding, trailer, ICV.
-    const AROUND: u32 = 8 + 16 + 17 + 2 + 32;
-    /// IPv4 and TCP headers with timestamps, which stand once in a superpacket and in each segment.
-    const HEADERS: u32 = 52;
-    let mtu = u32::from(mtu).max(2 * HEADERS);
-    let segments = (65_507 / (mtu + AROUND)).clamp(1, 64);
-    (segments * (mtu - HEADERS) + HEADERS, segments.max(2))
 }
 
 struct FoundRoute {

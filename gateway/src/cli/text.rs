@@ -29,7 +29,8 @@ pub fn status(status: &Status) -> String {
     }
     text += &table.text("  ");
     text += "\nDevices\n";
-    let mut table = Table::new(&["device", "health", "sas", "packets out", "operations out", "carries"]);
+    let mut table =
+        Table::new(&["device", "health", "sas", "packets out", "waiting", "operations out", "carries"]);
     for device in &status.devices {
         let carries = format!("{} ESP transforms, {} key exchanges", device.esp.len(), device.dh.len());
         table.row(vec![
@@ -37,29 +38,111 @@ pub fn status(status: &Status) -> String {
             device.health.clone(),
             format!("{}/{}", device.sas, device.max_sas),
             device.packets_out.to_string(),
+            device.packets_waiting.to_string(),
             (device.operations_out + device.waiting).to_string(),
             carries,
         ]);
     }
     text += &table.text("  ");
     text += "\nSockets\n";
-    let mut table = Table::new(&["kind", "address", "received", "sent", "unsent", "too big"]);
+    let mut table = Table::new(&[
+        "kind",
+        "address",
+        "serves",
+        "received",
+        "per piece",
+        "sent",
+        "per piece",
+        "unsent",
+        "too big",
+        "lost",
+        "waiting",
+        "offload",
+    ]);
     for socket in &status.sockets {
         table.row(vec![
             socket.kind.clone(),
             socket.address.clone(),
+            socket.serves.clone(),
             socket.received.to_string(),
+            ratio(socket.received, socket.arrivals),
             socket.sent.to_string(),
+            ratio(socket.sent, socket.departures),
             socket.unsent.to_string(),
             socket.too_big.to_string(),
+            socket.lost.to_string(),
+            show_size(socket.queued.into()),
+            words(&socket.offload),
         ]);
     }
     text += &table.text("  ");
     text += "\nTUN devices\n";
-    let mut table = Table::new(&["name", "mtu", "read", "written", "refused"]);
+    let mut table = Table::new(&[
+        "name",
+        "mtu",
+        "queues",
+        "read",
+        "per read",
+        "written",
+        "per write",
+        "refused",
+        "offload",
+    ]);
     for tun in &status.tuns {
-        let counts = [u64::from(tun.mtu), tun.read, tun.written, tun.refused].map(|count| count.to_string());
-        table.row([vec![tun.name.clone()], counts.to_vec()].concat());
+        table.row(vec![
+            tun.name.clone(),
+            tun.mtu.to_string(),
+            tun.queues.to_string(),
+            tun.read.to_string(),
+            ratio(tun.read, tun.reads),
+            tun.written.to_string(),
+            ratio(tun.written, tun.writes),
+            tun.refused.to_string(),
+            words(&tun.offload),
+        ]);
+    }
+    text += &table.text("  ");
+    text += "\nLanes\n";
+    let mut table = Table::new(&[
+        "lane",
+        "sas",
+        "sealed",
+        "opened",
+        "per burst",
+        "handed over",
+        "buffers free",
+        "shares",
+    ]);
+    for lane in &status.lanes {
+        let share = |(realm, rate, waiting): &(String, f64, usize)| {
+            format!("{realm} {:.0} %, {waiting} waiting", rate * 100.0)
+        };
+        let shares: Vec<String> = lane.shares.iter().map(share).collect();
+        table.row(vec![
+            lane.lane.to_string(),
+            lane.sas.to_string(),
+            lane.sealed.to_string(),
+            lane.opened.to_string(),
+            ratio(lane.sealed + lane.opened, lane.bursts),
+            lane.handed.to_string(),
+            format!("{}/{}", lane.buffers_free, lane.buffers),
+            words(&shares),
+        ]);
+    }
+    text += &table.text("  ");
+    text += "\nDispatch, first things first\n";
+    let mut table = Table::new(&["class", "quota", "depth", "waiting", "turns", "cut short", "dropped"]);
+    for row in &status.dispatch {
+        let depth = if row.depth == 0 { "-".to_owned() } else { row.depth.to_string() };
+        table.row(vec![
+            row.class.clone(),
+            row.quota.to_string(),
+            depth,
+            row.waiting.to_string(),
+            row.turns.to_string(),
+            row.cut.to_string(),
+            row.dropped.to_string(),
+        ]);
     }
     text += &table.text("  ");
     let ike = &status.ike;
@@ -164,6 +247,15 @@ fn child_sa(child: &ChildSa) -> String {
         show_size(child.bytes_out)
     );
     text + &drops("    dropped ", &child.drops)
+}
+
+/// How many there were in one of something.
+fn ratio(count: u64, of: u64) -> String {
+    if of == 0 { "-".to_owned() } else { format!("{:.1}", count as f64 / of as f64) }
+}
+
+fn words(list: &[String]) -> String {
+    if list.is_empty() { "-".to_owned() } else { list.join(", ") }
 }
 
 fn drops(what: &str, drops: &BTreeMap<String, u64>) -> String {

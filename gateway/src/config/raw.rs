@@ -21,6 +21,29 @@ pub(crate) struct Gateway {
     pub(crate) tun: Option<Word>,
     pub(crate) mtu: Option<Spanned<u16>>,
     pub(crate) mark: Option<Spanned<u32>>,
+    pub(crate) workers: Option<Spanned<u16>>,
+    pub(crate) offload: Option<bool>,
+}
+
+/// `[dispatch]`
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Dispatch {
+    pub(crate) order: Option<Spanned<Vec<Word>>>,
+    pub(crate) control: Option<Spanned<DispatchRow>>,
+    pub(crate) ike: Option<Spanned<DispatchRow>>,
+    pub(crate) critical: Option<Spanned<DispatchRow>>,
+    pub(crate) esp: Option<Spanned<DispatchRow>>,
+    pub(crate) stranger: Option<Spanned<DispatchRow>>,
+}
+
+/// `esp = { … }` in `[dispatch]`
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct DispatchRow {
+    pub(crate) quota: Option<Spanned<usize>>,
+    pub(crate) depth: Option<Spanned<usize>>,
+    pub(crate) packets: Option<Vec<Word>>,
 }
 
 /// `retransmit = { … }`
@@ -59,6 +82,8 @@ pub(crate) struct Realm {
     pub(crate) ike_reauth: Option<Word>,
     pub(crate) jitter: Option<Spanned<f64>>,
     pub(crate) unique: Option<bool>,
+    pub(crate) mode: Option<Word>,
+    pub(crate) cpu_share: Option<Spanned<f64>>,
     pub(crate) dpd: Option<Spanned<Dpd>>,
     pub(crate) local_auth: Option<Spanned<Auth>>,
     pub(crate) remote_auth: Option<Spanned<Auth>>,

@@ -9,6 +9,7 @@ use wire::TrafficSelector;
 
 use super::raw;
 use super::reader::{Reader, fixed_selector};
+use crate::dispatch::Table;
 
 /// Settings of the gateway itself.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,6 +38,21 @@ pub struct Settings {
     pub mtu: Option<u16>,
     /// Mark on our own packets, by which they get around the tunnel routes.
     pub mark: u32,
+    /// Lanes of the data path.
+    pub workers: u16,
+    /// Whether the kernel is asked for offloads of TUN devices.
+    pub offload: bool,
+    /// What goes first.
+    pub dispatch: Table,
+}
+
+/// How packets of a realm are worked on.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct RealmWork {
+    /// Each packet at once, instead of bursts while there is more to read.
+    pub at_once: bool,
+    /// CPU time it may use, as a part of each worker's core.
+    pub share: Option<f64>,
 }
 
 /// How the log looks.
@@ -63,6 +79,9 @@ pub struct CarveOut {
     pub priority: u32,
 }
 
+/// Lanes of the data path, at most; also the queues a TUN device of the kernel has for us.
+pub const MAX_WORKERS: usize = 64;
+
 /// Mark of our own packets unless the configuration has another.
 pub const DEFAULT_MARK: u32 = 0x7473;
 
@@ -81,6 +100,10 @@ impl Default for Settings {
             tun: "ipsec0".to_owned(),
             mtu: None,
             mark: DEFAULT_MARK,
+            workers: std::thread::available_parallelism().map_or(1, |cores| cores.get().min(MAX_WORKERS))
+                as u16,
+            offload: true,
+            dispatch: Table::default(),
         }
     }
 }
@@ -141,6 +164,13 @@ pub(crate) fn settings(raw: raw::Gateway, reader: &mut Reader<'_>) -> Settings {
             reader.error(mark.span(), "mark 0 marks nothing; write another number");
         }
     }
+    if let Some(workers) = &raw.workers {
+        settings.workers = *workers.get_ref();
+        if !(1..=MAX_WORKERS).contains(&usize::from(settings.workers)) {
+            reader.error(workers.span(), format!("`workers` must be between 1 and {MAX_WORKERS}"));
+        }
+    }
+    settings.offload = raw.offload.unwrap_or(true);
     settings
 }
 
@@ -165,6 +195,23 @@ fn retransmission(raw: &toml::Spanned<raw::Retransmit>, reader: &mut Reader<'_>)
     }
     result.limit = reader.duration(raw.limit.as_ref(), result.limit);
     result
+}
+
+/// Reads how packets of a realm are worked on.
+pub(crate) fn realm_work(raw: &raw::Realm, reader: &mut Reader<'_>) -> RealmWork {
+    let modes = [("throughput", false), ("latency", true)];
+    let at_once = raw.mode.as_ref().and_then(|word| reader.choice("mode", word, &modes)).unwrap_or(false);
+    let share = raw.cpu_share.as_ref().and_then(|share| {
+        let part = *share.get_ref();
+        // One percent of a core is some thousand packets in a second.
+        let fits = (0.01..=1.0).contains(&part);
+        if !fits {
+            let text = "`cpu_share` is a part of each worker's core, from 0.01 to 1.0";
+            reader.error(share.span(), text);
+        }
+        (fits && part < 1.0).then_some(part)
+    });
+    RealmWork { at_once, share }
 }
 
 /// Reads one `[[policy]]`; `at` is where messages about the whole go.

@@ -250,6 +250,11 @@ impl Socket {
         self.errors.drain(..)
     }
 
+    /// Whether [`take_errors`](Socket::take_errors) has any.
+    pub fn has_errors(&self) -> bool {
+        !self.errors.is_empty()
+    }
+
     /// Whether runs of datagrams may be handed over in one piece.
     pub fn cuts_segments(&self) -> bool {
         self.gso

@@ -141,11 +141,17 @@ pub fn addresses() -> io::Result<Vec<(String, IpAddr)>> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::UdpSocket;
+    use std::net::{SocketAddr, UdpSocket};
     use std::os::fd::AsFd;
     use std::time::Duration;
 
+    use spi::Pool;
+
     use super::*;
+
+    fn send(fd: BorrowedFd<'_>, list: &[Outgoing<'_>]) -> io::Result<usize> {
+        Sender::default().send(fd, list)
+    }
 
     fn pair() -> (UdpSocket, UdpSocket, SocketAddr) {
         let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -223,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn marked_datagrams_go_to_the_second_socket_of_a_group() {
+    fn each_datagram_goes_to_the_socket_of_its_lane_and_marked_ones_to_the_last() {
         let socket = || {
             let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).unwrap();
             socket.set_reuse_port(true).unwrap();
@@ -233,23 +239,84 @@ mod tests {
         let first = socket();
         first.bind(&any.into()).unwrap();
         let to = first.local_addr().unwrap().as_socket().unwrap();
-        let second = socket();
-        second.bind(&to.into()).unwrap();
-        steer_by_marker(first.as_fd()).unwrap();
+        let mut all: Vec<UdpSocket> = vec![first.into()];
+        for _ in 0..3 {
+            let next = socket();
+            next.bind(&to.into()).unwrap();
+            all.push(next.into());
+        }
+        steer_by_spi(all[3].as_fd(), 3).unwrap();
         let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
-        for datagram in [&b"\0\0\0\0ike"[..], b"\xff", b"\x01\x02\x03\x04esp"] {
+        let esp = |spi: u32| [&spi.to_be_bytes()[..], b"esp"].concat();
+        for datagram in [&b"\0\0\0\0ike"[..], b"\xff", &esp(300), &esp(301), &esp(302), &esp(u32::MAX)] {
             sender.send_to(datagram, to).unwrap();
         }
-        let (first, second): (UdpSocket, UdpSocket) = (first.into(), second.into());
         let mut inbox = Inbox::new(2048);
-        let mut lengths = |socket: &UdpSocket, want: usize| {
+        let mut first_octets = |socket: &UdpSocket, want: usize| {
             let mut all = Vec::new();
             while all.len() < want && wait(&mut inbox, socket) > 0 {
-                all.extend(inbox.datagrams().map(|(_, bytes)| bytes.len()));
+                all.extend(inbox.datagrams().map(|(_, bytes)| bytes[bytes.len().min(4) - 1]));
             }
             all
         };
-        assert_eq!(lengths(&first, 2), [1, 7]);
-        assert_eq!(lengths(&second, 1), [7]);
+        assert_eq!(first_octets(&all[3], 1), [0], "the marker");
+        assert_eq!(first_octets(&all[0], 3), [0xff, 44, 0xff], "too short; 300; 2^32 - 1 = 3 * 1431655765");
+        assert_eq!((first_octets(&all[1], 1), first_octets(&all[2], 1)), (vec![45], vec![46]));
+    }
+
+    #[test]
+    fn datagrams_land_in_packet_buffers_in_their_order() {
+        let (sender, receiver, to) = pair();
+        let pool = Pool::new(2048, 4).unwrap();
+        let mut landing = Landing::new();
+        for round in 0..50u8 {
+            for n in 0..3 {
+                sender.send_to(&[round, n, 0, 0, 0][..2 + usize::from(n)], to).unwrap();
+            }
+            // Too long for a buffer: gone, and in nobody's way.
+            sender.send_to(&[9; 3000], to).unwrap();
+            sender.send_to(&[round, 3], to).unwrap();
+            let mut seen = Vec::new();
+            while seen.len() < 4 {
+                match landing.receive(receiver.as_fd(), &pool, LANDINGS) {
+                    Ok(_) => {
+                        for (arrived, buf, length) in landing.take() {
+                            assert_eq!(
+                                arrived.from,
+                                sender
+                                    .local_addr()
+                                    .map(|a| SocketAddr::new("127.0.0.1".parse().unwrap(), a.port()))
+                                    .unwrap()
+                            );
+                            seen.push((buf.bytes()[0], buf.bytes()[1], length));
+                        }
+                    }
+                    Err(_) => std::thread::sleep(Duration::from_millis(1)),
+                }
+            }
+            assert_eq!(seen, [(round, 0, 2), (round, 1, 3), (round, 2, 4), (round, 3, 2)]);
+        }
+        let held: Vec<_> = std::iter::from_fn(|| pool.take()).collect();
+        drop(landing);
+        assert_eq!(pool.available() + held.len(), 4, "every buffer came home");
+    }
+
+    #[test]
+    fn a_socket_says_how_much_waits_and_what_it_lost() {
+        let (sender, receiver, to) = pair();
+        set_int(receiver.as_fd(), libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1).unwrap();
+        set_int(receiver.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUF, 4096).unwrap();
+        assert_eq!(queued(receiver.as_fd()).unwrap().0, 0);
+        for _ in 0..100 {
+            sender.send_to(&[1; 1000], to).unwrap();
+        }
+        let (waiting, room) = queued(receiver.as_fd()).unwrap();
+        assert!(waiting > 0 && room >= 4096, "{waiting} of {room}");
+        let mut inbox = Inbox::new(2048);
+        while inbox.receive(receiver.as_fd(), BATCH).is_ok() {}
+        sender.send_to(&[1; 10], to).unwrap();
+        assert_eq!(wait(&mut inbox, &receiver), 1);
+        let lost = inbox.datagrams().next().unwrap().0.lost.unwrap();
+        assert!((50..100).contains(&lost), "{lost}");
     }
 }

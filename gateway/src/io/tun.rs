@@ -96,12 +96,12 @@ impl Tun {
             Err(_) => return Read::Nothing,
         };
         self.traffic.reads += 1;
-        let header = if self.offload.header { HEADER } else { 0 };
-        let described = buffer.get(..header).and_then(|header| describe(header, length - header.min(length)));
+        let start = if self.offload.header { HEADER } else { 0 };
+        let described = buffer.get(..start).and_then(|header| describe(header, length.saturating_sub(start)));
         match described {
-            Some((offload, packets)) if length > header => {
+            Some((offload, packets)) if length > start => {
                 self.traffic.read += packets;
-                Read::Packet(header..length, offload)
+                Read::Packet(start..length, offload)
             }
             _ => {
                 self.traffic.odd += 1;

@@ -1,28 +1,31 @@
-//! The devices of a worker: which of them serves an SA or an operation, and their queues.
+//! The devices: which of them serves an SA or an operation, and the queues for operations. Those for packets belong to the
+//! lanes.
 
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
+use std::time::Duration;
+
 use anyhow::{Context, bail};
-use esp::{Esp, Output};
 use spi::{
-    CryptoDone, CryptoJob, CryptoOp, CryptoOutput, CryptoQueue, Device, EspBurst, EspQueue, Fault, FaultKind,
-    Group, Health, Outcome, QueueConfig, Region, SaId, SaParams, ShortOps,
+    CryptoDone, CryptoJob, CryptoOp, CryptoOutput, CryptoQueue, Device, Fault, FaultKind, Group, Health,
+    Outcome, QueueConfig, Region, SaId, SaParams, ShortOps,
 };
 
-/// Bursts taken back from one queue in one go.
-const BURSTS: usize = 64;
+/// Sleep while a device without a doorbell has work out.
+pub(super) const BLIND_WAIT: Duration = Duration::from_micros(50);
 /// Operations taken back from one queue in one turn.
 const OPERATIONS: usize = 16;
 /// Operations that wait for room in all queues together; more would only get old.
 const WAITING: usize = 1024;
 
-/// One device and this worker's queues on it.
+/// One device and the queue for operations on it.
 struct Slot {
     driver: &'static str,
     device: Arc<dyn Device>,
-    packets: Option<Box<EspQueue>>,
+    /// Which lanes have a queue for packets on it.
+    lanes: Vec<bool>,
     operations: Option<Box<CryptoQueue>>,
     jobs: VecDeque<CryptoJob>,
     sas: usize,
@@ -33,16 +36,14 @@ pub(super) struct SlotView<'a> {
     pub(super) driver: &'static str,
     pub(super) device: &'a dyn Device,
     pub(super) sas: usize,
-    pub(super) packets_out: usize,
     pub(super) operations_out: usize,
     pub(super) waiting: usize,
 }
 
 /// All devices, best first.
 pub(super) struct Accel {
+    /// Their places are the data path's numbers for them.
     slots: Vec<Slot>,
-    /// The slot behind each of the data path's device numbers.
-    esp_slots: Vec<usize>,
     /// Operations no device would take.
     failed: VecDeque<CryptoDone>,
 }
@@ -59,30 +60,27 @@ impl Accel {
             .into_iter()
             .map(|opened| Slot {
                 driver: opened.driver,
-                packets: opened.device.esp_queue(QueueConfig::default()),
+                lanes: Vec::new(),
                 operations: opened.device.crypto_queue(QueueConfig::default()),
                 device: opened.device,
                 jobs: VecDeque::new(),
                 sas: 0,
             })
             .collect();
-        if !slots.iter().any(|slot| slot.packets.is_some())
-            || !slots.iter().any(|slot| slot.operations.is_some())
-        {
-            bail!("no device carries packets, or none does key exchanges");
+        if !slots.iter().any(|slot| slot.operations.is_some()) {
+            bail!("no device does key exchanges");
         }
-        Ok(Accel { slots, esp_slots: Vec::new(), failed: VecDeque::new() })
+        Ok(Accel { slots, failed: VecDeque::new() })
     }
 
-    /// Makes the packet queues known to the data path.
-    pub(super) fn attach(&mut self, esp: &mut Esp) {
-        for (place, slot) in self.slots.iter().enumerate() {
-            if let Some(queue) = &slot.packets {
-                let number = esp.add_device(queue.room());
-                debug_assert_eq!(number, self.esp_slots.len());
-                self.esp_slots.push(place);
-            }
-        }
+    /// The devices, by their numbers.
+    pub(super) fn devices(&self) -> Vec<Arc<dyn Device>> {
+        self.slots.iter().map(|slot| Arc::clone(&slot.device)).collect()
+    }
+
+    /// One more lane, which has a queue for packets on these devices.
+    pub(super) fn add_lane(&mut self, there: Vec<bool>) {
+        self.slots.iter_mut().zip(there).for_each(|(slot, there)| slot.lanes.push(there));
     }
 
     /// Makes a pool's memory reachable for every device.
@@ -99,12 +97,13 @@ impl Accel {
         self.slots.iter().find_map(|slot| slot.device.short_ops()).context("no device has short primitives")
     }
 
-    /// Installs an SA on the first device that carries it; gives the data path's number of the device, and the handle.
-    pub(super) fn install(&mut self, sa: &SaParams) -> Result<(usize, SaId), Fault> {
+    /// Installs an SA on the first device that carries it and has a queue for this lane; gives the device's number, and the
+    /// handle.
+    pub(super) fn install(&mut self, lane: u16, sa: &SaParams) -> Result<(usize, SaId), Fault> {
         let mut last = Fault::new(FaultKind::Unsupported);
-        for (number, place) in self.esp_slots.iter().enumerate() {
-            let slot = &mut self.slots[*place];
-            let able = slot.device.desc().caps.carries(sa.encr, sa.integ, sa.esn);
+        for (number, slot) in self.slots.iter_mut().enumerate() {
+            let able = slot.device.desc().caps.carries(sa.encr, sa.integ, sa.esn)
+                && slot.lanes.get(usize::from(lane)).is_some_and(|there| *there);
             if !able || slot.device.health() != Health::Ready {
                 continue;
             }
@@ -119,12 +118,19 @@ impl Accel {
         Err(last)
     }
 
-    /// Gives an SA's handle back.
-    pub(super) fn remove(&mut self, number: usize, sa: SaId) {
-        if let Some(slot) = self.esp_slots.get(number).and_then(|place| self.slots.get_mut(*place)) {
-            slot.device.remove_sa(sa);
+    /// An SA's handle was given back, or will be by the lane that has it.
+    pub(super) fn removed(&mut self, number: usize) {
+        if let Some(slot) = self.slots.get_mut(number) {
             slot.sas = slot.sas.saturating_sub(1);
         }
+    }
+
+    /// Gives an SA's handle back that no lane got.
+    pub(super) fn remove(&mut self, number: usize, sa: SaId) {
+        if let Some(slot) = self.slots.get(number) {
+            slot.device.remove_sa(sa);
+        }
+        self.removed(number);
     }
 
     /// Takes an operation to the first device that can do it.
@@ -175,46 +181,19 @@ impl Accel {
         !self.failed.is_empty()
     }
 
-    /// Submits what the data path has for the devices, takes back what is done, and hands it to the data path; true when
-    /// something moved.
-    pub(super) fn pump_packets(&mut self, now: std::time::Instant, esp: &mut Esp, out: &mut Output) -> bool {
-        let mut moved = false;
-        for (number, place) in self.esp_slots.iter().enumerate() {
-            let Some(queue) = &mut self.slots[*place].packets else { continue };
-            let mut refused = VecDeque::new();
-            if let Some(jobs) = out.submit.get_mut(number).filter(|jobs| !jobs.is_empty()) {
-                moved = true;
-                if queue.submit(jobs).is_err() {
-                    refused = std::mem::take(jobs);
-                }
-            }
-            // A closed queue takes nothing: the data path counts these as failed.
-            refused.into_iter().for_each(|burst| esp.on_done(now, burst, out));
-            if queue.in_flight() > 0 {
-                let polled = queue.poll(BURSTS, &mut |burst: EspBurst| esp.on_done(now, burst, out));
-                moved |= polled.delivered > 0;
-            }
-        }
-        moved
-    }
-
     /// Doorbells to sleep on.
     pub(super) fn doorbells(&self) -> Vec<BorrowedFd<'_>> {
         let mut all = Vec::new();
         for slot in &self.slots {
             all.extend(slot.operations.as_ref().and_then(|queue| queue.doorbell()));
-            all.extend(slot.packets.as_ref().and_then(|queue| queue.doorbell()));
         }
         all
     }
 
     /// Whether a queue without a doorbell has work out, so that sleeping long is out of the question.
     pub(super) fn is_blind(&self) -> bool {
-        self.slots.iter().any(|slot| {
-            let operations =
-                slot.operations.as_ref().is_some_and(|q| q.doorbell().is_none() && q.in_flight() > 0);
-            operations || slot.packets.as_ref().is_some_and(|q| q.doorbell().is_none() && q.in_flight() > 0)
-        })
+        let blind = |queue: &CryptoQueue| queue.doorbell().is_none() && queue.in_flight() > 0;
+        self.slots.iter().any(|slot| slot.operations.as_deref().is_some_and(blind))
     }
 
     /// The devices, to look at.
@@ -223,7 +202,6 @@ impl Accel {
             driver: slot.driver,
             device: &*slot.device,
             sas: slot.sas,
-            packets_out: slot.packets.as_ref().map_or(0, |queue| queue.in_flight()),
             operations_out: slot.operations.as_ref().map_or(0, |queue| queue.in_flight()),
             waiting: slot.jobs.len(),
         })

@@ -17,6 +17,10 @@ pub(super) type RouteKey = ((std::net::IpAddr, u8), String);
 pub(super) struct Pair {
     pub(super) realm: String,
     pub(super) line: esp::ChildId,
+    /// The lane that has it.
+    pub(super) lane: u16,
+    /// The devices it is on, by direction.
+    pub(super) devices: [usize; 2],
     pub(super) spi_in: u32,
     pub(super) spi_out: u32,
     pub(super) routes: Vec<RouteKey>,
@@ -169,11 +173,6 @@ impl Book {
         self.lines.get(&line).map(|line| (line.realm.as_str(), line.child.as_str()))
     }
 
-    /// Whether no pair is installed.
-    pub(super) fn is_empty(&self) -> bool {
-        self.pairs.is_empty()
-    }
-
     fn new_line(&mut self, realm: &str, child: &str, configured: bool) -> esp::ChildId {
         self.last += 1;
         let id = esp::ChildId(self.last);
@@ -222,7 +221,17 @@ mod tests {
     }
 
     fn pair_like(line: esp::ChildId, spi: u32, likeness: Likeness) -> Pair {
-        Pair { realm: "r".into(), line, spi_in: spi, spi_out: spi + 1, routes: vec![], likeness }
+        let routes = vec![];
+        Pair {
+            realm: "r".into(),
+            line,
+            lane: 0,
+            devices: [0; 2],
+            spi_in: spi,
+            spi_out: spi + 1,
+            routes,
+            likeness,
+        }
     }
 
     #[test]

@@ -6,20 +6,50 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail};
-use ipc::{Refusal, Reply, Request, TunSpec};
+use ipc::{Refusal, Reply, Request, TunOffload, TunSpec};
 use policy::Child;
 
 use super::ask::Asker;
-use super::{KEY_SIDE_WAIT, KEY_TUNS, Worker};
+use super::{KEY_SIDE_WAIT, Worker};
 use crate::events::Notice;
-use crate::io::epoll::Interest;
 use crate::io::links::{State, Word};
-use crate::io::tun::Tun;
+use crate::plane::order::Order;
 
 /// MTU of TUN devices: fits into UDP-encapsulated ESP with any transform over IPv6 on Ethernet.
 pub(super) const TUN_MTU: u16 = 1400;
 /// Wait before a device that could not be had is asked for again.
 const AGAIN: Duration = Duration::from_secs(5);
+
+/// A TUN device of ours. Its queues are with the lanes; policies and SAs know it by its place.
+pub(super) struct TunDevice {
+    name: String,
+    queues: usize,
+    offload: TunOffload,
+    gone: bool,
+    down: bool,
+}
+
+impl TunDevice {
+    /// Its name.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether it is there.
+    pub(super) fn is_there(&self) -> bool {
+        !self.gone
+    }
+
+    /// Queues it has.
+    pub(super) fn queues(&self) -> usize {
+        self.queues
+    }
+
+    /// What the kernel granted.
+    pub(super) fn offload(&self) -> TunOffload {
+        self.offload
+    }
+}
 
 impl Worker {
     /// Asks for every TUN device that the configuration names and that is not there.
@@ -31,7 +61,9 @@ impl Worker {
         for name in names {
             let there = self.tuns.iter().any(|tun| tun.name() == name && tun.is_there());
             if !there && self.tuns_coming.insert(name.clone()) {
-                let spec = TunSpec { name: name.clone(), mtu: self.tun_mtu(), queues: 1 };
+                let queues = self.lanes.count() as u16;
+                let offload = self.settings.offload;
+                let spec = TunSpec { name: name.clone(), mtu: self.tun_mtu(), queues, offload };
                 self.ask.ask(Asker::Tun(name), Request::OpenTun(spec));
             }
         }
@@ -45,12 +77,12 @@ impl Worker {
             if left.is_zero() {
                 bail!("the key side does not answer");
             }
-            self.epoll.wait(Some(left), |_| ())?;
+            self.lanes.own.epoll().wait(Some(left), |_| ())?;
             let mut answers = Vec::new();
             self.ask.poll(|asker, reply| answers.push((asker, reply)));
             for (asker, reply) in answers {
                 match (asker, reply) {
-                    (_, Reply::Tun { queues, name }) => self.take_tun(name, queues)?,
+                    (_, Reply::Tun { queues, name, offload }) => self.take_tun(name, queues, offload)?,
                     (Asker::Tun(name), Reply::Refused(why)) => return Err(explain(&making(&name), &why)),
                     _ => {}
                 }
@@ -62,7 +94,9 @@ impl Worker {
     /// An answer about a device, while the worker runs.
     pub(super) fn tun_came(&mut self, now: Instant, name: String, reply: Reply) {
         let failed = match reply {
-            Reply::Tun { queues, name } => self.take_tun(name, queues).err().map(|error| error.to_string()),
+            Reply::Tun { queues, name, offload } => {
+                self.take_tun(name, queues, offload).err().map(|error| error.to_string())
+            }
             Reply::Refused(why) => Some(why.to_string()),
             _ => None,
         };
@@ -73,29 +107,32 @@ impl Worker {
         }
     }
 
-    fn take_tun(&mut self, name: String, queues: Vec<OwnedFd>) -> anyhow::Result<()> {
-        let fd = queues
-            .into_iter()
-            .next()
-            .ok_or_else(|| anyhow!("TUN device {name} came without a descriptor"))?;
+    fn take_tun(&mut self, name: String, queues: Vec<OwnedFd>, offload: TunOffload) -> anyhow::Result<()> {
+        if queues.is_empty() {
+            return Err(anyhow!("TUN device {name} came without a descriptor"));
+        }
         self.tuns_coming.remove(&name);
         // What was said of the device until now was said while it was being made.
         self.hear_of_links();
         let known = self.tuns.iter().position(|tun| tun.name() == name);
+        let device =
+            TunDevice { name: name.clone(), queues: queues.len(), offload, gone: false, down: false };
         let place = match known {
-            // Policies and SAs know a device by its place.
             Some(place) => {
-                self.tuns[place].renew(fd)?;
+                self.tuns[place] = device;
                 place
             }
             None => {
-                self.tuns.push(Tun::new(name.clone(), fd)?);
+                self.tuns.push(device);
                 self.tuns.len() - 1
             }
         };
-        self.epoll.add(&self.tuns[place], KEY_TUNS + place as u64)?;
-        if self.paused {
-            self.epoll.change(&self.tuns[place], KEY_TUNS + place as u64, Interest::Pause)?;
+        if self.settings.offload && !offload.udp {
+            tracing::warn!(device = %name, ?offload, "the kernel lacks offloads of TUN devices: it will be slower");
+        }
+        // A kernel that gives one queue only gives it to lane 0, which hands packets over.
+        for (lane, fd) in queues.into_iter().enumerate() {
+            self.lanes.give(Instant::now(), lane as u16, Order::Tun { place, fd, offload });
         }
         if known.is_some() {
             self.renew_network(&name);
@@ -106,9 +143,8 @@ impl Worker {
     /// Somebody deleted a device: its routes went with it. Another one is made.
     pub(super) fn lose_tun(&mut self, place: usize) {
         let Some(tun) = self.tuns.get_mut(place) else { return };
-        if tun.lose() {
-            // Its descriptor would be reported without end.
-            let _ = self.epoll.remove(&*tun);
+        // Every lane says so.
+        if !std::mem::replace(&mut tun.gone, true) {
             let what = format!("TUN device {}", tun.name());
             let why = "somebody deleted it; it is made anew".to_owned();
             self.events.publish(Notice::NetworkFailed { what, why });
@@ -134,10 +170,9 @@ impl Worker {
     fn link_is(&mut self, name: &str, state: State) {
         let Some(place) = self.tuns.iter().position(|tun| tun.name() == name) else { return };
         // Of a device that is gone the next read tells, which cannot be late: a new one of the same name may be there already.
-        if state == State::Gone
-            || !self.tuns[place].is_there()
-            || !self.tuns[place].set_down(state == State::Down)
-        {
+        let tun = &mut self.tuns[place];
+        let down = state == State::Down;
+        if state == State::Gone || tun.gone || std::mem::replace(&mut tun.down, down) == down {
             return;
         }
         match state {

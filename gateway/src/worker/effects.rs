@@ -6,14 +6,11 @@ use std::time::Instant;
 use esp::UdpEncap;
 use ike::{Effect, Event, InnerAddress, Path};
 use ipc::Request;
-use wire::natt::NON_ESP_MARKER;
 
 use super::ask::Asker;
 use super::{GOODBYE_ID, Worker};
 use crate::events::Notice;
-use crate::io::outside::IKE_PORT;
-use crate::io::socket::Port;
-use crate::io::sys::Outgoing;
+use crate::plane::order::Order;
 
 impl Worker {
     /// Carries out all effects, and those that follow from them.
@@ -28,21 +25,24 @@ impl Worker {
 
     fn apply(&mut self, now: Instant, effect: Effect) {
         match effect {
-            Effect::Send { path, message } => self.send_ike(path, message),
+            Effect::Send { path, message } => self.letters.send(path, message),
             Effect::Crypto(job) => self.accel.submit(job),
             Effect::Ask { token, request } => self.ask.ask(Asker::Engine(token), request),
             Effect::InstallChild(install) => self.install(now, *install),
             Effect::UseOutbound(id) => {
                 if let Some(pair) = self.book.pair(id) {
-                    self.esp.use_outbound(pair.line, pair.spi_out);
+                    let order = Order::UseOutbound { line: pair.line, spi: pair.spi_out };
+                    self.lanes.give(now, pair.lane, order);
                 }
             }
             Effect::RetireChild(id) => {
                 if let Some(pair) = self.book.pair(id) {
-                    self.esp.retire_outbound(pair.line, pair.spi_out);
+                    let (line, spi, lane) = (pair.line, pair.spi_out, pair.lane);
+                    self.lanes.give(now, lane, Order::Retire { line, spi });
+                    self.lanes.all_but(now, lane, || Order::NotElsewhere { line, spi });
                 }
             }
-            Effect::RemoveChild(removed) => self.remove(removed),
+            Effect::RemoveChild(removed) => self.remove(now, removed),
             Effect::MovePath { children, path, encap } => self.move_path(now, &children, path, encap),
             Effect::Addresses { realm, ours, dns, add, .. } => {
                 self.change_addresses(&realm, &ours, add);
@@ -51,7 +51,7 @@ impl Worker {
                 self.events.publish(Notice::Addresses { realm, ours, dns, add });
             }
             Effect::Event(event) => {
-                self.release_waiting(&event);
+                self.release_waiting(now, &event);
                 self.events.publish(event.into());
             }
             Effect::KeyLog(entry) => {
@@ -74,36 +74,19 @@ impl Worker {
         }
     }
 
-    fn send_ike(&mut self, path: Path, message: Vec<u8>) {
-        let (port, message) = if path.local.port() == IKE_PORT {
-            (Port::Ike, message)
-        } else {
-            // RFC 3948 section 2.2.
-            (Port::Natt, [&NON_ESP_MARKER[..], &message].concat())
-        };
-        let local = path.local.ip();
-        match self.outside.pick(port, local) {
-            Some(socket) => {
-                // DF clear: a message that is too long for the path had better arrive in fragments than not at all.
-                let from = Some(local);
-                let out = Outgoing { bytes: &message, to: path.remote, from, tos: 0, segment: 0 };
-                socket.send(std::slice::from_ref(&out), false);
-            }
-            None => tracing::warn!(%local, remote = %path.remote, "no socket to send IKE from"),
-        }
-    }
-
     fn move_path(&mut self, now: Instant, children: &[ike::ChildId], path: Path, encap: bool) {
         let udp = encap.then_some(UdpEncap { local: path.local, remote: path.remote });
         for id in children {
             if let Some(pair) = self.book.pair(*id) {
-                self.esp.update_peer(pair.line, path.local.ip(), path.remote.ip(), udp, now);
+                let (local, remote) = (path.local.ip(), path.remote.ip());
+                let order = Order::Move { line: pair.line, local, remote, encap: udp };
+                self.lanes.give(now, pair.lane, order);
             }
         }
     }
 
     /// Packets that wait for an SA which will not come are let go.
-    fn release_waiting(&mut self, event: &Event) {
+    fn release_waiting(&mut self, now: Instant, event: &Event) {
         let (realm, child) = match event {
             Event::ChildFailed { realm, name, .. } => (realm, Some(name)),
             Event::IkeClosed { realm: Some(realm), was_up: false, .. } => (realm, None),
@@ -112,7 +95,7 @@ impl Worker {
         let Some(policy) = self.realm(realm).cloned() else { return };
         for configured in policy.children.iter().filter(|c| child.is_none_or(|name| c.name == *name)) {
             let line = self.book.configured(realm, &configured.name);
-            self.esp.acquire_failed(line);
+            self.lanes.all(now, || Order::AcquireFailed(line));
         }
     }
 

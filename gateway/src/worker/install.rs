@@ -1,9 +1,12 @@
 //! Child SA pairs into the devices, the data path and the routing table, and out again.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
-use esp::{DfPolicy, DscpPolicy, EcnPolicy, InboundSa, Limits, Mode, OutboundSa, PeerMoves, UdpEncap};
+use esp::{
+    DfPolicy, DscpPolicy, EcnPolicy, ElsewhereSa, InboundSa, Limits, Mode, OutboundSa, PeerMoves, UdpEncap,
+};
 use ike::{ChildInstall, ChildRemoved, EspSignal};
 use policy::{Child, ChildMode};
 use spi::{Direction, SaParams};
@@ -15,6 +18,7 @@ use super::routes::{Claim, destinations};
 use super::traps::{SA_PRIORITY, Sources};
 use crate::events::Notice;
 use crate::io::system;
+use crate::plane::order::{Install, Order};
 
 /// MTU of the path when the kernel knows no better.
 const PATH_MTU: u16 = 1500;
@@ -61,8 +65,10 @@ impl Worker {
         };
         let inbound = params(c.spi_in, Direction::Open, c.encr_key_in, c.integ_key_in);
         let outbound = params(c.spi_out, Direction::Seal, c.encr_key_out, c.integ_key_out);
-        let (device_in, sa_in) = self.accel.install(&inbound).map_err(|fault| fault.to_string())?;
-        let (device_out, sa_out) = match self.accel.install(&outbound) {
+        // Packets are steered by the SPI to whom they belong.
+        let lane = (c.spi_in % self.lanes.count() as u32) as u16;
+        let (device_in, sa_in) = self.accel.install(lane, &inbound).map_err(|fault| fault.to_string())?;
+        let (device_out, sa_out) = match self.accel.install(lane, &outbound) {
             Ok(installed) => installed,
             Err(fault) => {
                 self.accel.remove(device_in, sa_in);
@@ -72,6 +78,7 @@ impl Worker {
         drop((inbound, outbound));
         let limits = limits(c.soft_bytes, c.soft_packets);
         let dummy = self.dummies.get(&(c.realm.clone(), c.name.clone())).copied();
+        let share = self.share_of(&c.realm);
         let remote = c.path.remote.ip();
         let way = system::way_to(remote, self.settings.mark);
         let inbound = InboundSa {
@@ -92,6 +99,7 @@ impl Worker {
             moves: if c.peer_behind_nat && !c.keepalive { PeerMoves::Follow } else { PeerMoves::Report },
             pair: Some(c.spi_out),
             limits,
+            share,
         };
         let outbound = OutboundSa {
             child: line,
@@ -119,36 +127,58 @@ impl Worker {
             ecn: EcnPolicy::Copy,
             path_mtu: way.map_or(PATH_MTU, |way| way.mtu),
             limits,
+            at_once: self.work_of_name(&c.realm).at_once,
+            share,
         };
-        let installed = self.esp.install_inbound(inbound, now).and_then(|()| {
-            self.esp.install_outbound(outbound, now).inspect_err(|_| {
-                self.esp.remove(line, c.spi_in, Direction::Open);
-            })
-        });
-        if let Err(error) = installed {
-            self.accel.remove(device_in, sa_in);
-            self.accel.remove(device_out, sa_out);
-            return Err(error.to_string());
-        }
         // Beside another pair like it that is in use, the peer shows with its first packet that it has the new one.
-        if c.use_outbound && c.replaces.is_some() {
-            self.esp.use_outbound(line, c.spi_out);
-        }
+        let use_outbound = c.use_outbound && c.replaces.is_some();
+        self.lanes.all_but(now, lane, || {
+            let (ts_local, ts_remote) = (c.ts_local.clone(), c.ts_remote.clone());
+            let (spi, priority) = (c.spi_out, SA_PRIORITY);
+            Order::Elsewhere(Box::new(ElsewhereSa {
+                child: line,
+                spi,
+                lane,
+                ts_local,
+                ts_remote,
+                iface: None,
+                priority,
+            }))
+        });
         let own = (c.mode == ChildMode::Transport).then(|| c.path.local.ip());
         let routes = self.hold_routes(&c.realm, &device_name, &c.ts_local, &c.ts_remote, own);
-        let (spi_in, spi_out) = (c.spi_in, c.spi_out);
-        self.book.add(c.id, Pair { realm: c.realm, line, spi_in, spi_out, routes, likeness });
+        let (id, spi_in, spi_out, devices) = (c.id, c.spi_in, c.spi_out, [device_in, device_out]);
+        let label = Arc::from(format!("{}/{}", c.realm, c.name));
+        self.book.add(id, Pair { realm: c.realm, line, lane, devices, spi_in, spi_out, routes, likeness });
+        let install = Install { id, label, inbound, outbound, use_outbound };
+        self.lanes.give(now, lane, Order::Install(Box::new(install)));
         Ok(())
     }
 
+    /// A lane could not install a pair; the devices have their handles back.
+    pub(super) fn not_installed(&mut self, now: Instant, id: ike::ChildId, why: String) {
+        let Some(pair) = self.book.pair(id) else { return };
+        let (realm, _) = self.book.names(pair.line).unwrap_or_default();
+        let (realm, name) = (realm.to_owned(), self.book.names(pair.line).unwrap_or_default().1.to_owned());
+        self.forget(now, id);
+        self.events.publish(Notice::InstallFailed { realm, name, why });
+        self.engine.handle_esp(now, EspSignal::NotInstalled(id), &mut self.fx);
+        self.carry_out(now);
+    }
+
     /// Removes a pair.
-    pub(super) fn remove(&mut self, removed: ChildRemoved) {
-        let Some((pair, moved)) = self.book.remove(removed.id) else { return };
-        for (spi, dir) in [(pair.spi_out, Direction::Seal), (pair.spi_in, Direction::Open)] {
-            if let Some(summary) = self.esp.remove(pair.line, spi, dir) {
-                self.accel.remove(summary.device, summary.sa);
-            }
+    pub(super) fn remove(&mut self, now: Instant, removed: ChildRemoved) {
+        if let Some(Pair { line, lane, spi_in, spi_out, .. }) = self.forget(now, removed.id) {
+            self.lanes.give(now, lane, Order::Remove { line, spi_in, spi_out });
         }
+    }
+
+    /// Forgets a pair, and what goes with it outside its lane.
+    fn forget(&mut self, now: Instant, id: ike::ChildId) -> Option<Pair> {
+        let (pair, moved) = self.book.remove(id)?;
+        let (line, spi) = (pair.line, pair.spi_out);
+        self.lanes.all_but(now, pair.lane, || Order::NotElsewhere { line, spi });
+        pair.devices.iter().for_each(|device| self.accel.removed(*device));
         tracing::debug!(realm = %pair.realm, spi_in = pair.spi_in, "Child SA pair removed");
         for key in &pair.routes {
             self.routes.release(key, Claim::Sa, &mut self.ask);
@@ -156,6 +186,7 @@ impl Worker {
         if moved {
             self.set_policies();
         }
+        Some(pair)
     }
 
     fn hold_routes(

@@ -11,7 +11,7 @@ use spi::Doorbell;
 use tokio::sync::oneshot;
 
 use crate::backlog;
-use crate::config::CarveOut;
+use crate::config::{CarveOut, RealmWork};
 use crate::report;
 
 /// Orders that may wait.
@@ -55,6 +55,8 @@ pub struct Reload {
     pub dummies: BTreeMap<(String, String), Duration>,
     /// Children, by realm and name, whose traffic goes nowhere while they are down.
     pub guarded: BTreeSet<(String, String)>,
+    /// How packets are worked on, by realm, where it is not as usual.
+    pub works: BTreeMap<String, RealmWork>,
 }
 
 /// Where orders go. Clones go to the same worker.

@@ -3,6 +3,8 @@
 //! is dropped (RFC 4301 section 4.4.1: what is to be protected never leaves in the clear).
 
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
 
 use esp::{Action, Policy};
 use policy::{Child, ChildMode, DpdAction, Realm, SelectorSpec, Start};
@@ -11,7 +13,9 @@ use wire::TrafficSelector;
 use super::Worker;
 use super::book::RouteKey;
 use super::routes::{Claim, destinations};
+use crate::config::RealmWork;
 use crate::io::system;
+use crate::plane::order::Order;
 
 /// Place of SAs and traps among the policies; carve-outs with a lower number go before them.
 pub(super) const SA_PRIORITY: u32 = 1_000_000;
@@ -65,7 +69,10 @@ impl Worker {
                 });
             }
         }
-        self.esp.set_policies(policies);
+        let policies = Arc::new(policies);
+        self.lanes.all(Instant::now(), || Order::Policies(Arc::clone(&policies)));
+        let rates = Arc::new(self.shares());
+        self.lanes.all(Instant::now(), || Order::Shares(Arc::clone(&rates)));
         // New ones first, so that a route that stays is not taken away for a moment.
         for (key, realm, source) in &routes {
             self.routes.hold(key, Claim::Standing, realm, *source, &mut self.ask);
@@ -74,6 +81,26 @@ impl Worker {
         for key in old {
             self.routes.release(&key, Claim::Standing, &mut self.ask);
         }
+    }
+
+    /// The budgets of realms that have one; their places are their numbers.
+    fn shares(&self) -> Vec<f64> {
+        self.realms.iter().filter_map(|realm| self.work_of(realm).share).collect()
+    }
+
+    fn work_of(&self, realm: &Realm) -> RealmWork {
+        self.work_of_name(&realm.name)
+    }
+
+    /// How a realm's packets are worked on.
+    pub(super) fn work_of_name(&self, name: &str) -> RealmWork {
+        self.works.get(name).copied().unwrap_or_default()
+    }
+
+    /// The number of a realm's budget.
+    pub(super) fn share_of(&self, name: &str) -> Option<esp::ShareId> {
+        let with = || self.realms.iter().filter(|realm| self.work_of(realm).share.is_some());
+        with().position(|realm| realm.name == name).map(|place| esp::ShareId(place as u16))
     }
 
     /// The selectors of a trap. What is not known before there is an SA is any address of the family.

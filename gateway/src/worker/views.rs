@@ -1,17 +1,26 @@
 //! From what the worker holds to what `status` and `sas` show.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use esp::Counters;
 use ike::{ChildView, IkeSaView};
 use ipc::Role;
 use policy::ChildMode;
 use spi::{Direction, Health};
+use tokio::sync::oneshot;
 
 use super::Worker;
+use super::devices::TunDevice;
 use super::traps::is_trapped;
+use crate::dispatch::{Class, Served};
 use crate::io::socket::Port;
-use crate::report::{Child, ChildSa, Device, Esp, Ike, IkeSa, Realm, Sas, Socket, Status, Tun};
+use crate::io::tun::TunTraffic;
+use crate::plane::look::{self, Look};
+use crate::plane::order::{Gather, Order};
+use crate::report::{
+    Child, ChildSa, Device, DispatchRow, Esp, Ike, IkeSa, Lane, Realm, Sas, Socket, Status, Tun,
+};
 
 /// What the data path counts for a pair.
 #[derive(Default)]
@@ -24,20 +33,105 @@ struct Carried {
     drops: BTreeMap<String, u64>,
 }
 
+/// Lanes may take this long to answer; then what is there is shown.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What somebody wants to know.
+pub(super) enum Question {
+    Status(oneshot::Sender<Status>),
+    Sas(oneshot::Sender<Sas>),
+}
+
+/// Questions whose answers the lanes have a part in.
+#[derive(Default)]
+pub(super) struct Looking {
+    last: u64,
+    open: BTreeMap<u64, (Question, Gather<Box<Look>>)>,
+}
+
+impl Looking {
+    /// When an answer is given with what is there.
+    pub(super) fn until(&self) -> Option<Instant> {
+        self.open.values().map(|(_, gather)| gather.since + PATIENCE).min()
+    }
+}
+
 impl Worker {
-    pub(super) fn status(&self) -> Status {
+    /// Asks the lanes; the answer follows when they have answered.
+    pub(super) fn look(&mut self, now: Instant, question: Question) {
+        self.looking.last += 1;
+        let ticket = self.looking.last;
+        let sas = matches!(question, Question::Sas(_));
+        let gather = Gather::new(self.lanes.count(), now);
+        self.looking.open.insert(ticket, (question, gather));
+        self.lanes.all(now, || Order::Look { sas, ticket });
+    }
+
+    /// A lane has answered.
+    pub(super) fn looked(&mut self, ticket: u64, lane: u16, look: Box<Look>) {
+        if let Some((_, gather)) = self.looking.open.get_mut(&ticket)
+            && gather.add(lane, look)
+        {
+            self.answer(ticket);
+        }
+    }
+
+    /// Answers what has waited long enough.
+    pub(super) fn stop_looking(&mut self, now: Instant) {
+        while let Some(ticket) = self
+            .looking
+            .open
+            .iter()
+            .find_map(|(ticket, (_, gather))| (gather.since + PATIENCE <= now).then_some(*ticket))
+        {
+            tracing::warn!("a lane of the data path does not answer");
+            self.answer(ticket);
+        }
+    }
+
+    fn answer(&mut self, ticket: u64) {
+        let Some((question, gather)) = self.looking.open.remove(&ticket) else { return };
+        // Whoever asked may be gone by the time of the answer.
+        match question {
+            Question::Status(answer) => drop(answer.send(self.status(&gather.parts))),
+            Question::Sas(answer) => drop(answer.send(self.sas(&gather.parts))),
+        }
+    }
+
+    fn status(&self, parts: &[Option<Box<Look>>]) -> Status {
         let engine = self.engine.status();
-        let counters = self.esp.counters();
-        let mut drops: BTreeMap<String, u64> =
-            counters.drops.iter().map(|(reason, count)| (reason.name().to_owned(), count)).collect();
+        let looks = || parts.iter().flatten();
+        let sum = |count: &dyn Fn(&Look) -> u64| looks().map(|look| count(look)).sum::<u64>();
+        let of = |count: &dyn Fn(&Counters) -> u64| sum(&|look| count(&look.counters));
+        let mut drops: BTreeMap<String, u64> = BTreeMap::new();
+        for (reason, count) in looks().flat_map(|look| look.counters.drops.iter()) {
+            *drops.entry(reason.name().to_owned()).or_default() += count;
+        }
         for (reason, count) in &engine.dropped {
             *drops.entry(format!("ike: {reason}")).or_default() += count;
         }
-        for (name, count) in [("clear_refused", self.clear.refused()), ("capture_lost", self.tap.lost())] {
+        let mut served = self.letters.served;
+        looks().for_each(|look| served.add(&look.served));
+        let lines = Class::ALL.map(|class| served.dropped[class as usize]);
+        for (name, count) in [
+            ("clear_refused", sum(&|look| look.clear_refused)),
+            ("capture_lost", sum(&|look| look.capture_lost)),
+            ("handover_full", sum(&|look| look.waiting.handed_refused)),
+            ("garbage", served.garbage),
+            ("line_full_ike", lines[Class::Ike as usize]),
+            ("line_full_critical", lines[Class::Critical as usize]),
+            ("line_full_esp", lines[Class::Esp as usize]),
+            ("line_full_stranger", lines[Class::Stranger as usize]),
+        ] {
             if count > 0 {
                 drops.insert(name.to_owned(), count);
             }
         }
+        let sockets = self.letters.sockets().iter().map(|ike| socket("ike", &look::socket(ike)));
+        let lanes = parts.iter().enumerate().filter_map(|(lane, part)| Some((lane, part.as_ref()?)));
+        let data = lanes.clone().flat_map(|(lane, look)| {
+            look.sockets.iter().map(move |data| socket(&format!("lane {lane}"), data))
+        });
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -45,21 +139,20 @@ impl Worker {
             keylog: self.keylog.is_some().then(|| {
                 self.settings.keylog.as_ref().map_or(String::new(), |dir| dir.display().to_string())
             }),
-            devices: self.accel.views().map(|view| device(&view)).collect(),
-            sockets: self.outside.all().iter().map(socket).collect(),
-            tuns: self
-                .tuns
+            devices: self
+                .accel
+                .views()
+                .enumerate()
+                .map(|(number, view)| device(number, &view, parts))
+                .collect(),
+            sockets: sockets.chain(data).collect(),
+            tuns: self.tuns.iter().enumerate().map(|(place, tun)| self.tun(place, tun, parts)).collect(),
+            lanes: lanes.map(|(lane, look)| self.lane(lane, look)).collect(),
+            dispatch: self
+                .table
+                .order()
                 .iter()
-                .map(|tun| {
-                    let traffic = tun.traffic();
-                    Tun {
-                        name: tun.name().to_owned(),
-                        mtu: self.tun_mtu(),
-                        read: traffic.read,
-                        written: traffic.written,
-                        refused: traffic.refused,
-                    }
-                })
+                .map(|class| self.dispatch_row(*class, &served, parts))
                 .collect(),
             realms: self.realm_reports(&engine.sas),
             ike: Ike {
@@ -70,13 +163,17 @@ impl Worker {
                 questions: self.ask.pending(),
             },
             esp: Esp {
-                sealed: counters.sealed,
-                sealed_bytes: counters.sealed_bytes,
-                opened: counters.opened,
-                opened_bytes: counters.opened_bytes,
-                bypassed: counters.bypassed,
-                keepalives: (counters.keepalives_in + self.keepalives_in, counters.keepalives_out),
-                flows: (counters.flow_hits, counters.flow_misses),
+                sealed: of(&|c| c.sealed),
+                sealed_bytes: of(&|c| c.sealed_bytes),
+                opened: of(&|c| c.opened),
+                opened_bytes: of(&|c| c.opened_bytes),
+                bypassed: of(&|c| c.bypassed),
+                keepalives: (
+                    of(&|c| c.keepalives_in) + sum(&|look| look.keepalives_in) + self.letters.keepalives_in(),
+                    of(&|c| c.keepalives_out),
+                ),
+                flows: (of(&|c| c.flow_hits), of(&|c| c.flow_misses)),
+                order: (of(&|c| c.holes), of(&|c| c.late)),
             },
             drops,
             routes: self.routes.len(),
@@ -84,13 +181,13 @@ impl Worker {
         }
     }
 
-    pub(super) fn sas(&self) -> Sas {
+    fn sas(&self, parts: &[Option<Box<Look>>]) -> Sas {
         let now = Instant::now();
         let mut carried: HashMap<ike::ChildId, Carried> = HashMap::new();
-        for view in self.esp.sas() {
+        for view in parts.iter().flatten().flat_map(|look| &look.sas) {
             let id = match view.dir {
                 Direction::Open => self.book.by_spi_in(view.spi),
-                Direction::Seal => self.book.by_spi_out(view.child, view.spi),
+                Direction::Seal => self.book.by_spi_out(view.line, view.spi),
             };
             let Some(id) = id else { continue };
             let entry = carried.entry(id).or_default();
@@ -107,6 +204,75 @@ impl Worker {
         }
         let sas = self.engine.status().sas;
         Sas { ike_sas: sas.iter().map(|sa| ike_sa(sa, now, &mut carried)).collect() }
+    }
+
+    fn tun(&self, place: usize, tun: &TunDevice, parts: &[Option<Box<Look>>]) -> Tun {
+        let mut traffic = TunTraffic::default();
+        let mine = parts.iter().flatten().filter_map(|look| look.tuns.get(place)?.as_ref());
+        mine.for_each(|(queue, _)| traffic.add(queue));
+        let granted = tun.offload();
+        let offload = [("checksum", granted.checksum), ("tso", granted.tcp), ("uso", granted.udp)];
+        Tun {
+            name: tun.name().to_owned(),
+            mtu: self.tun_mtu(),
+            queues: tun.queues(),
+            offload: names(&offload),
+            read: traffic.read,
+            reads: traffic.reads,
+            written: traffic.written,
+            writes: traffic.writes,
+            refused: traffic.refused,
+            odd: traffic.odd,
+        }
+    }
+
+    fn lane(&self, lane: usize, look: &Look) -> Lane {
+        let with = self.realms.iter().filter(|realm| self.share_of(&realm.name).is_some());
+        let shares =
+            with.zip(&look.shares).map(|(realm, share)| (realm.name.clone(), share.rate, share.waiting));
+        Lane {
+            lane,
+            sas: look.sa_count,
+            sealed: look.counters.sealed,
+            opened: look.counters.opened,
+            bursts: look.counters.bursts,
+            handed: look.counters.handed,
+            buffers_free: look.buffers.0,
+            buffers: look.buffers.1,
+            shares: shares.collect(),
+        }
+    }
+
+    fn dispatch_row(&self, class: Class, served: &Served, parts: &[Option<Box<Look>>]) -> DispatchRow {
+        let looks = || parts.iter().flatten();
+        let (proved, strangers) = self.letters.gauge();
+        let waiting = match class {
+            Class::Control => self.ask.pending(),
+            Class::Ike => proved,
+            Class::Stranger => strangers,
+            Class::Critical => looks()
+                .map(|look| {
+                    let lines: usize = look.lines.iter().map(|(line, _)| line.critical).sum();
+                    look.waiting.critical + look.waiting.handed.0 + lines
+                })
+                .sum(),
+            Class::Esp => looks()
+                .map(|look| {
+                    let lines: usize = look.lines.iter().map(|(line, _)| line.waiting).sum();
+                    look.waiting.packets + look.waiting.handed.1 + lines
+                })
+                .sum(),
+        };
+        let row = self.table.row(class);
+        DispatchRow {
+            class: class.name().to_owned(),
+            quota: row.quota,
+            depth: row.depth,
+            waiting,
+            turns: served.turns[class as usize],
+            cut: served.cut[class as usize],
+            dropped: served.dropped[class as usize],
+        }
     }
 
     fn realm_reports(&self, sas: &[IkeSaView]) -> Vec<Realm> {
@@ -140,7 +306,11 @@ impl Worker {
     }
 }
 
-fn device(view: &super::accel::SlotView<'_>) -> Device {
+fn names(list: &[(&str, bool)]) -> Vec<String> {
+    list.iter().filter(|(_, there)| *there).map(|(name, _)| (*name).to_owned()).collect()
+}
+
+fn device(number: usize, view: &super::accel::SlotView<'_>, parts: &[Option<Box<Look>>]) -> Device {
     let desc = view.device.desc();
     let mut esp: Vec<String> = desc
         .caps
@@ -160,6 +330,7 @@ fn device(view: &super::accel::SlotView<'_>) -> Device {
         Health::Resetting => "resetting",
         Health::Failed => "failed",
     };
+    let lines = || parts.iter().flatten().filter_map(|look| look.lines.get(number));
     Device {
         driver: view.driver.to_owned(),
         id: desc.id.clone(),
@@ -168,23 +339,31 @@ fn device(view: &super::accel::SlotView<'_>) -> Device {
         dh: desc.caps.dh.iter().map(ToString::to_string).collect(),
         sas: view.sas,
         max_sas: desc.caps.max_sas,
-        packets_out: view.packets_out,
+        packets_out: lines().map(|(_, out)| out).sum(),
+        packets_waiting: lines().map(|(line, _)| line.waiting + line.critical).sum(),
         operations_out: view.operations_out,
         waiting: view.waiting,
     }
 }
 
-fn socket(socket: &crate::io::socket::Socket) -> Socket {
-    let traffic = socket.traffic();
-    let (kind, address) = match socket.port() {
-        Port::Raw => ("esp", socket.bound().ip().to_string()),
-        _ => ("udp", socket.bound().to_string()),
+fn socket(serves: &str, socket: &look::SocketLook) -> Socket {
+    let traffic = socket.traffic;
+    let (kind, address) = match socket.port {
+        Port::Raw => ("esp", socket.address.ip().to_string()),
+        _ => ("udp", socket.address.to_string()),
     };
     Socket {
         kind: kind.to_owned(),
+        serves: serves.to_owned(),
         address,
         received: traffic.received,
+        arrivals: traffic.arrivals,
         sent: traffic.sent,
+        departures: traffic.departures,
+        lost: traffic.lost,
+        queued: socket.queued.0,
+        queue: socket.queued.1,
+        offload: names(&[("gso", socket.offload.0), ("gro", socket.offload.1)]),
         unsent: traffic.unsent,
         too_big: traffic.too_big,
     }

@@ -1,7 +1,7 @@
 //! Ancillary data and socket addresses, between the kernel's form and ours.
 #![allow(unsafe_code)]
 
-use std::mem::{size_of, zeroed};
+use std::mem::size_of;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 use libc::{c_int, cmsghdr, msghdr, sockaddr, sockaddr_in, sockaddr_in6, sockaddr_storage};

@@ -47,29 +47,24 @@ impl Landing {
         }
         let Landing { receiver, waiting, arrived, came } = self;
         came.clear();
-        let slots = waiting.iter_mut().take(limit).map(PacketBuf::bytes_mut);
+        // The buffer that came last is hot, and used first.
+        let slots = waiting.iter_mut().rev().take(limit).map(PacketBuf::bytes_mut);
         let count = receiver.receive(fd, slots, |index, how, length| came.push((index, how, length)))?;
-        // Backwards, so that a buffer that is taken out moves none that is still to be.
-        for (index, how, length) in came.drain(..).rev() {
-            arrived.push((how, waiting.swap_remove(index), length));
+        let last = waiting.len() - 1;
+        for (index, how, length) in came.drain(..) {
+            // What stands behind this one and was not filled takes its place.
+            arrived.push((how, waiting.swap_remove(last - index), length));
         }
         Ok(count)
     }
 
-    /// How the datagrams of the last batch came, and their lengths, last first.
+    /// How the datagrams of the last batch came, and their lengths.
     pub fn datagrams(&self) -> impl Iterator<Item = (&Arrived, usize)> {
         self.arrived.iter().map(|(how, _, length)| (how, *length))
     }
 
     /// The datagrams of the last batch, in their order; each with its buffer and length.
     pub fn take(&mut self) -> impl Iterator<Item = (Arrived, PacketBuf, usize)> {
-        self.arrived.drain(..).rev()
-    }
-
-    /// Takes a buffer back that is not needed any more: it is hot.
-    pub fn give_back(&mut self, buf: PacketBuf) {
-        if self.waiting.len() < LANDINGS {
-            self.waiting.push(buf);
-        }
+        self.arrived.drain(..)
     }
 }

@@ -140,8 +140,12 @@ fn calm(ends: &[&Tussock<'_>]) -> Result<()> {
     for end in ends {
         let status = end.json("status")?;
         let drops = status.get("drops").and_then(Value::as_object).context("no drops in the status")?;
-        // The kernel's own multicast into a TUN device fits no policy.
-        let odd = drops.iter().find(|(reason, count)| *reason != "no_policy" && count.as_u64() != Some(0));
+        // The kernel's own multicast into a TUN device fits no policy, and on a busy machine a response may come when its
+        // request was sent again already: then two come.
+        let fine = ["no_policy", "ike: response nobody waits for"];
+        let odd = drops
+            .iter()
+            .find(|(reason, count)| !fine.contains(&reason.as_str()) && count.as_u64() != Some(0));
         if let Some((reason, count)) = odd {
             bail!("{} dropped {count} packets: {reason}", end.maker());
         }

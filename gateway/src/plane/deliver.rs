@@ -1,0 +1,102 @@
+//! Out of the data path: bursts to accelerators, sealed packets to sockets, opened ones to TUN queues.
+
+use std::time::Instant;
+
+use arrayvec::ArrayVec;
+use esp::{Encap, InnerPackets, OuterPackets};
+use wire::natt::KEEPALIVE;
+
+use super::order::Report;
+use super::{Plane, tap};
+use crate::io::socket::Port;
+use crate::io::sys::{BATCH, Outgoing};
+
+/// Packets in one piece for UDP_SEGMENT, and their octets: what the kernel takes.
+const MAX_SEGMENTS: usize = 64;
+const MAX_OCTETS: usize = 65_507;
+
+impl Plane {
+    /// Has the devices work until nothing moves, and hands out what is done.
+    pub(crate) fn pump(&mut self, now: Instant) {
+        loop {
+            self.esp.flush(now, &mut self.out);
+            let moved = self.queues.pump(now, &mut self.esp, &mut self.out);
+            self.hand_out(now);
+            if !moved {
+                return;
+            }
+        }
+    }
+
+    /// The same, if something is in a hurry.
+    pub(super) fn pump_if_wanted(&mut self, now: Instant) {
+        if self.out.hurry {
+            self.pump(now);
+        }
+    }
+
+    fn hand_out(&mut self, now: Instant) {
+        while let Some(packets) = self.out.outer.pop_front() {
+            self.send(now, &packets);
+        }
+        while let Some(packets) = self.out.inner.pop_front() {
+            self.deliver(packets);
+        }
+        while let Some(packet) = self.out.elsewhere.pop_front() {
+            if let Some(letterbox) = self.letterboxes.get(usize::from(packet.lane)) {
+                letterbox.hand_over(packet);
+            }
+        }
+        while let Some(path) = self.out.keepalives.pop_front() {
+            if let Some(socket) = self.sockets.pick(Port::Natt, path.local.ip()) {
+                let from = Some(path.local.ip());
+                let out = Outgoing { bytes: &KEEPALIVE, to: path.remote, from, tos: 0, segment: 0 };
+                socket.send(std::slice::from_ref(&out), false);
+            }
+        }
+        self.reports.extend(self.out.events.drain(..).map(Report::Event));
+    }
+
+    /// Sends sealed packets, in runs as long as the kernel takes.
+    fn send(&mut self, now: Instant, packets: &OuterPackets) {
+        let port = match packets.path.encap {
+            Encap::Udp => Port::Natt,
+            Encap::Raw => Port::Raw,
+        };
+        let local = packets.path.local.ip();
+        let Some(socket) = self.sockets.pick(port, local) else { return };
+        let most = if socket.cuts_segments() { MAX_SEGMENTS } else { 1 };
+        let mut batch: ArrayVec<Outgoing<'_>, BATCH> = ArrayVec::new();
+        let mut df = false;
+        for run in packets.runs(most, MAX_OCTETS) {
+            let Some(bytes) = packets.buf.bytes().get(run.range.clone()) else { continue };
+            if batch.is_full() || run.df != df && !batch.is_empty() {
+                socket.send(&batch, df);
+                batch.clear();
+            }
+            df = run.df;
+            let segment = if run.count > 1 { run.segment as u16 } else { 0 };
+            batch.push(Outgoing { bytes, to: packets.path.remote, from: Some(local), tos: run.tos, segment });
+        }
+        if !batch.is_empty() {
+            socket.send(&batch, df);
+        }
+        if socket.has_errors() {
+            let errors: Vec<_> = socket.take_errors().collect();
+            self.learn(now, errors);
+        }
+    }
+
+    fn deliver(&mut self, mut packets: InnerPackets) {
+        if self.tap.is_open() {
+            let label = packets.child.and_then(|line| self.labels.get(&line));
+            let label = label.map_or("", |(label, _)| label);
+            packets.packets().for_each(|packet| self.tap.packet(tap::AFTER, packet, label));
+        }
+        let Some(tun) = self.tuns.get_mut(packets.iface as usize).and_then(Option::as_mut) else { return };
+        let trains = self.coalescer.join(&mut packets, tun.joins());
+        for train in trains {
+            tun.write(packets.buf.bytes(), train);
+        }
+    }
+}
