@@ -51,8 +51,9 @@ struct Manner {
     fill: usize,
 }
 
-/// Packets in a superpacket that fill a burst well enough: it leaves before the next one is read, while it is in the cache.
-const LONG_RUN: usize = 12;
+/// Octets of a burst that leave in one send: the payload of a UDP datagram in IPv4. What a superpacket is more than that
+/// shares a burst with the next one, if there is one.
+const FULL: usize = 65_507;
 
 /// Dummy packets are at least this long.
 const DUMMY: [u8; 1500] = [0; 1500];
@@ -199,11 +200,8 @@ impl Esp {
         let fill = if tunnel { usize::from(sa.config.tfc.unwrap_or(0)).min(sa.max_payload) } else { 0 };
         let manner = Manner { next_header, mark: mark(sa, header, df), fill };
         let (inner_mtu, at_once) = (sa.inner_mtu(), sa.config.at_once);
-        let pieces = cutter.as_ref().map_or(1, Cutter::pieces);
-        // What is critical does not wait for what came before, nor take it along. A superpacket that does not fit behind
-        // what is there begins a burst: its packets are to leave in one send.
-        let apart = packet.critical || pieces > 1 && !sa.has_room(pieces, longest);
-        if apart {
+        if packet.critical {
+            // It does not wait for what came before, nor take it along.
             self.close_outbound(now, token, false, out);
         }
         if let Some(cutter) = &mut cutter {
@@ -214,7 +212,7 @@ impl Esp {
                     break;
                 }
             }
-            self.close_early(now, token, packet.critical, at_once || pieces >= LONG_RUN, out);
+            self.close_early(now, token, packet.critical, at_once, out);
             return placed;
         }
         self.place(now, token, &[], &packet.bytes[cut..], manner, out)?;
@@ -227,8 +225,8 @@ impl Esp {
     }
 
     /// Closes a burst that is not to wait for more packets.
-    fn close_early(&mut self, now: Instant, token: Token, critical: bool, full: bool, out: &mut Output) {
-        if critical || full {
+    fn close_early(&mut self, now: Instant, token: Token, critical: bool, at_once: bool, out: &mut Output) {
+        if critical || at_once {
             self.close_outbound(now, token, critical, out);
             out.hurry = true;
         }
@@ -286,9 +284,11 @@ impl Esp {
         let full = sa
             .open
             .as_ref()
-            .is_some_and(|o| o.buf.ops().len() >= MAX_OPS || o.at + sealed > o.buf.capacity());
+            .is_some_and(|o| o.buf.ops().len() >= MAX_OPS || o.at + sealed > o.buf.capacity().min(FULL));
         if full {
             self.close_outbound(now, token, false, out);
+            // It leaves while it is in the cache.
+            out.hurry = true;
         }
         let sa = self.sad.outbound.slot(token).ok_or(DropReason::SaGone)?;
         if sa.open.is_none() {

@@ -5,7 +5,6 @@ use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use spi::esp::MAX_OPS;
 use spi::{InFlight, PacketBuf, SaId, Token};
 use wire::TrafficSelector;
 
@@ -236,14 +235,6 @@ impl OutSa {
             rules: Vec::new(),
             config,
         }
-    }
-
-    /// Whether this many more packets fit into the burst being gathered.
-    pub(crate) fn has_room(&self, packets: usize, len: usize) -> bool {
-        self.open.as_ref().is_none_or(|open| {
-            let end = open.at + packets * self.common.framing.sealed(len);
-            open.buf.ops().len() + packets <= MAX_OPS && end <= open.buf.capacity()
-        })
     }
 
     /// Largest inner packet that fits the path.

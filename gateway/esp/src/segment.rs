@@ -66,11 +66,6 @@ impl<'a> Cutter<'a> {
         self.head_len + self.size.min(self.payload.len())
     }
 
-    /// Packets it makes.
-    pub(crate) fn pieces(&self) -> usize {
-        self.payload.len().div_ceil(self.size).max(1)
-    }
-
     /// Header and payload of the next packet.
     pub(crate) fn next(&mut self) -> Option<(&[u8], &'a [u8])> {
         if self.at >= self.payload.len() {

@@ -114,17 +114,19 @@ fn a_realm_in_a_hurry_has_no_bursts() {
 }
 
 #[test]
-fn a_superpacket_is_a_burst_of_its_own() {
+fn superpackets_fill_bursts_as_long_as_one_send() {
     let deal = Deal::default();
     let mut left = End::new(LEFT_IFACE);
     left.install(&deal);
-    let long = udp4("10.1.0.1", "10.2.0.1", (1, 2), 40_000);
-    let segments = Some(Segments { kind: SegmentKind::Udp, size: 1000 });
-    left.inner(&packet(1));
-    left.inner_with(&long, Offload { checksum: Some((20, 6)), segments });
-    left.inner_with(&long, Offload { checksum: Some((20, 6)), segments });
-    let sizes: Vec<_> = left.out.submit[0].iter().map(|burst| burst.buf.ops().len()).collect();
-    assert_eq!(sizes, [41, 40], "what was there goes along; the next one does not fit behind it");
+    let long = udp4("10.1.0.1", "10.2.0.1", (1, 2), 60_000);
+    let segments = Some(Segments { kind: SegmentKind::Udp, size: 1400 });
+    for _ in 0..3 {
+        left.inner_with(&long, Offload { checksum: Some((20, 6)), segments });
+    }
+    assert!(left.out.hurry, "the first is full");
+    left.turn();
+    assert_eq!(left.take_sent().len(), 3 * 43);
+    assert_eq!(left.esp.counters().bursts, 3, "45 packets of 1466 octets, twice, and the rest");
 }
 
 #[test]

@@ -15,9 +15,11 @@ impl Sum {
     /// Adds octets; an odd last one counts as the high half of a word.
     #[must_use]
     pub fn octets(mut self, bytes: &[u8]) -> Self {
-        // 32 bits at a time: ones' complement addition does not mind the width, and a u64 takes 2^32 of them
-        // before it could overflow.
-        let (words, rest) = bytes.as_chunks::<4>();
+        let (blocks, rest) = bytes.as_chunks::<32>();
+        if !blocks.is_empty() {
+            self.0 += u64::from(blocks_of_words(blocks));
+        }
+        let (words, rest) = rest.as_chunks::<4>();
         for word in words {
             self.0 += u64::from(u32::from_be_bytes(*word));
         }
@@ -51,6 +53,19 @@ impl Sum {
     pub const fn finish(self) -> u16 {
         !fold(self.0)
     }
+}
+
+/// The sum of whole blocks, in network order. Eight sums go side by side, which compilers turn into vector instructions; and
+/// the words are taken in the machine's own order, since a ones' complement sum minds the order of octets only in the end
+/// (RFC 1071 section 2). Ones' complement addition does not mind the width of words either, and a u64 takes 2^32 of 32 bits.
+fn blocks_of_words(blocks: &[[u8; 32]]) -> u16 {
+    let mut sums = [0u64; 8];
+    for block in blocks {
+        for (sum, word) in sums.iter_mut().zip(block.as_chunks::<4>().0) {
+            *sum += u64::from(u32::from_ne_bytes(*word));
+        }
+    }
+    u16::from_be(fold(sums.iter().sum()))
 }
 
 /// The checksum of these octets. Over a range that includes a right checksum it is 0.
