@@ -31,6 +31,11 @@ fn write(loaded: &Loaded, out: &mut String) -> std::fmt::Result {
     for realm in &loaded.realms {
         writeln!(out)?;
         self::realm(realm, &loaded.guarded, out)?;
+        if let Some(work) = loaded.works.get(&realm.name) {
+            let manner = if work.at_once { "at once" } else { "in bursts" };
+            let share = work.share.map(|share| format!(", {:.0} % of each core", share * 100.0));
+            writeln!(out, "  packets    {manner}{}", share.unwrap_or_default())?;
+        }
     }
     Ok(())
 }

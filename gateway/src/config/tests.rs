@@ -268,3 +268,71 @@ fn a_secret_that_is_no_string_is_not_repeated_in_the_error() {
         }
     }
 }
+
+const DISPATCH: &str = r#"
+[gateway]
+workers = 3
+offload = false
+
+[dispatch]
+order = ["critical", "control", "ike", "stranger", "esp"]
+critical = { quota = 10, depth = 20, packets = ["ospf", "bgp"] }
+esp = { depth = 7 }
+
+[realm.fast]
+remote = ["192.168.0.2"]
+mode = "latency"
+cpu_share = 0.25
+local_auth = { method = "psk", id = "moon.lab.test" }
+remote_auth = { method = "psk", id = "sun.lab.test" }
+
+[[psk]]
+ids = ["moon.lab.test", "sun.lab.test"]
+secret = "a secret of the laboratory"
+"#;
+
+#[test]
+fn the_dispatch_table_and_how_a_realm_is_worked_on_are_understood() {
+    use crate::dispatch::{Class, Row, critical::Kinds};
+    let loaded = parse(Path::new("g.toml"), DISPATCH, 0o600).map_err(|p| p.to_string()).unwrap();
+    let settings = &loaded.settings;
+    assert_eq!((settings.workers, settings.offload), (3, false));
+    let table = &settings.dispatch;
+    let order = [Class::Critical, Class::Control, Class::Ike, Class::Stranger, Class::Esp];
+    assert_eq!(table.order(), &order);
+    assert_eq!(table.row(Class::Critical), Row { quota: 10, depth: 20 });
+    let usual = crate::dispatch::Table::default();
+    assert_eq!(table.row(Class::Esp), Row { depth: 7, ..usual.row(Class::Esp) });
+    assert_eq!(table.row(Class::Ike), usual.row(Class::Ike));
+    assert_eq!(table.critical(), Kinds::OSPF | Kinds::BGP);
+    assert_eq!(loaded.works["fast"], RealmWork { at_once: true, share: Some(0.25) });
+    let text = summary::summary(&loaded);
+    assert!(text.contains("packets    at once, 25 % of each core"), "{text}");
+    let loaded = parse(Path::new("g.toml"), GOOD, 0o600).map_err(|p| p.to_string()).unwrap();
+    assert!(loaded.works.is_empty() && loaded.settings.workers >= 1 && loaded.settings.offload);
+}
+
+#[test]
+fn mistakes_in_the_dispatch_table_are_named() {
+    for (line, instead, expected) in [
+        ("workers = 3", "workers = 0", "`workers` must be between 1 and 64"),
+        ("workers = 3", "workers = 65", "`workers` must be between 1 and 64"),
+        ("order = [\"critical\", ", "order = [\"citical\", ", "did you mean `critical`?"),
+        ("order = [\"critical\", ", "order = [\"esp\", ", "must name every class once"),
+        ("quota = 10", "quota = 0", "`quota` must be between 1 and 4096"),
+        ("quota = 10", "qouta = 10", "did you mean `quota`?"),
+        ("depth = 20", "depth = 100000", "`depth` must be between 1 and 65536"),
+        ("\"ospf\"", "\"opsf\"", "did you mean `ospf`?"),
+        ("esp = { depth = 7 }", "esp = { packets = [\"bgp\"] }", "`packets` belongs to `critical`"),
+        ("esp = { depth = 7 }", "control = { depth = 7 }", "it has no `depth`"),
+        ("esp = { depth = 7 }", "eps = { depth = 7 }", "did you mean `esp`?"),
+        ("[dispatch]", "[dispach]", "did you mean `dispatch`?"),
+        ("mode = \"latency\"", "mode = \"quick\"", "unknown mode `quick`"),
+        ("cpu_share = 0.25", "cpu_share = 25", "from 0.01 to 1.0"),
+    ] {
+        let text = DISPATCH.replacen(line, instead, 1);
+        assert_ne!(text, DISPATCH);
+        let found = problems(&text);
+        assert!(found.iter().any(|problem| problem.contains(expected)), "{instead}: {found:?}");
+    }
+}
