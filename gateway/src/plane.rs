@@ -33,7 +33,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use esp::{Coalescer, Esp, Output};
-use rustix::time::ClockId;
 use spi::Pool;
 
 use crate::dispatch::{Class, Served, Table};
@@ -168,12 +167,11 @@ impl Plane {
         let mut ready = Ready::default();
         while !self.stop {
             self.sleep(&mut ready, None)?;
-            let begun = self.esp.has_shares().then(thread_time);
             let now = Instant::now();
             for class in self.table.clone().order() {
                 self.serve(now, *class, &mut ready);
             }
-            self.end_turn(now, begun);
+            self.end_turn(now);
             ready.clear();
             inbox.put(self.lane, &mut self.reports);
         }
@@ -236,17 +234,14 @@ impl Plane {
         }
     }
 
-    /// What is done once in a turn, after everything else; `begun` is the thread's CPU time at the beginning.
-    pub(crate) fn end_turn(&mut self, now: Instant, begun: Option<Duration>) {
+    /// What is done once in a turn, after everything else.
+    pub(crate) fn end_turn(&mut self, now: Instant) {
         if now >= self.heard_at + HEARD_EVERY {
             self.heard_at = now;
             self.mtu_words = 0;
             if self.esp.has_heard() {
                 self.reports.push_back(Report::Heard(self.esp.take_heard()));
             }
-        }
-        if let Some(begun) = begun {
-            self.esp.charge(thread_time().saturating_sub(begun));
         }
     }
 
@@ -349,21 +344,10 @@ impl Plane {
         self.tap.has_room()
     }
 
-    /// Whether what a turn costs is to be measured.
-    pub(crate) fn has_shares(&self) -> bool {
-        self.esp.has_shares()
-    }
-
     /// Closes the TUN queues: the last one takes its device with it.
     pub(crate) fn close_tuns(&mut self) {
         self.tuns.clear();
     }
-}
-
-/// CPU time of this thread.
-pub(crate) fn thread_time() -> Duration {
-    let time = rustix::time::clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec.max(0) as u64, time.tv_nsec.clamp(0, 999_999_999) as u32)
 }
 
 /// What is readable.

@@ -55,7 +55,7 @@ use crate::io::outside::{IKE_PORT, NATT_PORT, Outside};
 use crate::io::system;
 use crate::keylog::KeyLog;
 use crate::pcapng;
-use crate::plane::{self, KEY_OTHERS, Ready, order::Order as LaneOrder};
+use crate::plane::{KEY_OTHERS, Ready, order::Order as LaneOrder};
 use accel::Accel;
 use ask::{Ask, Asker};
 use book::{Book, RouteKey};
@@ -332,7 +332,6 @@ impl Worker {
 
     /// One turn; true when it was the last.
     fn turn(&mut self, ready: &mut Ready) -> bool {
-        let begun = self.lanes.own.has_shares().then(plane::thread_time);
         let now = Instant::now();
         for class in *self.table.clone().order() {
             match class {
@@ -345,7 +344,7 @@ impl Worker {
                 Class::Critical | Class::Esp => self.lanes.own.serve(now, class, ready),
             }
         }
-        self.lanes.own.end_turn(now, begun);
+        self.lanes.own.end_turn(now);
         self.hear_own_lane(now);
         self.is_over(now)
     }

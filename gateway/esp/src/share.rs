@@ -1,7 +1,7 @@
 //! Budgets of CPU time, for machines that have other work, too. SAs that share a budget are served while it lasts; then their
 //! bursts wait in a bounded line until time has earned them more. Critical packets do not wait.
 //!
-//! What a turn of the worker cost is known afterwards. Until then a burst is charged what its packets cost before; the
+//! What work cost is known afterwards. Until then a burst is charged what its packets cost before; the
 //! difference is made good when it is known.
 
 use std::collections::VecDeque;
@@ -20,7 +20,7 @@ use crate::timer::Due;
 const SAVED: Duration = Duration::from_millis(20);
 /// Bursts that may wait in one line.
 const LINE: usize = 16;
-/// How much the last turn counts in what a packet costs.
+/// How much the last charge counts in what a packet costs.
 const EXPERIENCE: f64 = 0.1;
 /// The shortest wait that is worth a timer.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -29,7 +29,7 @@ const PAUSE: Duration = Duration::from_millis(1);
 #[derive(Default)]
 pub(crate) struct Shares {
     all: Vec<Share>,
-    /// Packets of SAs without a budget in this turn.
+    /// Packets of SAs without a budget, since the last charge.
     others: u64,
 }
 
@@ -40,7 +40,7 @@ struct Share {
     left: f64,
     since: Option<Instant>,
     line: VecDeque<(Work, usize, PacketBuf)>,
-    /// Packets of this turn.
+    /// Packets since the last charge.
     packets: u64,
     /// What a packet costs, nanoseconds, by experience.
     price: f64,
@@ -103,18 +103,20 @@ impl Esp {
         }
     }
 
-    /// Whether there are budgets, so that it is worth measuring what a turn costs.
+    /// Whether there are budgets, so that it is worth measuring what work costs.
     pub fn has_shares(&self) -> bool {
         !self.shares.all.is_empty()
     }
 
-    /// Charges a turn's CPU time to whose packets were moved in it, by their numbers.
+    /// Charges CPU time to whose packets were moved in it, by their numbers.
     pub fn charge(&mut self, cpu: Duration) {
         let Shares { all, others } = &mut self.shares;
         let total = all.iter().map(|share| share.packets).sum::<u64>() + std::mem::take(others);
         let each = cpu.as_nanos() as f64 / total as f64;
         for share in all.iter_mut().filter(|share| share.packets > 0) {
-            share.left -= (each - share.price) * share.packets as f64;
+            // One bad moment (the thread lost its core, say) is not held against it for long.
+            let debt = SAVED.as_nanos() as f64 * share.rate;
+            share.left = (share.left - (each - share.price) * share.packets as f64).max(-debt);
             share.price += (each - share.price) * EXPERIENCE;
             share.packets = 0;
         }

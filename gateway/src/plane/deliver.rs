@@ -1,9 +1,10 @@
 //! Out of the data path: bursts to accelerators, sealed packets to sockets, opened ones to TUN queues.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
 use esp::{Encap, InnerPackets, OuterPackets};
+use rustix::time::ClockId;
 use wire::natt::KEEPALIVE;
 
 use super::order::Report;
@@ -15,16 +16,27 @@ use crate::io::sys::{BATCH, Outgoing};
 const MAX_SEGMENTS: usize = 64;
 const MAX_OCTETS: usize = 65_507;
 
+/// CPU time of this thread.
+fn thread_time() -> Duration {
+    let time = rustix::time::clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.max(0) as u64, time.tv_nsec.clamp(0, 999_999_999) as u32)
+}
+
 impl Plane {
     /// Has the devices work until nothing moves, and hands out what is done.
     pub(crate) fn pump(&mut self, now: Instant) {
+        // What it costs to read is not charged: a flood that is held back would be charged to what gets through.
+        let begun = self.esp.has_shares().then(thread_time);
         loop {
             self.esp.flush(now, &mut self.out);
             let moved = self.queues.pump(now, &mut self.esp, &mut self.out);
             self.hand_out(now);
             if !moved {
-                return;
+                break;
             }
+        }
+        if let Some(begun) = begun {
+            self.esp.charge(thread_time().saturating_sub(begun));
         }
     }
 

@@ -9,6 +9,7 @@ mod esn;
 mod guarded;
 mod hardship;
 mod hiding;
+mod lanes;
 mod leases;
 mod lifetimes;
 mod path_mtu;
@@ -72,6 +73,7 @@ const SUBJECTS: &[&[Story]] = &[
     watching::STORIES,
     reactions::STORIES,
     hiding::STORIES,
+    lanes::STORIES,
 ];
 
 /// All of them.
