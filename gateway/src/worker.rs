@@ -287,6 +287,7 @@ impl Worker {
     }
 
     fn run(&mut self) -> anyhow::Result<()> {
+        self.lanes.settle();
         self.events.publish(Notice::Started {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             realms: self.realms.len(),

@@ -22,6 +22,7 @@ pub(crate) struct Gateway {
     pub(crate) mtu: Option<Spanned<u16>>,
     pub(crate) mark: Option<Spanned<u32>>,
     pub(crate) workers: Option<Spanned<u16>>,
+    pub(crate) pin: Option<bool>,
     pub(crate) offload: Option<bool>,
 }
 

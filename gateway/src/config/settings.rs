@@ -40,6 +40,8 @@ pub struct Settings {
     pub mark: u32,
     /// Lanes of the data path.
     pub workers: u16,
+    /// Whether each lane keeps to one core.
+    pub pin: bool,
     /// Whether the kernel is asked for offloads of TUN devices.
     pub offload: bool,
     /// What goes first.
@@ -102,6 +104,7 @@ impl Default for Settings {
             mark: DEFAULT_MARK,
             workers: std::thread::available_parallelism().map_or(1, |cores| cores.get().min(MAX_WORKERS))
                 as u16,
+            pin: false,
             offload: true,
             dispatch: Table::default(),
         }
@@ -170,6 +173,7 @@ pub(crate) fn settings(raw: raw::Gateway, reader: &mut Reader<'_>) -> Settings {
             reader.error(workers.span(), format!("`workers` must be between 1 and {MAX_WORKERS}"));
         }
     }
+    settings.pin = raw.pin.unwrap_or(false);
     settings.offload = raw.offload.unwrap_or(true);
     settings
 }

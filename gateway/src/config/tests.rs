@@ -272,6 +272,7 @@ fn a_secret_that_is_no_string_is_not_repeated_in_the_error() {
 const DISPATCH: &str = r#"
 [gateway]
 workers = 3
+pin = true
 offload = false
 
 [dispatch]
@@ -296,7 +297,7 @@ fn the_dispatch_table_and_how_a_realm_is_worked_on_are_understood() {
     use crate::dispatch::{Class, Row, critical::Kinds};
     let loaded = parse(Path::new("g.toml"), DISPATCH, 0o600).map_err(|p| p.to_string()).unwrap();
     let settings = &loaded.settings;
-    assert_eq!((settings.workers, settings.offload), (3, false));
+    assert_eq!((settings.workers, settings.pin, settings.offload), (3, true, false));
     let table = &settings.dispatch;
     let order = [Class::Critical, Class::Control, Class::Ike, Class::Stranger, Class::Esp];
     assert_eq!(table.order(), &order);

@@ -40,6 +40,39 @@ pub fn address_within(selectors: &[TrafficSelector]) -> Option<IpAddr> {
     all.into_iter().map(|(_, address)| address).find(fits)
 }
 
+/// The cores this process may use.
+pub fn cpus() -> Vec<u16> {
+    let Ok(set) = rustix::thread::sched_getaffinity(None) else { return Vec::new() };
+    (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).map(|cpu| cpu as u16).collect()
+}
+
+/// Has the calling thread keep to a core; where that is not allowed, it runs wherever it may.
+pub fn keep_to(cpu: u16) {
+    let mut set = rustix::thread::CpuSet::new();
+    set.set(cpu.into());
+    if let Err(error) = rustix::thread::sched_setaffinity(None, &set) {
+        tracing::warn!(cpu, %error, "a lane cannot be kept to its core");
+    }
+}
+
 fn set_mark(socket: &UdpSocket, mark: u32) -> std::io::Result<()> {
     sys::set_int(socket.as_fd(), libc::SOL_SOCKET, libc::SO_MARK, mark as i32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_keeps_to_the_core_it_is_given() {
+        let all = cpus();
+        let last = *all.last().unwrap();
+        std::thread::scope(|threads| {
+            threads.spawn(|| {
+                keep_to(last);
+                assert_eq!(cpus(), [last]);
+            });
+        });
+        assert_eq!(cpus(), all, "and others are not concerned");
+    }
 }

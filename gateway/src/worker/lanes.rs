@@ -12,6 +12,7 @@ use super::accel::Accel;
 use crate::config::Settings;
 use crate::dispatch::Table;
 use crate::io::outside::Sockets;
+use crate::io::system;
 use crate::plane::mail::{Inbox, Letterbox, OrderBook};
 use crate::plane::order::{Order, Report};
 use crate::plane::queues::Queues;
@@ -26,6 +27,8 @@ pub(super) struct Lanes {
     others: Vec<Other>,
     /// What the others tell.
     pub(super) inbox: Arc<Inbox>,
+    /// The core of lane 0, if lanes keep to theirs.
+    cpu: Option<u16>,
 }
 
 struct Other {
@@ -45,13 +48,15 @@ impl Lanes {
         let inbox = Inbox::new().context("no doorbell")?;
         let letterboxes = sockets.iter().map(|_| Letterbox::new()).collect::<std::io::Result<Arc<[_]>>>();
         let letterboxes = letterboxes.context("no doorbell")?;
+        let cpus = if settings.pin { system::cpus() } else { Vec::new() };
         let mut planes = Vec::new();
         for (lane, sockets) in sockets.into_iter().enumerate() {
             let pool = plane::pool().context("no memory for packets")?;
             accel.register(pool.region())?;
             let mut seed = [0u8; 8];
             short.random(&mut seed);
-            let queues = Queues::open(&accel.devices(), None);
+            let cpu = cpus.get(lane % cpus.len().max(1)).copied();
+            let queues = Queues::open(&accel.devices(), cpu);
             accel.add_lane(queues.there());
             let config = esp::Config {
                 seed: u64::from_ne_bytes(seed),
@@ -74,17 +79,24 @@ impl Lanes {
         let mut others = Vec::new();
         for (place, plane) in planes.enumerate() {
             let inbox = Arc::clone(&inbox);
+            let cpu = cpus.get((place + 1) % cpus.len().max(1)).copied();
             let thread = std::thread::Builder::new()
                 .name(format!("lane {}", place + 1))
                 .spawn(move || {
                     let _told = inbox.farewell();
+                    cpu.inspect(|cpu| system::keep_to(*cpu));
                     plane.run(&inbox)
                 })
                 .context("no thread")?;
             let orders = OrderBook::new(Arc::clone(&letterboxes[place + 1]));
             others.push(Other { orders, thread: Some(thread) });
         }
-        Ok(Lanes { own, others, inbox })
+        Ok(Lanes { own, others, inbox, cpu: cpus.first().copied() })
+    }
+
+    /// To be called on lane 0's thread.
+    pub(super) fn settle(&self) {
+        self.cpu.inspect(|cpu| system::keep_to(*cpu));
     }
 
     /// How many there are.
