@@ -65,6 +65,7 @@ pub struct Coalescer {
 struct Open {
     train: usize,
     flow: Flow,
+    mask: [u8; HEADS],
     /// Octets of payload of each but the last.
     size: usize,
     /// Sequence number of what would follow (TCP), and the IPv4 identification of the last.
@@ -118,9 +119,15 @@ impl Coalescer {
             }
             _ => return self.single(at, len),
         };
+        // Most packets follow the one before them.
+        if let Some(last) = self.open.len().checked_sub(1)
+            && self.joins(bytes, last, &flow)
+        {
+            return;
+        }
         let place = self.open.iter().position(|open| same_flow(bytes, &open.flow, &flow));
         if let Some(place) = place {
-            if self.joins(bytes, place, &flow) {
+            if place + 1 < self.open.len() && self.joins(bytes, place, &flow) {
                 return;
             }
             let open = self.open.remove(place);
@@ -135,6 +142,7 @@ impl Coalescer {
             self.open.push(Open {
                 train: self.used - 1,
                 flow,
+                mask: mask(bytes, &flow),
                 size: flow.len - flow.head,
                 next: number(bytes, &flow).wrapping_add((flow.len - flow.head) as u32),
                 id: identification(bytes, &flow),
@@ -156,7 +164,7 @@ impl Coalescer {
             && payload <= open.size
             && open.octets + payload <= LONGEST
             && train.pieces.len() < MOST
-            && like(bytes, &open.flow, flow)
+            && like(bytes, &open.flow, &open.mask, flow)
             && follows(bytes, open, flow)
             && (open.checked || right(bytes, &open.flow))
             && right(bytes, flow);
@@ -272,33 +280,41 @@ fn may_begin(bytes: &[u8], flow: &Flow) -> bool {
         SegmentKind::Tcp => bytes[flow.at + flow.upper + 13] & !PSH == ACK,
         SegmentKind::Udp => has_sum(&bytes[flow.at..], flow),
     };
-    plain && flow.len > flow.head
+    plain && flow.len > flow.head && flow.head <= HEADS
 }
 
-/// Whether the headers of two packets of one flow differ only where they must.
-fn like(bytes: &[u8], one: &Flow, other: &Flow) -> bool {
-    let (one_at, other_at) = (one.at, other.at);
-    let (a, b) = (&bytes[one_at..one_at + one.head], &bytes[other_at..other_at + other.head]);
-    let same = |range: Range<usize>| a[range.clone()] == b[range];
-    let network = match is_v4(a) {
-        // Version, ToS; flags, TTL, protocol.
-        true => same(0..2) && same(6..10),
-        // Version, traffic class, flow label; next header, hop limit.
-        false => same(0..4) && same(6..8),
+/// Octets of headers that are compared; longer ones are not joined.
+const HEADS: usize = 128;
+
+/// Which bits of the headers must be the same in all packets of a train: all but lengths, numbers, checksums and PSH.
+fn mask(bytes: &[u8], flow: &Flow) -> [u8; HEADS] {
+    let mut mask = [0; HEADS];
+    mask[..flow.head].fill(0xff);
+    let network: &[Range<usize>] = match is_v4(&bytes[flow.at..]) {
+        // Length, identification; checksum.
+        true => &[2..6, 10..12],
+        // Length.
+        false => &[4..6],
     };
-    let upper = one.upper;
-    network
-        && a.len() == b.len()
-        && match one.kind {
-            // Acknowledged number and offset; window; urgent pointer and options.
-            SegmentKind::Tcp => {
-                same(upper + 8..upper + 13)
-                    && b[upper + 13] & !PSH == ACK
-                    && same(upper + 14..upper + 16)
-                    && same(upper + 18..a.len())
-            }
-            SegmentKind::Udp => has_sum(b, other),
-        }
+    let transport: &[Range<usize>] = match flow.kind {
+        // Sequence number; checksum.
+        SegmentKind::Tcp => &[4..8, 16..18],
+        // Length, checksum.
+        SegmentKind::Udp => &[4..8],
+    };
+    network.iter().for_each(|range| mask[range.clone()].fill(0));
+    transport.iter().for_each(|range| mask[flow.upper + range.start..flow.upper + range.end].fill(0));
+    if flow.kind == SegmentKind::Tcp {
+        mask[flow.upper + 13] = !PSH;
+    }
+    mask
+}
+
+/// Whether the headers of two packets differ only where they may.
+fn like(bytes: &[u8], one: &Flow, mask: &[u8; HEADS], other: &Flow) -> bool {
+    let (a, b) = (&bytes[one.at..one.at + one.head], &bytes[other.at..other.at + other.head]);
+    let differs = a.iter().zip(b).zip(mask).fold(0, |any, ((a, b), mask)| any | (a ^ b) & mask);
+    a.len() == b.len() && differs == 0 && (other.kind == SegmentKind::Tcp || has_sum(b, other))
 }
 
 /// Whether a UDP datagram has a checksum, and a length that is its own.

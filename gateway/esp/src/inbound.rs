@@ -13,13 +13,14 @@ use std::time::Instant;
 
 use spi::{Direction, EspOp, Outcome, PacketBuf, Reject, Token, esp::MAX_OPS};
 use wire::esp::{EspHeader, NO_NEXT_HEADER, TRAILER_LEN, Trailer};
-use wire::ip::{IpHeader, clamp_mss, protocol};
+use wire::ip::{IpHeader, Ports, clamp_mss, protocol};
 use wire::natt::KEEPALIVE;
 
 use crate::counters::DropReason;
 use crate::device::{Closed, Work, stale};
 use crate::ecn;
 use crate::esp::{Esp, Outer};
+use crate::flow::FlowKey;
 use crate::outbound::{is_syn, mss};
 use crate::output::{Event, InnerPackets, Output};
 use crate::packet::{inbound_key, outbound_key, quoted};
@@ -227,7 +228,7 @@ impl Esp {
         };
         let (child, spi, dir) = (sa.common.child, sa.common.spi, Direction::Open);
         let (share, count) = (sa.common.share, buf.ops().len() as u64);
-        let mut seen = Seen { authentic: 0, newest: false };
+        let mut seen = Seen { authentic: 0, newest: false, allowed: None };
         let clamp = (self.config.clamp_mss && sa.way_back > 0)
             .then(|| sa.way_back.min(self.config.device_mtu.into()));
         let (bytes, ops) = buf.split_mut();
@@ -327,6 +328,8 @@ struct Seen {
     authentic: usize,
     /// One of them was the highest so far: it was sent last, whatever came last.
     newest: bool,
+    /// The last selectors that the SA was found to take.
+    allowed: Option<FlowKey>,
 }
 
 enum Delivery {
@@ -401,8 +404,14 @@ fn accept(
     // What follows the inner packet's own length is TFC padding (RFC 4303 section 2.7).
     let header = IpHeader::parse(packet).map_err(|_| DropReason::BadInner)?;
     let packet = &mut packet[..header.total_len];
-    if !may_come(sa, &header, packet) {
-        return Err(DropReason::SelectorMismatch);
+    // What was allowed a moment ago still is: most packets of a burst are of one flow.
+    let key = inbound_key(&header, sa.iface);
+    if seen.allowed != Some(key) {
+        if !may_come(sa, &key, &header, packet) {
+            return Err(DropReason::SelectorMismatch);
+        }
+        // An ICMP error is judged by what it quotes.
+        seen.allowed = (!matches!(header.ports, Ports::Icmp(..))).then_some(key);
     }
     if sa.common.mode.is_tunnel() {
         // RFC 6040 section 4.2. In transport mode the field was never anything but the outer one.
@@ -420,8 +429,8 @@ fn accept(
 
 /// RFC 4301 section 5.2: what comes out of an SA must be what the SA was negotiated for. ICMP errors may speak about a
 /// packet that went the other way through it (section 6.2).
-fn may_come(sa: &InSa, header: &IpHeader, packet: &[u8]) -> bool {
-    sa.common.selects(&inbound_key(header, sa.iface))
+fn may_come(sa: &InSa, key: &FlowKey, header: &IpHeader, packet: &[u8]) -> bool {
+    sa.common.selects(key)
         || quoted(header, packet).is_some_and(|about| sa.common.selects(&outbound_key(&about, sa.iface)))
 }
 

@@ -269,67 +269,50 @@ impl Esp {
         manner: Manner,
         out: &mut Output,
     ) -> Result<(), DropReason> {
+        let len = head.len() + body.len();
         let sa = self.sad.outbound.slot(token).ok_or(DropReason::SaGone)?;
         if sa.common.usage.is_over() {
             return Err(DropReason::HardLimit);
         }
-        let framing = sa.common.framing;
-        let len = head.len() + body.len();
-        let filled = len.max(manner.fill);
-        let plain = framing.padded(filled);
-        let sealed = framing.sealed(filled);
+        let sealed = sa.common.framing.sealed(len.max(manner.fill));
         if sealed > usize::from(u16::MAX).min(self.config.pool.chunk_len()) {
             return Err(DropReason::TooBig);
         }
-        let full = sa
-            .open
-            .as_ref()
-            .is_some_and(|o| o.buf.ops().len() >= MAX_OPS || o.at + sealed > o.buf.capacity().min(FULL));
-        if full {
+        let room = |open: &OpenBurst| {
+            open.buf.ops().len() < MAX_OPS && open.at + sealed <= open.buf.capacity().min(FULL)
+        };
+        if sa.open.as_ref().is_none_or(|open| !room(open)) {
+            self.begin_burst(now, token, out)?;
+        }
+        let sa = self.sad.outbound.slot(token).ok_or(DropReason::SaGone)?;
+        let placed = sa.put(now, head, body, manner);
+        let (child, spi, dir) = (sa.common.child, sa.common.spi, Direction::Seal);
+        let notice = match placed {
+            Ok(()) => sa.common.usage.notice(sa.seq.runs_out()),
+            // RFC 4303 section 3.3.3: the SA ends before its numbers would start again.
+            Err(DropReason::SequenceExhausted) => sa.common.usage.expire(),
+            Err(_) => Notice::None,
+        };
+        match notice {
+            Notice::None => {}
+            Notice::Soft => out.events.push_back(Event::Rekey { child, spi, dir }),
+            Notice::Hard => out.events.push_back(Event::Expired { child, spi, dir }),
+        }
+        placed
+    }
+
+    /// Closes the burst an outbound SA gathers, if there is one, and begins another.
+    fn begin_burst(&mut self, now: Instant, token: Token, out: &mut Output) -> Result<(), DropReason> {
+        if self.sad.outbound.peek(token).is_some_and(|sa| sa.open.is_some()) {
             self.close_outbound(now, token, false, out);
             // It leaves while it is in the cache.
             out.hurry = true;
         }
+        let buf = self.config.pool.take().ok_or(DropReason::PoolDry)?;
         let sa = self.sad.outbound.slot(token).ok_or(DropReason::SaGone)?;
-        if sa.open.is_none() {
-            let buf = self.config.pool.take().ok_or(DropReason::PoolDry)?;
-            sa.open = Some(OpenBurst { buf, at: 0 });
-            if !std::mem::replace(&mut sa.common.listed, true) {
-                self.open_outbound.push(token);
-            }
-        }
-        let (child, spi, dir) = (sa.common.child, sa.common.spi, Direction::Seal);
-        if !sa.seq.reserve() {
-            // RFC 4303 section 3.3.3: the SA ends before its numbers would start again.
-            if sa.common.usage.expire() == Notice::Hard {
-                out.events.push_back(Event::Expired { child, spi, dir });
-            }
-            return Err(DropReason::SequenceExhausted);
-        }
-        let Some(open) = &mut sa.open else { return Err(DropReason::PoolDry) };
-        let at = open.at;
-        let start = at + framing.head();
-        let op = EspOp { mark: manner.mark, ..EspOp::new(at as u32, plain as u16, 0) };
-        let Some(room) = open.buf.bytes_mut().get_mut(start..start + plain) else {
-            sa.seq.release(1);
-            return Err(DropReason::TooBig);
-        };
-        room[..head.len()].copy_from_slice(head);
-        room[head.len()..len].copy_from_slice(body);
-        // TFC padding; zeroed, since the buffer still holds somebody's packet.
-        room[len..filled].fill(0);
-        emit_trailer(&mut room[filled..], manner.next_header);
-        if open.buf.push_op(op).is_err() {
-            sa.seq.release(1);
-            return Err(DropReason::TooBig);
-        }
-        open.at = at + sealed;
-        sa.common.last_used = Some(now);
-        sa.common.usage.count(len);
-        match sa.common.usage.notice(sa.seq.runs_out()) {
-            Notice::None => {}
-            Notice::Soft => out.events.push_back(Event::Rekey { child, spi, dir }),
-            Notice::Hard => out.events.push_back(Event::Expired { child, spi, dir }),
+        sa.open = Some(OpenBurst { buf, at: 0 });
+        if !std::mem::replace(&mut sa.common.listed, true) {
+            self.open_outbound.push(token);
         }
         Ok(())
     }
@@ -415,6 +398,39 @@ impl Esp {
             }
         }
         self.timers.push(now + every, Due::Dummy(token));
+    }
+}
+
+impl OutSa {
+    /// Copies a payload behind the last one of the open burst, which has room for it.
+    fn put(&mut self, now: Instant, head: &[u8], body: &[u8], manner: Manner) -> Result<(), DropReason> {
+        if !self.seq.reserve() {
+            return Err(DropReason::SequenceExhausted);
+        }
+        let framing = self.common.framing;
+        let len = head.len() + body.len();
+        let filled = len.max(manner.fill);
+        let plain = framing.padded(filled);
+        let Some(open) = &mut self.open else { return Err(DropReason::PoolDry) };
+        let start = open.at + framing.head();
+        let op = EspOp { mark: manner.mark, ..EspOp::new(open.at as u32, plain as u16, 0) };
+        if start + plain > open.buf.capacity() || open.buf.push_op(op).is_err() {
+            self.seq.release(1);
+            return Err(DropReason::TooBig);
+        }
+        open.at += framing.sealed(filled);
+        let room = &mut open.buf.bytes_mut()[start..start + plain];
+        let (payload, rest) = room.split_at_mut(len);
+        let (to_head, to_body) = payload.split_at_mut(head.len());
+        to_head.copy_from_slice(head);
+        to_body.copy_from_slice(body);
+        // TFC padding; zeroed, since the buffer still holds somebody's packet.
+        let (filling, trailer) = rest.split_at_mut(filled - len);
+        filling.fill(0);
+        emit_trailer(trailer, manner.next_header);
+        self.common.last_used = Some(now);
+        self.common.usage.count(len);
+        Ok(())
     }
 }
 

@@ -1,6 +1,8 @@
 //! Superpackets: what an interface with segmentation offload hands over in one read is cut into real packets here.
 
-use wire::ip::{IPV4_LEN, IpHeader, Sum, checksum, protocol};
+use std::ops::Range;
+
+use wire::ip::{IPV6_LEN, IpHeader, Sum, checksum, protocol};
 
 use crate::esp::{Offload, SegmentKind, Segments};
 
@@ -14,7 +16,9 @@ pub(crate) struct Cutter<'a> {
     payload: &'a [u8],
     head: [u8; MAX_HEAD],
     head_len: usize,
-    header: IpHeader,
+    /// Offset of the transport header.
+    upper: usize,
+    v4: bool,
     kind: SegmentKind,
     size: usize,
     at: usize,
@@ -22,6 +26,9 @@ pub(crate) struct Cutter<'a> {
     seq: u32,
     flags: u8,
     id: u16,
+    /// Sums of what is the same in the headers of all pieces: of IPv4, and of the pseudo header and the transport header.
+    ip_sum: Sum,
+    upper_sum: Sum,
 }
 
 impl<'a> Cutter<'a> {
@@ -46,18 +53,36 @@ impl<'a> Cutter<'a> {
         let (front, payload) = packet.split_at_checked(head_len)?;
         let mut head = [0; MAX_HEAD];
         head[..head_len].copy_from_slice(front);
-        let seq = upper.get(4..8).and_then(|s| s.try_into().ok()).map_or(0, u32::from_be_bytes);
+        let (upper, v4) = (header.payload_offset, header.version() == 4);
+        let word = |at: usize| u16::from_be_bytes([front[at], front[at + 1]]);
+        let seq = u32::from(word(upper + 4)) << 16 | u32::from(word(upper + 6));
+        let (id, flags) = (word(4), if upper_len > 13 { front[upper + 13] } else { 0 });
+        // What differs from piece to piece counts as zero here, and is added for each.
+        let (mut same_ip, mut same_upper) = (head, head);
+        same_ip[2..6].fill(0);
+        same_ip[10..12].fill(0);
+        let differs: &[Range<usize>] = match segments.kind {
+            SegmentKind::Tcp => &[4..8, 13..14, 16..18],
+            SegmentKind::Udp => &[4..8],
+        };
+        for range in differs {
+            same_upper[upper + range.start..upper + range.end].fill(0);
+        }
+        let upper_sum = Sum::new().pseudo(header.src, header.dst, header.protocol, 0);
         Some(Cutter {
             payload,
             head,
             head_len,
-            header: *header,
+            upper,
+            v4,
             kind: segments.kind,
             size: usize::from(segments.size),
             at: 0,
             seq,
-            flags: upper.get(13).copied().unwrap_or(0),
-            id: u16::from_be_bytes([front[4], front[5]]),
+            flags,
+            id,
+            ip_sum: Sum::new().octets(&same_ip[..upper]),
+            upper_sum: upper_sum.octets(&same_upper[upper..head_len]),
         })
     }
 
@@ -76,43 +101,42 @@ impl<'a> Cutter<'a> {
         let body = &self.payload[self.at..end];
         let last = end == self.payload.len();
         let total = self.head_len + body.len();
-        let upper = self.header.payload_offset;
-        if self.header.version() == 4 {
-            let index = (self.at / self.size) as u16;
-            self.head[2..4].copy_from_slice(&(total as u16).to_be_bytes());
-            self.head[4..6].copy_from_slice(&self.id.wrapping_add(index).to_be_bytes());
-            self.head[10..12].fill(0);
-            let sum = checksum(&self.head[..upper.max(IPV4_LEN)]);
-            self.head[10..12].copy_from_slice(&sum.to_be_bytes());
+        let upper = self.upper;
+        if self.v4 {
+            let id = self.id.wrapping_add((self.at / self.size) as u16);
+            let sum = self.ip_sum.word(total as u16).word(id).finish();
+            self.write(2, total as u16);
+            self.write(4, id);
+            self.write(10, sum);
         } else {
-            self.head[4..6].copy_from_slice(&((total - 40) as u16).to_be_bytes());
+            self.write(4, (total - IPV6_LEN) as u16);
         }
-        let sum_at = match self.kind {
+        let len = (total - upper) as u16;
+        let (sum, sum_at) = match self.kind {
             SegmentKind::Tcp => {
                 let seq = self.seq.wrapping_add(self.at as u32);
-                self.head[upper + 4..upper + 8].copy_from_slice(&seq.to_be_bytes());
                 // FIN and PSH belong to the end; CWR answers one mark and is said once (RFC 3168 section 6.1.2).
                 let drop = if last { 0 } else { FIN_PSH } | if first { 0 } else { CWR };
-                self.head[upper + 13] = self.flags & !drop;
-                upper + 16
+                let flags = self.flags & !drop;
+                self.head[upper + 4..upper + 8].copy_from_slice(&seq.to_be_bytes());
+                self.head[upper + 13] = flags;
+                (self.upper_sum.word((seq >> 16) as u16).word(seq as u16).word(flags.into()), upper + 16)
             }
             SegmentKind::Udp => {
-                let len = (total - upper) as u16;
-                self.head[upper + 4..upper + 6].copy_from_slice(&len.to_be_bytes());
-                upper + 6
+                self.write(upper + 4, len);
+                (self.upper_sum.word(len), upper + 6)
             }
         };
-        self.head[sum_at..sum_at + 2].fill(0);
-        let sum = Sum::new()
-            .pseudo(self.header.src, self.header.dst, self.header.protocol, total - upper)
-            .octets(&self.head[upper..self.head_len])
-            .octets(body)
-            .finish();
+        let sum = sum.word(len).octets(body).finish();
         // In UDP an all-zero field means "no checksum" (RFC 768).
         let sum = if sum == 0 && self.kind == SegmentKind::Udp { 0xffff } else { sum };
-        self.head[sum_at..sum_at + 2].copy_from_slice(&sum.to_be_bytes());
+        self.write(sum_at, sum);
         self.at = end;
         Some((&self.head[..self.head_len], body))
+    }
+
+    fn write(&mut self, at: usize, word: u16) {
+        self.head[at..at + 2].copy_from_slice(&word.to_be_bytes());
     }
 }
 
