@@ -290,20 +290,20 @@ const HEADS: usize = 128;
 fn mask(bytes: &[u8], flow: &Flow) -> [u8; HEADS] {
     let mut mask = [0; HEADS];
     mask[..flow.head].fill(0xff);
-    let network: &[Range<usize>] = match is_v4(&bytes[flow.at..]) {
+    let network: &[(usize, usize)] = match is_v4(&bytes[flow.at..]) {
         // Length, identification; checksum.
-        true => &[2..6, 10..12],
+        true => &[(2, 6), (10, 12)],
         // Length.
-        false => &[4..6],
+        false => &[(4, 6)],
     };
-    let transport: &[Range<usize>] = match flow.kind {
+    let transport: &[(usize, usize)] = match flow.kind {
         // Sequence number; checksum.
-        SegmentKind::Tcp => &[4..8, 16..18],
+        SegmentKind::Tcp => &[(4, 8), (16, 18)],
         // Length, checksum.
-        SegmentKind::Udp => &[4..8],
+        SegmentKind::Udp => &[(4, 8)],
     };
-    network.iter().for_each(|range| mask[range.clone()].fill(0));
-    transport.iter().for_each(|range| mask[flow.upper + range.start..flow.upper + range.end].fill(0));
+    network.iter().for_each(|(from, to)| mask[*from..*to].fill(0));
+    transport.iter().for_each(|(from, to)| mask[flow.upper + from..flow.upper + to].fill(0));
     if flow.kind == SegmentKind::Tcp {
         mask[flow.upper + 13] = !PSH;
     }

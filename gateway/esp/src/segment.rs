@@ -1,7 +1,5 @@
 //! Superpackets: what an interface with segmentation offload hands over in one read is cut into real packets here.
 
-use std::ops::Range;
-
 use wire::ip::{IPV6_LEN, IpHeader, Sum, checksum, protocol};
 
 use crate::esp::{Offload, SegmentKind, Segments};
@@ -61,12 +59,12 @@ impl<'a> Cutter<'a> {
         let (mut same_ip, mut same_upper) = (head, head);
         same_ip[2..6].fill(0);
         same_ip[10..12].fill(0);
-        let differs: &[Range<usize>] = match segments.kind {
-            SegmentKind::Tcp => &[4..8, 13..14, 16..18],
-            SegmentKind::Udp => &[4..8],
+        let differs: &[(usize, usize)] = match segments.kind {
+            SegmentKind::Tcp => &[(4, 8), (13, 14), (16, 18)],
+            SegmentKind::Udp => &[(4, 8)],
         };
-        for range in differs {
-            same_upper[upper + range.start..upper + range.end].fill(0);
+        for (from, to) in differs {
+            same_upper[upper + from..upper + to].fill(0);
         }
         let upper_sum = Sum::new().pseudo(header.src, header.dst, header.protocol, 0);
         Some(Cutter {
