@@ -268,7 +268,7 @@ impl Plane {
             Order::Policies(policies) => self.esp.set_policies(policies.to_vec()),
             Order::Shares(rates) => self.esp.set_shares(&rates),
             Order::AcquireFailed(line) => self.esp.acquire_failed(line),
-            Order::Tun { place, fd, offload } => self.take_tun(place, fd, offload),
+            Order::Tun { place, fd, ethernet, offload } => self.take_tun(place, fd, ethernet, offload),
             Order::Capture(to) => self.tap.add(to),
             Order::Look { sas, ticket } => {
                 let look = Box::new(self.look(sas));

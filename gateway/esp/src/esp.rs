@@ -148,6 +148,7 @@ pub struct Esp {
     pub(crate) keepalives: Keepalives,
     pub(crate) icmp_rate: Rate,
     pub(crate) unknown_rate: Rate,
+    pub(crate) questions: Rate,
     /// Inbound SAs on which the peer was heard since somebody asked.
     pub(crate) heard: Vec<Token>,
     pub(crate) shares: Shares,
@@ -176,6 +177,7 @@ impl Esp {
             keepalives: Keepalives::new(seed),
             icmp_rate: Rate::new(100),
             unknown_rate: Rate::new(10),
+            questions: Rate::new(100),
             heard: Vec::new(),
             shares: Shares::default(),
             scratch: Vec::new(),

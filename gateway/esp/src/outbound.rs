@@ -103,6 +103,12 @@ impl Esp {
         self.spd.decide(flow)
     }
 
+    /// Whether the SPD protects some packets to a host, from whomever and of whatever protocol. It looks at the whole SPD, and
+    /// so answers no more than a hundred times a second.
+    pub fn protects(&mut self, now: Instant, remote: std::net::IpAddr) -> bool {
+        self.questions.allows(now) && self.spd.protects(remote)
+    }
+
     /// Counts a drop that no SA is to blame for.
     pub(crate) fn refuse(&mut self, reason: DropReason) -> Verdict {
         self.counters.drops.add(reason, 1);

@@ -162,6 +162,13 @@ impl Spd {
         best.map(|rule| rule.action)
     }
 
+    /// Whether some packets to a host are to be protected, whoever they are from. Looks at every rule.
+    pub(crate) fn protects(&self, remote: IpAddr) -> bool {
+        let takes =
+            |rule: &Rule| matches!(rule.action, Action::Protect(_)) && rule.remote.contains_address(remote);
+        self.rules.iter().flatten().any(takes)
+    }
+
     /// Number of rules.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
@@ -304,6 +311,17 @@ mod tests {
         assert_eq!(spd.decide(&flow("10.1.0.1", "10.3.0.1", 6, 22)), Some(P));
         assert_eq!(spd.decide(&flow("10.1.5.1", "10.2.0.1", 6, 22)), Some(P));
         assert_eq!(spd.decide(&flow("2001:db8::1", "2001:db8::2", 6, 22)), None);
+    }
+
+    #[test]
+    fn hosts_are_known_to_be_behind_a_tunnel_whatever_is_allowed_to_them() {
+        let spd = spd(&[
+            ("10.1.0.0/16", "10.2.0.0-10.2.0.9[tcp/22]", 1000, P),
+            ("10.1.0.0/16", "10.3.0.0/16", 1000, Action::Bypass),
+        ]);
+        let protects = |remote: &str| spd.protects(remote.parse().unwrap());
+        assert!(protects("10.2.0.9") && !protects("10.2.0.10"));
+        assert!(!protects("10.3.0.1") && !protects("fec0::1"));
     }
 
     #[test]

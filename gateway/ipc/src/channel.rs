@@ -277,7 +277,7 @@ mod tests {
     use crate::request::TunSpec;
 
     fn question() -> Request {
-        Request::OpenTun(TunSpec { name: "t".into(), mtu: 1400, queues: 1, offload: false })
+        Request::OpenTun(TunSpec { name: "t".into(), mtu: 1400, queues: 1, offload: false, ethernet: false })
     }
 
     fn rung(fd: BorrowedFd<'_>) -> bool {

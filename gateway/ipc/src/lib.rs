@@ -14,6 +14,6 @@ pub mod table;
 pub use channel::{NetworkEnd, Received, SecureEnd, Unsent, pair, pair_of};
 pub use request::{
     AuthInput, CertData, IkeSaRef, Offered, PeerProof, Refusal, Reply, Request, Role, RouteChange,
-    TunOffload, TunSpec,
+    TAP_ADDRESS, TunOffload, TunSpec,
 };
 pub use table::{Binding, Table};

@@ -129,7 +129,12 @@ pub struct TunSpec {
     pub queues: u16,
     /// Whether each packet is to come with a `virtio_net_hdr`, and superpackets with it, as far as the kernel has them.
     pub offload: bool,
+    /// Whether it is to be a TAP device: each packet with an Ethernet header, the device with [`TAP_ADDRESS`].
+    pub ethernet: bool,
 }
+
+/// Hardware address of the TAP devices we make; locally administered.
+pub const TAP_ADDRESS: [u8; 6] = [0x02, b't', b's', b'k', 0, 1];
 
 /// What a TUN device leaves to us, and lets us leave to it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
-use ipc::{RouteChange, TunOffload, TunSpec};
+use ipc::{RouteChange, TAP_ADDRESS, TunOffload, TunSpec};
 
 use crate::netlink::{Netlink, Writer, attributes};
 use crate::rules::Rules;
@@ -38,6 +38,7 @@ const NLM_F_EXCL: u16 = 0x200;
 const NLM_F_REPLACE: u16 = 0x100;
 const NLM_F_CREATE: u16 = 0x400;
 
+const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_TXQLEN: u16 = 13;
@@ -45,6 +46,7 @@ const IFLA_AF_SPEC: u16 = 26;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const ADDR_GEN_MODE_NONE: u8 = 1;
 const IFF_UP: u32 = 1;
+const IFF_NOARP: u32 = 0x80;
 
 /// Packets a TUN device keeps until they are read: as many as an Ethernet device. The default of 500 is ten of TCP's
 /// superpackets; a worker that has to share its core for some milliseconds found it overrun.
@@ -139,7 +141,7 @@ impl Linux {
 
 impl Kernel for Linux {
     fn open_tun(&mut self, spec: &TunSpec) -> io::Result<(Vec<OwnedFd>, TunOffload)> {
-        let (queues, offload) = tun_ioctl::open_queues(&spec.name, spec.queues, spec.offload)?;
+        let (queues, offload) = tun_ioctl::open_queues(spec)?;
         let index = self.index(&spec.name)?;
         // Without this the kernel gives the device a link-local address and asks the tunnel for routers.
         let mut quiet = Writer::new(RTM_NEWLINK, 0, &link_header(index, 0, 0));
@@ -148,7 +150,12 @@ impl Kernel for Linux {
         if let Err(e) = self.netlink.execute(&quiet) {
             tracing::debug!(device = %spec.name, error = %e, "no control over IPv6 link-local addresses");
         }
-        let mut up = Writer::new(RTM_NEWLINK, 0, &link_header(index, IFF_UP, IFF_UP));
+        // Nobody has to be asked who is behind a tunnel.
+        let flags = IFF_UP | if spec.ethernet { IFF_NOARP } else { 0 };
+        let mut up = Writer::new(RTM_NEWLINK, 0, &link_header(index, flags, flags));
+        if spec.ethernet {
+            up.attribute(IFLA_ADDRESS, &TAP_ADDRESS);
+        }
         up.attribute(IFLA_MTU, &u32::from(spec.mtu).to_ne_bytes());
         up.attribute(IFLA_TXQLEN, &QUEUE.to_ne_bytes());
         self.netlink.execute(&up)?;

@@ -366,7 +366,13 @@ mod tests {
 
     #[test]
     fn devices_have_plain_names_and_sensible_sizes() {
-        let spec = |name: &str, mtu, queues| TunSpec { name: name.into(), mtu, queues, offload: true };
+        let spec = |name: &str, mtu, queues| TunSpec {
+            name: name.into(),
+            mtu,
+            queues,
+            offload: true,
+            ethernet: false,
+        };
         assert!(permits().tun(&spec("ipsec0", 1400, 1)).is_ok());
         for bad in ["", "a/b", "..", "a b", "sixteen-octets-x", "eth0\n", "é"] {
             assert!(permits().tun(&spec(bad, 1400, 1)).is_err(), "{bad}");

@@ -396,7 +396,7 @@ mod tests {
     }
 
     fn tun(name: &str) -> Request {
-        Request::OpenTun(TunSpec { name: name.into(), mtu: 1400, queues: 2, offload: false })
+        Request::OpenTun(TunSpec { name: name.into(), mtu: 1400, queues: 2, offload: false, ethernet: false })
     }
 
     #[test]

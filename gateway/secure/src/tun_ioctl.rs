@@ -3,13 +3,15 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use ipc::TunOffload;
+use ipc::{TunOffload, TunSpec};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::{Errno, Result};
 use rustix::ioctl::{IntegerSetter, Updater, ioctl};
 
 /// Packets without Ethernet headers.
 const IFF_TUN: u16 = 0x0001;
+/// Packets with them.
+const IFF_TAP: u16 = 0x0002;
 /// No four octets of flags and protocol before each packet.
 const IFF_NO_PI: u16 = 0x1000;
 /// Several descriptors for one device.
@@ -40,20 +42,22 @@ struct IfReq {
 ///
 /// # Errors
 /// As [`open_queue`].
-pub(crate) fn open_queues(name: &str, count: u16, offload: bool) -> Result<(Vec<OwnedFd>, TunOffload)> {
-    let mut header = offload;
-    let mut several = count > 1;
+pub(crate) fn open_queues(spec: &TunSpec) -> Result<(Vec<OwnedFd>, TunOffload)> {
+    let TunSpec { name, queues: count, offload, ethernet, .. } = spec;
+    let kind = if *ethernet { IFF_TAP } else { IFF_TUN };
+    let mut header = *offload;
+    let mut several = *count > 1;
     let first = loop {
-        match open_queue(name, several, header) {
+        match open_queue(name, kind, several, header) {
             // A flag it does not know; which one it does not say.
             Err(Errno::INVAL) if header => header = false,
-            Err(Errno::INVAL) if several => (several, header) = (false, offload),
+            Err(Errno::INVAL) if several => (several, header) = (false, *offload),
             other => break other?,
         }
     };
     let mut queues = vec![first];
-    while several && queues.len() < usize::from(count) {
-        queues.push(open_queue(name, true, header)?);
+    while several && queues.len() < usize::from(*count) {
+        queues.push(open_queue(name, kind, true, header)?);
     }
     let granted = if header { grant(queues[0].as_fd()) } else { TunOffload::default() };
     Ok((queues, granted))
@@ -83,9 +87,9 @@ fn grant(fd: BorrowedFd<'_>) -> TunOffload {
 ///
 /// # Errors
 /// Whatever the kernel says: no `/dev/net/tun`, no privilege, a device of that name that is in use or no TUN device.
-fn open_queue(name: &str, multi_queue: bool, header: bool) -> Result<OwnedFd> {
+fn open_queue(name: &str, kind: u16, multi_queue: bool, header: bool) -> Result<OwnedFd> {
     let fd = open("/dev/net/tun", OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())?;
-    let mut request = IfReq { name: [0; 16], flags: IFF_TUN | IFF_NO_PI, rest: [0; 22] };
+    let mut request = IfReq { name: [0; 16], flags: kind | IFF_NO_PI, rest: [0; 22] };
     if multi_queue {
         request.flags |= IFF_MULTI_QUEUE;
     }

@@ -131,7 +131,13 @@ fn address(text: &str, prefix: u8, add: bool) -> Request {
 }
 
 fn tun(queues: u16) -> Request {
-    Request::OpenTun(TunSpec { name: "ipsec0".into(), mtu: 1400, queues, offload: queues > 1 })
+    Request::OpenTun(TunSpec {
+        name: "ipsec0".into(),
+        mtu: 1400,
+        queues,
+        offload: queues > 1,
+        ethernet: queues == 2,
+    })
 }
 
 #[test]
@@ -140,13 +146,18 @@ fn a_tun_device_comes_up_quiet_and_goes_with_its_descriptors() {
         return;
     }
     let mut side = tussock_secure::spawn(config()).unwrap();
-    for queues in [1, 3] {
+    for queues in [1, 2, 3] {
         let Reply::Tun { queues: fds, name, offload } = ask(&mut side.end, tun(queues)) else { panic!() };
         assert_eq!((fds.len(), name.as_str()), (usize::from(queues), "ipsec0"));
         assert_eq!(offload.header, queues > 1, "{offload:?}");
         let link = ip("link show ipsec0");
         assert!(link.contains("mtu 1400") && link.contains("UP"), "{link}");
         assert_eq!(ip("-6 address show dev ipsec0"), "", "no link-local address, no router solicitations");
+        assert_eq!(
+            link.contains("link/ether 02:74:73:6b:00:01") && link.contains("NOARP"),
+            queues == 2,
+            "{link}"
+        );
         if queues == 1 {
             let again = ask(&mut side.end, tun(1));
             assert!(matches!(again, Reply::Refused(Refusal::System(_))), "a device in use is not shared");

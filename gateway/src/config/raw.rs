@@ -19,6 +19,7 @@ pub(crate) struct Gateway {
     pub(crate) retransmit: Option<Spanned<Retransmit>>,
     pub(crate) keepalive: Option<Word>,
     pub(crate) tun: Option<Word>,
+    pub(crate) tun_kind: Option<Word>,
     pub(crate) mtu: Option<Spanned<u16>>,
     pub(crate) mark: Option<Spanned<u32>>,
     pub(crate) workers: Option<Spanned<u16>>,

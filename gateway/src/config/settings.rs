@@ -34,6 +34,8 @@ pub struct Settings {
     pub keepalive: Duration,
     /// Default name of the TUN device.
     pub tun: String,
+    /// Whether they are TAP devices: with Ethernet headers.
+    pub ethernet: bool,
     /// MTU of TUN devices in octets; `None`: from the MTU of the outside.
     pub mtu: Option<u16>,
     /// Mark on our own packets, by which they get around the tunnel routes.
@@ -100,6 +102,7 @@ impl Default for Settings {
             retransmission: Retransmission::default(),
             keepalive: Duration::from_secs(20),
             tun: "ipsec0".to_owned(),
+            ethernet: false,
             mtu: None,
             mark: DEFAULT_MARK,
             workers: std::thread::available_parallelism().map_or(1, |cores| cores.get().min(MAX_WORKERS))
@@ -152,6 +155,10 @@ pub(crate) fn settings(raw: raw::Gateway, reader: &mut Reader<'_>) -> Settings {
     settings.keepalive = reader.duration(raw.keepalive.as_ref(), settings.keepalive);
     if let Some(tun) = &raw.tun {
         settings.tun = reader.parse(tun, device_name).unwrap_or(settings.tun);
+    }
+    if let Some(kind) = &raw.tun_kind {
+        let choices = [("tun", false), ("tap", true)];
+        settings.ethernet = reader.choice("kind of device", kind, &choices).unwrap_or(false);
     }
     if let Some(mtu) = &raw.mtu {
         match *mtu.get_ref() {

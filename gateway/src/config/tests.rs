@@ -274,6 +274,7 @@ const DISPATCH: &str = r#"
 workers = 3
 pin = true
 offload = false
+tun_kind = "tap"
 
 [dispatch]
 order = ["critical", "control", "ike", "stranger", "esp"]
@@ -298,6 +299,7 @@ fn the_dispatch_table_and_how_a_realm_is_worked_on_are_understood() {
     let loaded = parse(Path::new("g.toml"), DISPATCH, 0o600).map_err(|p| p.to_string()).unwrap();
     let settings = &loaded.settings;
     assert_eq!((settings.workers, settings.pin, settings.offload), (3, true, false));
+    assert!(settings.ethernet);
     let table = &settings.dispatch;
     let order = [Class::Critical, Class::Control, Class::Ike, Class::Stranger, Class::Esp];
     assert_eq!(table.order(), &order);
@@ -310,12 +312,18 @@ fn the_dispatch_table_and_how_a_realm_is_worked_on_are_understood() {
     let text = summary::summary(&loaded);
     assert!(text.contains("packets    at once, 25 % of each core"), "{text}");
     let loaded = parse(Path::new("g.toml"), GOOD, 0o600).map_err(|p| p.to_string()).unwrap();
-    assert!(loaded.works.is_empty() && loaded.settings.workers >= 1 && loaded.settings.offload);
+    assert!(
+        loaded.works.is_empty()
+            && loaded.settings.workers >= 1
+            && loaded.settings.offload
+            && !loaded.settings.ethernet
+    );
 }
 
 #[test]
 fn mistakes_in_the_dispatch_table_are_named() {
     for (line, instead, expected) in [
+        ("\"tap\"", "\"tep\"", "did you mean `tap`?"),
         ("workers = 3", "workers = 0", "`workers` must be between 1 and 64"),
         ("workers = 3", "workers = 65", "`workers` must be between 1 and 64"),
         ("order = [\"critical\", ", "order = [\"citical\", ", "did you mean `critical`?"),

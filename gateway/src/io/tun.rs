@@ -1,10 +1,11 @@
-//! One queue of a TUN device: packets and superpackets, each with a `virtio_net_hdr` before it where the kernel has offloads
+//! One queue of a TUN or TAP device: packets and superpackets, each with a `virtio_net_hdr` before it where the kernel has offloads
 //! (`linux/virtio_net.h`; the ten octets without the number of buffers), one by one and bare where it has none.
 
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use super::ethernet::{self, Frame};
 use arrayvec::ArrayVec;
 use esp::{Joinable, Offload, SegmentKind, Segments, Train};
 use ipc::TunOffload;
@@ -14,7 +15,7 @@ use rustix::io::Errno;
 /// Octets of a `virtio_net_hdr`.
 const HEADER: usize = 10;
 /// Octets a buffer must have for whatever the kernel may hand over.
-pub const LONGEST: usize = 65_536 + HEADER;
+pub const LONGEST: usize = 65_536 + HEADER + ethernet::HEADER;
 
 const F_NEEDS_CSUM: u8 = 1;
 const GSO_NONE: u8 = 0;
@@ -31,6 +32,8 @@ const PIECES: usize = 72;
 pub enum Read {
     /// One packet, or a superpacket with the way to cut it; where in the buffer.
     Packet(Range<usize>, Offload),
+    /// A whole Ethernet frame that asks after a neighbour; where in the buffer.
+    Question(Range<usize>),
     /// Something that is no packet, or work left to us that nobody granted.
     Odd,
     /// Nothing now.
@@ -71,6 +74,8 @@ impl TunTraffic {
 /// One queue.
 pub struct Tun {
     fd: OwnedFd,
+    /// It is a TAP device.
+    ethernet: bool,
     offload: TunOffload,
     can: Joinable,
     traffic: TunTraffic,
@@ -81,11 +86,11 @@ impl Tun {
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn new(fd: OwnedFd, offload: TunOffload) -> io::Result<Tun> {
+    pub fn new(fd: OwnedFd, ethernet: bool, offload: TunOffload) -> io::Result<Tun> {
         fcntl_setfl(&fd, fcntl_getfl(&fd)? | OFlags::NONBLOCK)?;
         // What the kernel can be left with it says by what it grants: both are the same code.
         let can = Joinable { tcp: offload.header && offload.tcp, udp: offload.header && offload.udp };
-        Ok(Tun { fd, offload, can, traffic: TunTraffic::default() })
+        Ok(Tun { fd, ethernet, offload, can, traffic: TunTraffic::default() })
     }
 
     /// Reads one packet into a buffer of [`LONGEST`] octets.
@@ -96,17 +101,38 @@ impl Tun {
             Err(_) => return Read::Nothing,
         };
         self.traffic.reads += 1;
+        let read = self.understand(buffer.get(..length).unwrap_or_default());
+        self.traffic.odd += u64::from(read == Read::Odd);
+        read
+    }
+
+    fn understand(&mut self, octets: &[u8]) -> Read {
         let start = if self.offload.header { HEADER } else { 0 };
-        let described = buffer.get(..start).and_then(|header| describe(header, length.saturating_sub(start)));
-        match described {
-            Some((offload, packets)) if length > start => {
-                self.traffic.read += packets;
-                Read::Packet(start..length, offload)
-            }
-            _ => {
-                self.traffic.odd += 1;
-                Read::Odd
-            }
+        let Some((header, frame)) = octets.split_at_checked(start) else { return Read::Odd };
+        let Some((offload, packets)) = describe(header, frame.len()) else { return Read::Odd };
+        let (start, offload) = match self.ethernet.then(|| ethernet::look(frame)) {
+            None if !frame.is_empty() => (start, offload),
+            Some(Frame::Packet) => match behind_ethernet(offload) {
+                Some(offload) => (start + ethernet::HEADER, offload),
+                None => return Read::Odd,
+            },
+            Some(Frame::Question) => return Read::Question(start..octets.len()),
+            _ => return Read::Odd,
+        };
+        self.traffic.read += packets;
+        Read::Packet(start..octets.len(), offload)
+    }
+
+    /// Writes a whole Ethernet frame.
+    pub fn write_frame(&mut self, frame: &[u8]) {
+        let header = [0; HEADER];
+        let mut pieces: ArrayVec<IoSlice<'_>, 2> = ArrayVec::new();
+        if self.offload.header {
+            pieces.push(IoSlice::new(&header));
+        }
+        pieces.push(IoSlice::new(frame));
+        if rustix::io::retry_on_intr(|| rustix::io::writev(&self.fd, &pieces)).is_err() {
+            self.traffic.refused += 1;
         }
     }
 
@@ -118,10 +144,16 @@ impl Tun {
     /// Writes a packet or a train, whose pieces lie in `bytes`. What the kernel does not take is counted and gone, as on any
     /// wire.
     pub fn write(&mut self, bytes: &[u8], train: &Train) {
-        let header = header(bytes, train);
+        let link = if self.ethernet { ethernet::HEADER } else { 0 };
+        let first =
+            train.pieces.first().and_then(|piece| bytes.get(piece.start)).copied().unwrap_or_default();
+        let (header, ethernet) = (header(first, train, link), ethernet::header(first));
         let mut pieces: ArrayVec<IoSlice<'_>, PIECES> = ArrayVec::new();
         if self.offload.header {
             pieces.push(IoSlice::new(&header));
+        }
+        if self.ethernet {
+            pieces.push(IoSlice::new(&ethernet));
         }
         for piece in train.pieces.iter().filter_map(|piece| bytes.get(piece.clone())) {
             if pieces.try_push(IoSlice::new(piece)).is_err() {
@@ -185,21 +217,29 @@ fn describe(header: &[u8], length: usize) -> Option<(Offload, u64)> {
     Some((Offload { checksum, segments: Some(Segments { kind, size }) }, packets))
 }
 
-/// The `virtio_net_hdr` of a train.
-fn header(bytes: &[u8], train: &Train) -> [u8; HEADER] {
+/// What the kernel left to us, counted from behind the Ethernet header.
+fn behind_ethernet(offload: Offload) -> Option<Offload> {
+    let checksum = match offload.checksum {
+        Some((start, offset)) => Some((start.checked_sub(ethernet::HEADER as u16)?, offset)),
+        None => None,
+    };
+    Some(Offload { checksum, ..offload })
+}
+
+/// The `virtio_net_hdr` of a train whose first octet is `first`, with so many octets of link header before it.
+fn header(first: u8, train: &Train, link: usize) -> [u8; HEADER] {
     let mut header = [0; HEADER];
     let Offload { checksum: Some((start, offset)), segments: Some(segments) } = train.offload else {
         return header;
     };
-    let first = train.pieces.first().and_then(|piece| bytes.get(piece.start));
-    let v6 = first.is_some_and(|first| first >> 4 == 6);
     header[0] = F_NEEDS_CSUM;
-    header[1] = match (segments.kind, v6) {
+    header[1] = match (segments.kind, first >> 4 == 6) {
         (SegmentKind::Tcp, false) => GSO_TCPV4,
         (SegmentKind::Tcp, true) => GSO_TCPV6,
         (SegmentKind::Udp, _) => GSO_UDP_L4,
     };
-    for (at, word) in [(2, train.head as u16), (4, segments.size), (6, start), (8, offset)] {
+    let (head, start) = ((train.head + link) as u16, start + link as u16);
+    for (at, word) in [(2, head), (4, segments.size), (6, start), (8, offset)] {
         header[at..at + 2].copy_from_slice(&word.to_ne_bytes());
     }
     header
@@ -234,9 +274,10 @@ mod tests {
         {
             let offload = Offload { checksum: Some((40, 16)), segments: Some(Segments { kind, size: 1200 }) };
             let train = Train { pieces: vec![0..1, 0..1], offload, head: 60 };
-            let header = header(&[first], &train);
-            assert_eq!(describe(&header, 60 + 2400), Some((offload, 2)));
+            assert_eq!(describe(&header(first, &train, 0), 60 + 2400), Some((offload, 2)));
+            let (read, packets) = describe(&header(first, &train, 14), 14 + 60 + 2400).unwrap();
+            assert_eq!((behind_ethernet(read), packets), (Some(offload), 2), "behind Ethernet");
         }
-        assert_eq!(header(&[0x45], &Train::of(0..1)), [0; HEADER]);
+        assert_eq!(header(0x45, &Train::of(0..1), 14), [0; HEADER]);
     }
 }

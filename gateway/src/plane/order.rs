@@ -36,7 +36,7 @@ pub(crate) enum Order {
     /// What waits for SAs of this line waits in vain.
     AcquireFailed(ChildId),
     /// A queue of a TUN device; policies and SAs know it by its place.
-    Tun { place: usize, fd: OwnedFd, offload: TunOffload },
+    Tun { place: usize, fd: OwnedFd, ethernet: bool, offload: TunOffload },
     /// Packets in the clear are wanted, as blocks of a pcapng file.
     Capture(backlog::Sender),
     /// How are you?

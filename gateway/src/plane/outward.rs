@@ -16,6 +16,7 @@ use spi::PacketBuf;
 use super::order::Report;
 use super::{KEY_TUNS, Plane, Ready, tap};
 use crate::dispatch::{Class, critical};
+use crate::io::ethernet;
 use crate::io::tun::{LONGEST, Read, Tun};
 
 /// Packets looked at beyond the quota in one turn.
@@ -54,11 +55,11 @@ impl Intake {
 
 impl Plane {
     /// Takes over a queue of a TUN device, in the place of one that is gone.
-    pub(super) fn take_tun(&mut self, place: usize, fd: OwnedFd, offload: TunOffload) {
+    pub(super) fn take_tun(&mut self, place: usize, fd: OwnedFd, ethernet: bool, offload: TunOffload) {
         if self.tuns.len() <= place {
             self.tuns.resize_with(place + 1, || None);
         }
-        let added = Tun::new(fd, offload).and_then(|tun| {
+        let added = Tun::new(fd, ethernet, offload).and_then(|tun| {
             self.epoll.add(&tun, KEY_TUNS + place as u64)?;
             Ok(tun)
         });
@@ -140,6 +141,10 @@ impl Plane {
                     self.intake.hot = Some(stored.buf);
                     self.pump_if_wanted(now);
                 }
+                Read::Question(range) => {
+                    self.answer_neighbour(now, place, &buf.bytes()[range]);
+                    self.intake.hot = Some(buf);
+                }
                 Read::Odd => self.intake.hot = Some(buf),
                 Read::Nothing => {
                     self.intake.hot = Some(buf);
@@ -154,6 +159,17 @@ impl Plane {
         };
         self.served.note(Class::Esp, more);
         more
+    }
+
+    /// Somebody on an Ethernet asks after a neighbour: those behind a tunnel are us.
+    fn answer_neighbour(&mut self, now: Instant, place: usize, frame: &[u8]) {
+        let Some((target, reply)) = ethernet::answer(frame) else { return };
+        if self.esp.protects(now, target)
+            && let Some(tun) = self.tuns.get_mut(place).and_then(Option::as_mut)
+        {
+            tun.write_frame(&reply);
+            self.served.note(Class::Critical, false);
+        }
     }
 
     fn store(&mut self, stored: Stored, critical: bool) {

@@ -120,7 +120,7 @@ mod tests {
     use ipc::{Received, TunSpec};
 
     fn question() -> Request {
-        Request::OpenTun(TunSpec { name: "t".into(), mtu: 1400, queues: 1, offload: false })
+        Request::OpenTun(TunSpec { name: "t".into(), mtu: 1400, queues: 1, offload: false, ethernet: false })
     }
 
     #[test]

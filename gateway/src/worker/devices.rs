@@ -63,7 +63,8 @@ impl Worker {
             if !there && self.tuns_coming.insert(name.clone()) {
                 let queues = self.lanes.count() as u16;
                 let offload = self.settings.offload;
-                let spec = TunSpec { name: name.clone(), mtu: self.tun_mtu(), queues, offload };
+                let (mtu, ethernet) = (self.tun_mtu(), self.settings.ethernet);
+                let spec = TunSpec { name: name.clone(), mtu, queues, offload, ethernet };
                 self.ask.ask(Asker::Tun(name), Request::OpenTun(spec));
             }
         }
@@ -132,7 +133,8 @@ impl Worker {
         }
         // A kernel that gives one queue only gives it to lane 0, which hands packets over.
         for (lane, fd) in queues.into_iter().enumerate() {
-            self.lanes.give(Instant::now(), lane as u16, Order::Tun { place, fd, offload });
+            let order = Order::Tun { place, fd, ethernet: self.settings.ethernet, offload };
+            self.lanes.give(Instant::now(), lane as u16, order);
         }
         if known.is_some() {
             self.renew_network(&name);

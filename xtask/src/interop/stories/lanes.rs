@@ -31,6 +31,11 @@ pub const STORIES: &[Story] = &[
         "offload = false: one packet in a read and a write, and nothing else is different",
         without,
     ),
+    Story::ours(
+        "tap",
+        "tun_kind = \"tap\": a device of Ethernet carries the same, with superpackets, and answers ARP and ND",
+        tap,
+    ),
     Story::ours("latency", "mode = \"latency\": each packet is a burst", latency),
     Story::ours(
         "cpu-share",
@@ -102,13 +107,7 @@ fn superpackets(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
     ping::check(place.world, "alice", BOB)?;
     both_ways(place, steps)?;
     listening.stop(rustix::process::Signal::INT, Duration::from_secs(2))?;
-    steps.begin("they were superpackets");
-    for (end, name) in [(&moon, "moon"), (&sun, "sun")] {
-        let [read, written] = packets_a_call(end)?;
-        if read < 2.0 || written < 2.0 {
-            bail!("{name}: {read:.1} packets in a read, {written:.1} in a write");
-        }
-    }
+    were_superpackets(&[(&moon, "moon"), (&sun, "sun")], steps)?;
     steps.begin("tshark finds every packet of the capture in order");
     let home = place.results.join("tshark");
     let check = ["-o", "tcp.check_checksum:TRUE", "-o", "ip.check_checksum:TRUE"];
@@ -120,6 +119,38 @@ fn superpackets(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
     let all = tshark(&file, &home, &["-Y", "tcp.len > 1000"])?.lines().count();
     if all < 100 {
         bail!("only {all} full segments in the capture");
+    }
+    Ok(())
+}
+
+fn were_superpackets(ends: &[(&Tussock<'_>, &str)], steps: &mut Steps) -> Result<()> {
+    steps.begin("they were superpackets");
+    for (end, name) in ends {
+        let [read, written] = packets_a_call(end)?;
+        if read < 2.0 || written < 2.0 {
+            bail!("{name}: {read:.1} packets in a read, {written:.1} in a write");
+        }
+    }
+    Ok(())
+}
+
+fn tap(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
+    let (mut moon, mut sun) = place.sites()?;
+    moon.set(GATEWAY, "tun_kind", "\"tap\"")?;
+    place.begin(steps, &mut moon, &mut sun)?;
+    both_ways(place, steps)?;
+    were_superpackets(&[(&moon, "moon")], steps)?;
+    steps.begin("with ARP turned on the kernel asks, and is answered");
+    let device = moon.json("status")?;
+    let device = device.pointer("/tuns/0/name").and_then(Value::as_str).context("no TUN in the status")?;
+    let ip =
+        |arguments: &[&str]| -> Result<String> { process::run(place.world.on("moon", "ip").args(arguments)) };
+    ip(&["link", "set", "dev", device, "arp", "on"])?;
+    ip(&["neigh", "flush", "dev", device])?;
+    place.pings()?;
+    let known = ip(&["neigh", "show", "dev", device])?;
+    if !known.lines().any(|line| line.starts_with(BOB) && line.contains("lladdr")) {
+        bail!("the kernel knows {known:?}");
     }
     Ok(())
 }
