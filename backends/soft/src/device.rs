@@ -9,7 +9,7 @@ use spi::{
 };
 
 use crate::caps;
-use crate::esp::Sa;
+use crate::esp::{self, Run};
 use crate::ring;
 use crate::short::Short;
 use crate::sign::SigningKey;
@@ -33,7 +33,7 @@ impl Soft {
     /// Opens the one device directly. Every call makes a device of its own, with its own tables.
     pub fn device(&self) -> Arc<SoftDevice> {
         let desc = DeviceDesc { id: ID.into(), numa_node: None, caps: caps::caps() };
-        Arc::new(SoftDevice { desc, helpers: self.helpers, shared: Arc::default() })
+        Arc::new(SoftDevice { desc, soft: *self, shared: Arc::default() })
     }
 }
 
@@ -64,7 +64,7 @@ impl Driver for Soft {
 /// The open software device.
 pub struct SoftDevice {
     desc: DeviceDesc,
-    helpers: usize,
+    soft: Soft,
     shared: Arc<Shared>,
 }
 
@@ -74,11 +74,11 @@ impl Device for SoftDevice {
     }
 
     fn esp_queue(&self, config: QueueConfig) -> Option<Box<EspQueue>> {
-        Some(ring::packets(&self.shared, self.depth(config)))
+        ring::packets(&self.shared, self.depth(config))
     }
 
     fn crypto_queue(&self, config: QueueConfig) -> Option<Box<CryptoQueue>> {
-        ring::operations(&self.shared, self.depth(config), self.helpers)
+        ring::operations(&self.shared, self.depth(config), self.soft.helpers)
     }
 
     fn short_ops(&self) -> Option<Arc<dyn ShortOps>> {
@@ -86,7 +86,7 @@ impl Device for SoftDevice {
     }
 
     fn install_sa(&self, sa: &SaParams) -> Result<SaId, Fault> {
-        let sa = Sa::new(sa)?;
+        let sa = esp::install(sa)?;
         let (index, epoch) = self.shared.tables().sas.insert(sa)?;
         Ok(SaId { index, epoch })
     }
@@ -99,7 +99,7 @@ impl Device for SoftDevice {
         let KeySource::Der(der) = source else { return Err(FaultKind::Unsupported.into()) };
         let key = SigningKey::from_der(&der)?;
         let (spki, schemes) = (key.spki()?, key.schemes());
-        let (index, epoch) = self.shared.tables().keys.insert(key)?;
+        let (index, epoch) = self.shared.tables().keys.insert(Arc::new(key))?;
         Ok(KeyInfo { id: KeyId { index, epoch }, spki, schemes })
     }
 
@@ -133,7 +133,7 @@ pub(crate) struct Shared {
 }
 
 struct Tables {
-    sas: Table<Sa>,
+    sas: Table<dyn Run>,
     keys: Table<SigningKey>,
 }
 
@@ -145,7 +145,7 @@ impl Default for Shared {
 }
 
 impl Shared {
-    pub(crate) fn find_sa(&self, id: SaId) -> Option<Arc<Sa>> {
+    pub(crate) fn find_sa(&self, id: SaId) -> Option<Arc<dyn Run>> {
         self.tables().sas.find(id.index, id.epoch).cloned()
     }
 

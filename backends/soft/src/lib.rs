@@ -5,19 +5,22 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`device`](crate::SoftDevice) | `Driver`, `Device`: tables, epochs, reset |
-//! | `esp` | one SA: layout of a packet, sealing, opening |
+//! | `esp` | one SA: layout of a packet; what an engine is |
+//! | `lc` | the engine: AWS-LC |
 //! | `transform`, `xcbc` | the building blocks that ESP and IKE messages share |
 //! | `short` | `ShortOps` |
 //! | `dh`, `sign`, `op` | operations of the key exchange |
-//! | `ring`, `stamped`, `table` | queues, resets, handles |
+//! | `ring`, `scratch`, `stamped`, `table` | queues, what a queue keeps, resets, handles |
 //! | `sys` | AWS-LC's C interface; the only unsafe code |
 
 mod caps;
 mod device;
 mod dh;
 mod esp;
+mod lc;
 mod op;
 mod ring;
+mod scratch;
 mod short;
 mod sign;
 mod stamped;
