@@ -4,11 +4,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use spi::crypto::{KeyInfo, KeySource};
 use spi::{
-    CryptoQueue, Device, DeviceDesc, Driver, EspQueue, Fault, FaultKind, Health, KeyId, QueueConfig, SaId,
-    SaParams, ShortOps,
+    CryptoQueue, Device, DeviceDesc, Driver, EngineReport, EspQueue, Fault, FaultKind, Health, KeyId,
+    QueueConfig, SaId, SaParams, ShortOps,
 };
 
 use crate::caps;
+use crate::choose::{self, EngineChoice};
 use crate::esp::{self, Run};
 use crate::ring;
 use crate::short::Short;
@@ -22,12 +23,18 @@ const ID: &str = "soft";
 #[derive(Clone, Copy, Debug)]
 pub struct Soft {
     helpers: usize,
+    engines: EngineChoice,
 }
 
 impl Soft {
     /// `helpers` threads, at least one, for the operations of each crypto queue. Packets need none.
     pub fn new(helpers: usize) -> Self {
-        Soft { helpers: helpers.max(1) }
+        Soft { helpers: helpers.max(1), engines: EngineChoice::Auto }
+    }
+
+    /// With these engines for packets.
+    pub fn with_engines(self, engines: EngineChoice) -> Self {
+        Soft { engines, ..self }
     }
 
     /// Opens the one device directly. Every call makes a device of its own, with its own tables.
@@ -86,7 +93,7 @@ impl Device for SoftDevice {
     }
 
     fn install_sa(&self, sa: &SaParams) -> Result<SaId, Fault> {
-        let sa = esp::install(sa)?;
+        let sa = esp::install(sa, self.soft.engines)?;
         let (index, epoch) = self.shared.tables().sas.insert(sa)?;
         Ok(SaId { index, epoch })
     }
@@ -105,6 +112,10 @@ impl Device for SoftDevice {
 
     fn close_key(&self, key: KeyId) {
         self.shared.tables().keys.remove(key.index, key.epoch);
+    }
+
+    fn engines(&self) -> Vec<EngineReport> {
+        choose::reports(self.soft.engines)
     }
 
     fn health(&self) -> Health {

@@ -4,7 +4,7 @@
 //! 2. Seal: write SPI, sequence number and IV; encrypt; write the ICV.
 //! 3. Open: check the ICV; decrypt; let the operation point at the text.
 //!
-//! The steps in the middle belong to an engine: `lc` has AWS-LC's. Keys are scheduled when the SA is
+//! The steps in the middle belong to an engine: `lc` has AWS-LC's, `imb` those of ipsec-mb. Keys are scheduled when the SA is
 //! made. Where an engine needs no state that changes, bursts of one SA on several workers do not wait for each other.
 
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use std::sync::Arc;
 use spi::esp::HEADER_LEN;
 use spi::{Direction, EspBurst, EspOp, Fault, FaultKind, Outcome, Reject, SaParams};
 
+use crate::choose::EngineChoice;
 use crate::lc;
 use crate::scratch::Scratch;
 
@@ -27,10 +28,16 @@ pub(crate) trait Keys: Send + Sync {
     fn each(&self, frame: &Frame, bytes: &mut [u8], ops: &mut [EspOp], scratch: &mut Scratch);
 }
 
-/// Schedules the keys.
-pub(crate) fn install(params: &SaParams) -> Result<Arc<dyn Run>, Fault> {
+/// Schedules the keys for the engines that carry the SA.
+pub(crate) fn install(params: &SaParams, choice: EngineChoice) -> Result<Arc<dyn Run>, Fault> {
     params.check().map_err(|_| FaultKind::Unsupported)?;
-    lc::install(params, Frame::new(params)?)
+    let frame = Frame::new(params)?;
+    #[cfg(feature = "ipsec-mb")]
+    if let Some(sa) = crate::imb::install(params, frame, crate::choose::picks(choice, params))? {
+        return Ok(sa);
+    }
+    let _ = choice;
+    lc::install(params, frame)
 }
 
 /// An SA whose engine is known when it is compiled: one call through a pointer for each burst, none for a packet.

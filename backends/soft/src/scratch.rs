@@ -8,11 +8,17 @@ use crate::sys::mac::AesBlock;
 /// State of one ring.
 pub(crate) struct Scratch {
     pub(crate) ivs: Ivs,
+    #[cfg(feature = "ipsec-mb")]
+    pub(crate) imb: crate::imb::Kept,
 }
 
 impl Scratch {
     pub(crate) fn new() -> Result<Self, Fault> {
-        Ok(Scratch { ivs: Ivs::new()? })
+        Ok(Scratch {
+            ivs: Ivs::new()?,
+            #[cfg(feature = "ipsec-mb")]
+            imb: crate::imb::Kept::default(),
+        })
     }
 }
 
