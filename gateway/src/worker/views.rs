@@ -11,7 +11,9 @@ use spi::{Direction, Health};
 use super::Worker;
 use super::traps::is_trapped;
 use crate::io::socket::Port;
-use crate::report::{Child, ChildSa, Device, Esp, Ike, IkeSa, Realm, Sas, Socket, Status, Tun};
+use crate::report::{
+    Child, ChildSa, Device, Engine, EngineCost, Esp, Ike, IkeSa, Realm, Sas, Socket, Status, Tun,
+};
 
 /// What the data path counts for a pair.
 #[derive(Default)]
@@ -142,18 +144,7 @@ impl Worker {
 
 fn device(view: &super::accel::SlotView<'_>) -> Device {
     let desc = view.device.desc();
-    let mut esp: Vec<String> = desc
-        .caps
-        .esp
-        .iter()
-        .map(|cap| {
-            if cap.integ == spi::Integ::NONE {
-                cap.encr.to_string()
-            } else {
-                format!("{}-{}", cap.encr, cap.integ)
-            }
-        })
-        .collect();
+    let mut esp: Vec<String> = desc.caps.esp.iter().map(|cap| transform(cap.encr, cap.integ)).collect();
     esp.dedup();
     let health = match view.device.health() {
         Health::Ready => "ready",
@@ -171,6 +162,28 @@ fn device(view: &super::accel::SlotView<'_>) -> Device {
         packets_out: view.packets_out,
         operations_out: view.operations_out,
         waiting: view.waiting,
+        engines: view.device.engines().iter().map(engine).collect(),
+    }
+}
+
+/// As proposals write it.
+fn transform(encr: spi::Encr, integ: spi::Integ) -> String {
+    if integ == spi::Integ::NONE { encr.to_string() } else { format!("{encr}-{integ}") }
+}
+
+fn engine(report: &spi::EngineReport) -> Engine {
+    let cost = |cost: &spi::EngineCost| EngineCost {
+        direction: if cost.dir == spi::Direction::Seal { "seal" } else { "open" }.to_owned(),
+        text: cost.load.text,
+        burst: cost.load.burst,
+        ns: cost.cpu_ns.round() as u64,
+        picked: cost.picked,
+    };
+    Engine {
+        name: report.engine.to_owned(),
+        esp: report.transform.map(|(encr, integ)| transform(encr, integ)),
+        why: report.why.clone(),
+        costs: report.costs.iter().map(cost).collect(),
     }
 }
 
