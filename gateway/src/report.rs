@@ -64,6 +64,36 @@ pub struct Device {
     pub operations_out: usize,
     /// Operations that wait for room.
     pub waiting: usize,
+    /// The engines inside it that it picks from.
+    pub engines: Vec<Engine>,
+}
+
+/// An engine of an accelerator: for one transform, or in general.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Engine {
+    /// Its name.
+    pub name: String,
+    /// The ESP transform this is about; none: all.
+    pub esp: Option<String>,
+    /// Why it is used, or not.
+    pub why: String,
+    /// What it costs, where that was measured.
+    pub costs: Vec<EngineCost>,
+}
+
+/// What an engine costs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct EngineCost {
+    /// `seal` or `open`.
+    pub direction: String,
+    /// Octets of text in each packet.
+    pub text: u16,
+    /// Packets in each burst.
+    pub burst: u16,
+    /// Nanoseconds of CPU per packet.
+    pub ns: u64,
+    /// Whether packets like these go to this engine.
+    pub picked: bool,
 }
 
 /// A socket.

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use spi::caps::Traits;
 use spi::crypto::{KeyInfo, KeySource};
 use spi::{
-    Closed, Completions, CryptoDone, CryptoJob, CryptoQueue, Device, DeviceDesc, Driver, EspBurst, EspQueue,
-    Fault, Health, KeyId, Polled, Queue, QueueConfig, Region, SaId, SaParams, ShortOps,
+    Closed, Completions, CryptoDone, CryptoJob, CryptoQueue, Device, DeviceDesc, Driver, EngineReport,
+    EspBurst, EspQueue, Fault, Health, KeyId, Polled, Queue, QueueConfig, Region, SaId, SaParams, ShortOps,
 };
 
 use crate::seed::Seeded;
@@ -170,6 +170,10 @@ impl Device for SlowDevice {
 
     fn register(&self, region: &Arc<Region>) -> Result<(), Fault> {
         self.inner.register(region)
+    }
+
+    fn engines(&self) -> Vec<EngineReport> {
+        self.inner.engines()
     }
 
     fn health(&self) -> Health {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::caps::Caps;
 use crate::crypto::{CryptoQueue, KeyId, KeyInfo, KeySource};
+use crate::engine::EngineReport;
 use crate::esp::{EspQueue, SaId, SaParams};
 use crate::mem::Region;
 use crate::outcome::Fault;
@@ -102,6 +103,11 @@ pub trait Device: Send + Sync {
     fn register(&self, region: &Arc<Region>) -> Result<(), Fault> {
         let _ = region;
         Ok(())
+    }
+
+    /// The engines it picks from, for `status`; none where there is nothing to pick.
+    fn engines(&self) -> Vec<EngineReport> {
+        Vec::new()
     }
 
     /// How it is.

@@ -17,6 +17,7 @@
 //! | [`secret`] | `Secret`: zeroized, never printed |
 //! | [`alg`] | IANA numbers, names and lengths |
 //! | [`doorbell`] | an eventfd a device rings and a worker sleeps on |
+//! | [`measure`], [`engine`] | `Meter`: what a device costs, measured; `EngineReport`: what it says of its own parts |
 //! | [`inline`], [`offthread`], [`pend`] | adapters: a function, a blocking call, a future |
 //! | [`cert`], [`eap`], [`trace`] | the SPIs for certificates, EAP methods and logging |
 //!
@@ -30,9 +31,11 @@ pub mod crypto;
 pub mod device;
 pub mod doorbell;
 pub mod eap;
+pub mod engine;
 pub mod esp;
 pub mod inflight;
 pub mod inline;
+pub mod measure;
 pub mod mem;
 pub mod offthread;
 pub mod outcome;
@@ -48,6 +51,7 @@ pub use caps::Caps;
 pub use crypto::{CryptoDone, CryptoJob, CryptoOp, CryptoOutput, CryptoQueue, DhPrivate, KeyId, KeySource};
 pub use device::{Device, DeviceDesc, Driver, Health, QueueConfig};
 pub use doorbell::Doorbell;
+pub use engine::{EngineCost, EngineReport};
 pub use esp::{Direction, EspBurst, EspOp, EspQueue, SaId, SaParams};
 pub use inflight::{InFlight, Token};
 pub use mem::Region;

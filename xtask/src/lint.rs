@@ -20,9 +20,12 @@ pub struct Options {
 
 /// Run; true if all is clean.
 pub fn run(options: &Options) -> Result<bool> {
-    packages::need(&[packages::BUILD])?;
+    packages::need(&[packages::BUILD, packages::IPSEC_MB])?;
     let mut clean = step("fmt", &["fmt", "--all", "--check"])?;
-    clean &= step("clippy", &["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
+    clean &= clippy("clippy", &[])?;
+    if !packages::IPSEC_MB.is_empty() {
+        clean &= clippy("clippy, ipsec-mb", &["--features", "tussock/ipsec-mb"])?;
+    }
     if options.quick {
         return Ok(clean);
     }
@@ -37,6 +40,11 @@ pub fn run(options: &Options) -> Result<bool> {
         println!("skip  advisories: their database cannot be fetched from here");
     }
     Ok(clean)
+}
+
+fn clippy(what: &str, features: &[&str]) -> Result<bool> {
+    let all = ["clippy", "--quiet", "--workspace", "--all-targets"];
+    step(what, &[&all, features, &["--", "-D", "warnings"]].concat())
 }
 
 fn step(what: &str, arguments: &[&str]) -> Result<bool> {

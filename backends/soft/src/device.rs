@@ -4,12 +4,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use spi::crypto::{KeyInfo, KeySource};
 use spi::{
-    CryptoQueue, Device, DeviceDesc, Driver, EspQueue, Fault, FaultKind, Health, KeyId, QueueConfig, SaId,
-    SaParams, ShortOps,
+    CryptoQueue, Device, DeviceDesc, Driver, EngineReport, EspQueue, Fault, FaultKind, Health, KeyId,
+    QueueConfig, SaId, SaParams, ShortOps,
 };
 
 use crate::caps;
-use crate::esp::Sa;
+use crate::choose::{self, EngineChoice};
+use crate::esp::{self, Run};
 use crate::ring;
 use crate::short::Short;
 use crate::sign::SigningKey;
@@ -22,18 +23,24 @@ const ID: &str = "soft";
 #[derive(Clone, Copy, Debug)]
 pub struct Soft {
     helpers: usize,
+    engines: EngineChoice,
 }
 
 impl Soft {
     /// `helpers` threads, at least one, for the operations of each crypto queue. Packets need none.
     pub fn new(helpers: usize) -> Self {
-        Soft { helpers: helpers.max(1) }
+        Soft { helpers: helpers.max(1), engines: EngineChoice::Auto }
+    }
+
+    /// With these engines for packets.
+    pub fn with_engines(self, engines: EngineChoice) -> Self {
+        Soft { engines, ..self }
     }
 
     /// Opens the one device directly. Every call makes a device of its own, with its own tables.
     pub fn device(&self) -> Arc<SoftDevice> {
         let desc = DeviceDesc { id: ID.into(), numa_node: None, caps: caps::caps() };
-        Arc::new(SoftDevice { desc, helpers: self.helpers, shared: Arc::default() })
+        Arc::new(SoftDevice { desc, soft: *self, shared: Arc::default() })
     }
 }
 
@@ -64,7 +71,7 @@ impl Driver for Soft {
 /// The open software device.
 pub struct SoftDevice {
     desc: DeviceDesc,
-    helpers: usize,
+    soft: Soft,
     shared: Arc<Shared>,
 }
 
@@ -74,11 +81,11 @@ impl Device for SoftDevice {
     }
 
     fn esp_queue(&self, config: QueueConfig) -> Option<Box<EspQueue>> {
-        Some(ring::packets(&self.shared, self.depth(config)))
+        ring::packets(&self.shared, self.depth(config))
     }
 
     fn crypto_queue(&self, config: QueueConfig) -> Option<Box<CryptoQueue>> {
-        ring::operations(&self.shared, self.depth(config), self.helpers)
+        ring::operations(&self.shared, self.depth(config), self.soft.helpers)
     }
 
     fn short_ops(&self) -> Option<Arc<dyn ShortOps>> {
@@ -86,7 +93,7 @@ impl Device for SoftDevice {
     }
 
     fn install_sa(&self, sa: &SaParams) -> Result<SaId, Fault> {
-        let sa = Sa::new(sa)?;
+        let sa = esp::install(sa, self.soft.engines)?;
         let (index, epoch) = self.shared.tables().sas.insert(sa)?;
         Ok(SaId { index, epoch })
     }
@@ -99,12 +106,16 @@ impl Device for SoftDevice {
         let KeySource::Der(der) = source else { return Err(FaultKind::Unsupported.into()) };
         let key = SigningKey::from_der(&der)?;
         let (spki, schemes) = (key.spki()?, key.schemes());
-        let (index, epoch) = self.shared.tables().keys.insert(key)?;
+        let (index, epoch) = self.shared.tables().keys.insert(Arc::new(key))?;
         Ok(KeyInfo { id: KeyId { index, epoch }, spki, schemes })
     }
 
     fn close_key(&self, key: KeyId) {
         self.shared.tables().keys.remove(key.index, key.epoch);
+    }
+
+    fn engines(&self) -> Vec<EngineReport> {
+        choose::reports(self.soft.engines)
     }
 
     fn health(&self) -> Health {
@@ -133,7 +144,7 @@ pub(crate) struct Shared {
 }
 
 struct Tables {
-    sas: Table<Sa>,
+    sas: Table<dyn Run>,
     keys: Table<SigningKey>,
 }
 
@@ -145,7 +156,7 @@ impl Default for Shared {
 }
 
 impl Shared {
-    pub(crate) fn find_sa(&self, id: SaId) -> Option<Arc<Sa>> {
+    pub(crate) fn find_sa(&self, id: SaId) -> Option<Arc<dyn Run>> {
         self.tables().sas.find(id.index, id.epoch).cloned()
     }
 

@@ -1,30 +1,100 @@
 //! The two rings: packets are done in `poll` on the worker's thread, operations on helper threads.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 
-use spi::inline::Inline;
 use spi::offthread::OffThread;
-use spi::{CryptoDone, CryptoJob, CryptoOutput, CryptoQueue, EspBurst, EspQueue, FaultKind, Outcome, SaId};
+use spi::{
+    Closed, Completions, CryptoDone, CryptoJob, CryptoOutput, CryptoQueue, EspBurst, EspQueue, FaultKind,
+    Outcome, Polled, Queue, SaId,
+};
 
 use crate::device::Shared;
-use crate::esp::{Sa, fail};
+use crate::esp::{Run, fail};
 use crate::op;
+use crate::scratch::Scratch;
 use crate::stamped::Stamped;
 
-/// A ring for packets.
-pub(crate) fn packets(shared: &Arc<Shared>, depth: usize) -> Box<EspQueue> {
-    let mut near = Near { shared: Arc::clone(shared), sas: Vec::new() };
-    let work = move |(stamp, mut burst): (u64, EspBurst)| {
-        if near.shared.resets.since(stamp) {
-            fail(&mut burst, FaultKind::Aborted);
-        } else if let Some(sa) = near.find(burst.sa) {
-            sa.run(&mut burst);
-        } else {
-            fail(&mut burst, FaultKind::StaleHandle);
+/// A ring for packets; `None` when there is no memory or randomness for it.
+pub(crate) fn packets(shared: &Arc<Shared>, depth: usize) -> Option<Box<EspQueue>> {
+    Some(Box::new(Packets {
+        shared: Arc::clone(shared),
+        waiting: VecDeque::with_capacity(depth),
+        depth,
+        seen: shared.resets.now(),
+        doomed: 0,
+        near: Near::default(),
+        scratch: Scratch::new().ok()?,
+    }))
+}
+
+/// Bursts wait here and are carried out in [`poll`](Queue::poll), on the thread that calls it.
+struct Packets {
+    shared: Arc<Shared>,
+    waiting: VecDeque<EspBurst>,
+    depth: usize,
+    /// The resets this ring knows of.
+    seen: u64,
+    /// Bursts at the front that were submitted before the last of these: they come back as aborted, later ones with an old
+    /// handle as stale.
+    doomed: usize,
+    near: Near,
+    scratch: Scratch,
+}
+
+impl Packets {
+    fn look_for_resets(&mut self) {
+        let now = self.shared.resets.now();
+        if now != self.seen {
+            self.seen = now;
+            self.doomed = self.waiting.len();
         }
-        burst
-    };
-    Box::new(Stamped::new(Inline::new(depth, work), shared.resets.clone()))
+    }
+}
+
+impl Queue for Packets {
+    type Job = EspBurst;
+    type Done = EspBurst;
+
+    fn submit(&mut self, jobs: &mut VecDeque<EspBurst>) -> Result<usize, Closed> {
+        self.look_for_resets();
+        let take = self.room().min(jobs.len());
+        self.waiting.extend(jobs.drain(..take));
+        Ok(take)
+    }
+
+    fn poll(&mut self, budget: usize, to: &mut dyn Completions<EspBurst>) -> Polled {
+        let mut delivered = 0;
+        // Neighbours are mostly of one SA, which is then looked up once. It is let go when this returns.
+        let mut last: Option<(SaId, Arc<dyn Run>)> = None;
+        while delivered < budget {
+            self.look_for_resets();
+            let Some(mut burst) = self.waiting.pop_front() else { break };
+            if self.doomed > 0 {
+                self.doomed -= 1;
+                fail(&mut burst, FaultKind::Aborted);
+            } else {
+                if last.as_ref().is_none_or(|(id, _)| *id != burst.sa) {
+                    last = self.near.find(&self.shared, burst.sa).map(|sa| (burst.sa, sa));
+                }
+                match &last {
+                    Some((_, sa)) => sa.run(&mut burst, &mut self.scratch),
+                    None => fail(&mut burst, FaultKind::StaleHandle),
+                }
+            }
+            delivered += 1;
+            to.on_done(burst);
+        }
+        Polled { delivered, more: !self.waiting.is_empty() }
+    }
+
+    fn room(&self) -> usize {
+        self.depth - self.waiting.len()
+    }
+
+    fn in_flight(&self) -> usize {
+        self.waiting.len()
+    }
 }
 
 /// A ring for operations; `None` when there is no thread or descriptor to be had.
@@ -50,25 +120,23 @@ pub(crate) fn operations(shared: &Arc<Shared>, depth: usize, helpers: usize) -> 
 
 /// The SAs this ring has met: the device's table is locked once per SA, not once per burst. The links are weak, so that
 /// a removed SA's keys go at once, and its handle finds nothing here either.
-struct Near {
-    shared: Arc<Shared>,
-    sas: Vec<(u32, Weak<Sa>)>,
-}
+#[derive(Default)]
+struct Near(Vec<Option<(u32, Weak<dyn Run>)>>);
 
 impl Near {
-    fn find(&mut self, id: SaId) -> Option<Arc<Sa>> {
+    fn find(&mut self, shared: &Shared, id: SaId) -> Option<Arc<dyn Run>> {
         let index = id.index as usize;
-        if let Some((epoch, sa)) = self.sas.get(index)
+        if let Some(Some((epoch, sa))) = self.0.get(index)
             && *epoch == id.epoch
         {
             return sa.upgrade();
         }
-        let sa = self.shared.find_sa(id)?;
-        if self.sas.len() <= index {
+        let sa = shared.find_sa(id)?;
+        if self.0.len() <= index {
             // No longer than the device's table, which knows this index.
-            self.sas.resize_with(index + 1, || (0, Weak::new()));
+            self.0.resize_with(index + 1, || None);
         }
-        self.sas[index] = (id.epoch, Arc::downgrade(&sa));
+        self.0[index] = Some((id.epoch, Arc::downgrade(&sa)));
         Some(sa)
     }
 }

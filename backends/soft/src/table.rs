@@ -5,25 +5,25 @@ use std::sync::Arc;
 use spi::{Fault, FaultKind};
 
 /// A bounded table from `(index, epoch)` to a shared value.
-pub(crate) struct Table<T> {
+pub(crate) struct Table<T: ?Sized> {
     places: Vec<Place<T>>,
     free: Vec<u32>,
     cap: usize,
 }
 
-struct Place<T> {
+struct Place<T: ?Sized> {
     epoch: u32,
     what: Option<Arc<T>>,
 }
 
-impl<T> Table<T> {
+impl<T: ?Sized> Table<T> {
     pub(crate) fn new(cap: usize) -> Self {
         Table { places: Vec::new(), free: Vec::new(), cap: cap.min(u32::MAX as usize) }
     }
 
     /// Takes a value in and returns its handle, which no earlier value ever had.
-    pub(crate) fn insert(&mut self, what: T) -> Result<(u32, u32), Fault> {
-        let what = Some(Arc::new(what));
+    pub(crate) fn insert(&mut self, what: Arc<T>) -> Result<(u32, u32), Fault> {
+        let what = Some(what);
         if let Some(index) = self.free.pop()
             && let Some(place) = self.places.get_mut(index as usize)
         {
@@ -62,7 +62,7 @@ impl<T> Table<T> {
     }
 }
 
-impl<T> Place<T> {
+impl<T: ?Sized> Place<T> {
     /// A place whose epochs are used up is never given out again: an old handle must not reach a new value.
     fn retire(&mut self, index: u32, free: &mut Vec<u32>) {
         if let Some(next) = self.epoch.checked_add(1) {
@@ -79,9 +79,9 @@ mod tests {
     #[test]
     fn an_old_handle_never_reaches_a_new_value() {
         let mut table = Table::new(2);
-        let (index, epoch) = table.insert("a").unwrap();
+        let (index, epoch) = table.insert(Arc::new("a")).unwrap();
         table.remove(index, epoch);
-        let (again, later) = table.insert("b").unwrap();
+        let (again, later) = table.insert(Arc::new("b")).unwrap();
         assert_eq!(again, index, "the place is reused");
         assert!(table.find(index, epoch).is_none());
         assert_eq!(**table.find(again, later).unwrap(), "b");
@@ -95,9 +95,9 @@ mod tests {
     #[test]
     fn a_place_with_no_epochs_left_is_retired() {
         let mut table = Table::new(1);
-        let (index, _) = table.insert(1).unwrap();
+        let (index, _) = table.insert(Arc::new(1)).unwrap();
         table.places[0].epoch = u32::MAX;
         table.remove(index, u32::MAX);
-        assert!(table.insert(2).is_err());
+        assert!(table.insert(Arc::new(2)).is_err());
     }
 }

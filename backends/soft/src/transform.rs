@@ -5,7 +5,7 @@ use spi::{Direction, Encr, Fault, FaultKind, Hash, Integ};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use crate::sys::aead::Aead;
+use crate::sys::aead::{Aead, Kind};
 use crate::sys::cipher::{BlockMode, Ccm, Gmac};
 use crate::sys::mac::{Cmac, Hmac};
 use crate::xcbc::Xcbc;
@@ -16,7 +16,7 @@ const INTERNAL: Fault = Fault::new(FaultKind::Internal);
 /// A keyed combined mode or a keyed cipher, with the salt its nonces begin with.
 pub(crate) enum Keyed {
     /// AES-GCM (RFC 4106, RFC 5282) or ChaCha20-Poly1305 (RFC 7634).
-    Aead(AeadKey),
+    Aead(Box<AeadKey>),
     /// AES-CCM (RFC 4309, RFC 5282).
     Ccm(CcmKey),
     /// AES-GMAC without encryption (RFC 4543).
@@ -29,25 +29,28 @@ impl Keyed {
     /// Splits `material` into key and salt as the table says, and runs the key schedule.
     pub(crate) fn new(encr: Encr, material: &[u8], dir: Direction) -> Result<Keyed, Fault> {
         let info = encr.info().ok_or(UNSUPPORTED)?;
-        if material.len() != info.key_len + info.salt_len {
-            return Err(INTERNAL);
+        if AeadKey::carries(encr) {
+            let mut key = Box::new(AeadKey::unkeyed());
+            key.schedule(encr, material)?;
+            return Ok(Keyed::Aead(key));
         }
-        let (key, salt) = material.split_at(info.key_len);
+        let (key, salt) = split(&info, material)?;
         let seal = dir == Direction::Seal;
-        keyed(encr, &info, key, salt, seal).ok_or(INTERNAL)
+        keyed(&info, key, salt, seal).ok_or(INTERNAL)
     }
 }
 
-fn keyed(encr: Encr, info: &EncrInfo, key: &[u8], salt: &[u8], seal: bool) -> Option<Keyed> {
+/// Key and salt.
+pub(crate) fn split<'a>(info: &EncrInfo, material: &'a [u8]) -> Result<(&'a [u8], &'a [u8]), Fault> {
+    if material.len() != info.key_len + info.salt_len {
+        return Err(INTERNAL);
+    }
+    material.split_at_checked(info.key_len).ok_or(INTERNAL)
+}
+
+fn keyed(info: &EncrInfo, key: &[u8], salt: &[u8], seal: bool) -> Option<Keyed> {
     Some(match info.kind {
-        EncrKind::Aead if encr == Encr::CHACHA20_POLY1305 => {
-            Keyed::Aead(AeadKey { ctx: Aead::chacha(key)?, salt: own(salt)? })
-        }
-        // Three octets of salt are CCM's (RFC 4309 section 4), four are GCM's.
-        EncrKind::Aead if salt.len() == 3 => {
-            Keyed::Ccm(CcmKey { ctx: Ccm::new(key, info.icv_len, seal)?, salt: own(salt)? })
-        }
-        EncrKind::Aead => Keyed::Aead(AeadKey { ctx: Aead::gcm(key, info.icv_len)?, salt: own(salt)? }),
+        EncrKind::Aead => Keyed::Ccm(CcmKey { ctx: Ccm::new(key, info.icv_len, seal)?, salt: own(salt)? }),
         EncrKind::Gmac => Keyed::Gmac(GmacKey { ctx: Gmac::new(key)?, salt: own(salt)? }),
         EncrKind::Cbc => Keyed::Plain(Cipher::Cbc(BlockMode::cbc(key, seal)?)),
         EncrKind::Ctr => Keyed::Plain(Cipher::Ctr(BlockMode::ctr(key)?, own(salt)?)),
@@ -56,14 +59,14 @@ fn keyed(encr: Encr, info: &EncrInfo, key: &[u8], salt: &[u8], seal: bool) -> Op
 }
 
 /// The part of a nonce that comes with the key and is as secret.
-type Salt<const N: usize> = Zeroizing<[u8; N]>;
+pub(crate) type Salt<const N: usize> = Zeroizing<[u8; N]>;
 
-fn own<const N: usize>(salt: &[u8]) -> Option<Salt<N>> {
+pub(crate) fn own<const N: usize>(salt: &[u8]) -> Option<Salt<N>> {
     salt.try_into().ok().map(Zeroizing::new)
 }
 
 /// `salt | iv`, which is the nonce of every AEAD here.
-fn nonce<const S: usize, const N: usize>(salt: &[u8; S], iv: &[u8]) -> Option<[u8; N]> {
+pub(crate) fn nonce<const S: usize, const N: usize>(salt: &[u8; S], iv: &[u8]) -> Option<[u8; N]> {
     let mut nonce = [0; N];
     let (head, tail) = nonce.split_at_mut_checked(S)?;
     head.copy_from_slice(salt);
@@ -81,6 +84,26 @@ pub(crate) struct AeadKey {
 }
 
 impl AeadKey {
+    /// Whether this is the key of that transform. CCM, the other one of its kind, has three octets of salt (RFC 4309
+    /// section 4) where these have four.
+    pub(crate) fn carries(encr: Encr) -> bool {
+        encr.info().is_some_and(|info| info.kind == EncrKind::Aead && info.salt_len == 4)
+    }
+
+    /// A key to be: move it to its place, then [`schedule`](AeadKey::schedule) it.
+    pub(crate) fn unkeyed() -> Self {
+        AeadKey { ctx: Aead::unkeyed(), salt: Salt::default() }
+    }
+
+    /// Splits `material` into key and salt and runs the key schedule.
+    pub(crate) fn schedule(&mut self, encr: Encr, material: &[u8]) -> Result<(), Fault> {
+        let info = encr.info().ok_or(UNSUPPORTED)?;
+        let (key, salt) = split(&info, material)?;
+        let kind = if encr == Encr::CHACHA20_POLY1305 { Kind::Chacha } else { Kind::Gcm };
+        *self.salt = salt.try_into().map_err(|_| INTERNAL)?;
+        if self.ctx.schedule(kind, key, info.icv_len) { Ok(()) } else { Err(INTERNAL) }
+    }
+
     pub(crate) fn seal(&self, iv: &[u8], aad: &[u8], text: &mut [u8], icv: &mut [u8]) -> bool {
         nonce(&self.salt, iv).is_some_and(|nonce| self.ctx.seal(&nonce, aad, text, icv))
     }
@@ -195,6 +218,38 @@ impl Mac {
     pub(crate) fn check(&mut self, parts: &[&[u8]], icv: &[u8]) -> bool {
         let mut own = [0u8; 64];
         let Some(own) = own.get_mut(..icv.len()) else { return false };
-        !icv.is_empty() && self.write(parts, own) && bool::from(own.ct_eq(icv))
+        !icv.is_empty() && self.write(parts, own) && same(own, icv)
+    }
+}
+
+/// Whether two ICVs are equal, in time that depends on their lengths alone. They are gathered by words, and the one look at
+/// what was gathered goes through `subtle`: its own comparison of slices has a barrier for every octet.
+pub(crate) fn same(one: &[u8], other: &[u8]) -> bool {
+    if one.len() != other.len() {
+        return false;
+    }
+    let ((words, rest), (others, other_rest)) = (one.as_chunks::<4>(), other.as_chunks::<4>());
+    let words = words.iter().zip(others);
+    let apart = words.fold(0, |apart, (a, b)| apart | (u32::from_ne_bytes(*a) ^ u32::from_ne_bytes(*b)));
+    let apart = rest.iter().zip(other_rest).fold(apart, |apart, (a, b)| apart | u32::from(a ^ b));
+    apart.ct_eq(&0).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::same;
+
+    #[test]
+    fn icvs_are_the_same_when_every_octet_is() {
+        for len in [0, 1, 4, 7, 8, 12, 16, 24, 32] {
+            let one: Vec<u8> = (0..len).collect();
+            assert!(same(&one, &one.clone()));
+            for at in 0..one.len() {
+                let mut other = one.clone();
+                other[at] ^= 0x80;
+                assert!(!same(&one, &other), "octet {at} of {len}");
+            }
+            assert!(!same(&one, &[&one[..], &[0]].concat()));
+        }
     }
 }

@@ -6,9 +6,11 @@
 //! | feature | backend | in which list |
 //! |---|---|---|
 //! | always | `soft`: everything, in software | both, last |
+//! | `ipsec-mb` | `soft` with a second engine for packets | |
 
 use std::sync::Arc;
 
+pub use soft::EngineChoice as SoftEngine;
 use spi::{Device, Driver, Fault};
 
 /// What the drivers may be told; defaults suit every machine.
@@ -17,22 +19,28 @@ use spi::{Device, Driver, Fault};
 pub struct Config {
     /// Helper threads of the software backend for each crypto queue, at least one.
     pub soft_helpers: usize,
+    /// Which engines of the software backend carry packets.
+    pub soft_engine: SoftEngine,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Config { soft_helpers: 2 }
+        Config { soft_helpers: 2, soft_engine: SoftEngine::Auto }
     }
 }
 
 /// Drivers that packets and ephemeral keys may use, best first. The last one is software and is always there.
 pub fn network_drivers(config: &Config) -> Vec<Box<dyn Driver>> {
-    vec![Box::new(soft::Soft::new(config.soft_helpers))]
+    vec![Box::new(software(config))]
 }
 
 /// Drivers that long-term keys may use, best first. The last one is software and is always there.
 pub fn key_drivers(config: &Config) -> Vec<Box<dyn Driver>> {
-    vec![Box::new(soft::Soft::new(config.soft_helpers))]
+    vec![Box::new(software(config))]
+}
+
+fn software(config: &Config) -> soft::Soft {
+    soft::Soft::new(config.soft_helpers).with_engines(config.soft_engine)
 }
 
 /// A device that was opened, and where it came from.

@@ -44,6 +44,18 @@ pub fn status(status: &Status) -> String {
         ]);
     }
     text += &table.text("  ");
+    let engines =
+        status.devices.iter().flat_map(|device| device.engines.iter().map(move |engine| (device, engine)));
+    let mut table = Table::new(&["engine", "of", "for", "use"]);
+    for (device, engine) in engines {
+        table.row(vec![
+            engine.name.clone(),
+            format!("{}:{}", device.driver, device.id),
+            engine.esp.clone().unwrap_or_else(|| "everything".into()),
+            engine.why.clone(),
+        ]);
+    }
+    text += &table.text("  ");
     text += "\nSockets\n";
     let mut table = Table::new(&[
         "kind",

@@ -19,7 +19,8 @@ use crate::io::tun::TunTraffic;
 use crate::plane::look::{self, Look};
 use crate::plane::order::{Gather, Order};
 use crate::report::{
-    Child, ChildSa, Device, DispatchRow, Esp, Ike, IkeSa, Lane, Realm, Sas, Socket, Status, Tun,
+    Child, ChildSa, Device, DispatchRow, Engine, EngineCost, Esp, Ike, IkeSa, Lane, Realm, Sas, Socket,
+    Status, Tun,
 };
 
 /// What the data path counts for a pair.
@@ -312,18 +313,7 @@ fn names(list: &[(&str, bool)]) -> Vec<String> {
 
 fn device(number: usize, view: &super::accel::SlotView<'_>, parts: &[Option<Box<Look>>]) -> Device {
     let desc = view.device.desc();
-    let mut esp: Vec<String> = desc
-        .caps
-        .esp
-        .iter()
-        .map(|cap| {
-            if cap.integ == spi::Integ::NONE {
-                cap.encr.to_string()
-            } else {
-                format!("{}-{}", cap.encr, cap.integ)
-            }
-        })
-        .collect();
+    let mut esp: Vec<String> = desc.caps.esp.iter().map(|cap| transform(cap.encr, cap.integ)).collect();
     esp.dedup();
     let health = match view.device.health() {
         Health::Ready => "ready",
@@ -343,6 +333,28 @@ fn device(number: usize, view: &super::accel::SlotView<'_>, parts: &[Option<Box<
         packets_waiting: lines().map(|(line, _)| line.waiting + line.critical).sum(),
         operations_out: view.operations_out,
         waiting: view.waiting,
+        engines: view.device.engines().iter().map(engine).collect(),
+    }
+}
+
+/// As proposals write it.
+fn transform(encr: spi::Encr, integ: spi::Integ) -> String {
+    if integ == spi::Integ::NONE { encr.to_string() } else { format!("{encr}-{integ}") }
+}
+
+fn engine(report: &spi::EngineReport) -> Engine {
+    let cost = |cost: &spi::EngineCost| EngineCost {
+        direction: if cost.dir == spi::Direction::Seal { "seal" } else { "open" }.to_owned(),
+        text: cost.load.text,
+        burst: cost.load.burst,
+        ns: cost.cpu_ns.round() as u64,
+        picked: cost.picked,
+    };
+    Engine {
+        name: report.engine.to_owned(),
+        esp: report.transform.map(|(encr, integ)| transform(encr, integ)),
+        why: report.why.clone(),
+        costs: report.costs.iter().map(cost).collect(),
     }
 }
 

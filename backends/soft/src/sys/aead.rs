@@ -1,14 +1,16 @@
 //! AEAD contexts of AWS-LC: AES-GCM with any tag length, ChaCha20-Poly1305.
 #![allow(unsafe_code)]
 
-use std::ptr::NonNull;
+use std::mem::MaybeUninit;
 
 use aws_lc_sys as lc;
 
-/// A keyed AEAD with a 12-octet nonce. Sealing and opening do not change it, so one serves all threads.
+/// An AEAD with a 12-octet nonce. Sealing and opening do not change it, so one serves all threads.
+///
+/// It lies where its owner put it: the owner makes it without a key, moves it to where it will stay, and then keys it. So
+/// there is no allocation besides the owner's, and no copy of a key schedule is left behind by a move.
 pub(crate) struct Aead {
-    ctx: NonNull<lc::EVP_AEAD_CTX>,
-    tag_len: usize,
+    ctx: lc::EVP_AEAD_CTX,
 }
 
 // SAFETY: an EVP_AEAD_CTX has no thread affinity; this is its only owner.
@@ -16,40 +18,63 @@ unsafe impl Send for Aead {}
 // SAFETY: AWS-LC documents that seal and open take a const context and may run concurrently.
 unsafe impl Sync for Aead {}
 
-impl Aead {
+/// The AEADs there are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Kind {
     /// AES-GCM; the key length (16, 24, 32) says which AES.
-    pub(crate) fn gcm(key: &[u8], tag_len: usize) -> Option<Self> {
-        let aead = match key.len() {
-            // SAFETY: returns a pointer to a static table.
-            16 => unsafe { lc::EVP_aead_aes_128_gcm() },
-            // SAFETY: as above.
-            24 => unsafe { lc::EVP_aead_aes_192_gcm() },
-            // SAFETY: as above.
-            32 => unsafe { lc::EVP_aead_aes_256_gcm() },
-            _ => return None,
-        };
-        Self::new(aead, key, tag_len)
-    }
-
+    Gcm,
     /// ChaCha20-Poly1305 with the full tag.
-    pub(crate) fn chacha(key: &[u8]) -> Option<Self> {
-        if key.len() != 32 {
-            return None;
-        }
-        // SAFETY: returns a pointer to a static table.
-        Self::new(unsafe { lc::EVP_aead_chacha20_poly1305() }, key, 16)
+    Chacha,
+}
+
+impl Aead {
+    /// Without a key: seals and opens nothing.
+    pub(crate) fn unkeyed() -> Self {
+        let mut ctx = MaybeUninit::uninit();
+        // SAFETY: this writes the whole context, as zeroes.
+        unsafe { lc::EVP_AEAD_CTX_zero(ctx.as_mut_ptr()) };
+        // SAFETY: written just now; AWS-LC calls this state valid, and nothing needs to be freed in it.
+        Aead { ctx: unsafe { ctx.assume_init() } }
     }
 
-    fn new(aead: *const lc::EVP_AEAD, key: &[u8], tag_len: usize) -> Option<Self> {
-        // SAFETY: aead is a static table and key a live slice of the length given; null comes back on failure.
-        let ctx = unsafe { lc::EVP_AEAD_CTX_new(aead, key.as_ptr(), key.len(), tag_len) };
-        NonNull::new(ctx).map(|ctx| Aead { ctx, tag_len })
+    /// Runs the key schedule; a key from before is forgotten. False: lengths the algorithm cannot have.
+    pub(crate) fn schedule(&mut self, kind: Kind, key: &[u8], tag_len: usize) -> bool {
+        let aead = match (kind, key.len()) {
+            // SAFETY: returns a pointer to a static table.
+            (Kind::Gcm, 16) => unsafe { lc::EVP_aead_aes_128_gcm() },
+            // SAFETY: as above.
+            (Kind::Gcm, 24) => unsafe { lc::EVP_aead_aes_192_gcm() },
+            // SAFETY: as above.
+            (Kind::Gcm, 32) => unsafe { lc::EVP_aead_aes_256_gcm() },
+            // SAFETY: as above.
+            (Kind::Chacha, 32) => unsafe { lc::EVP_aead_chacha20_poly1305() },
+            _ => return false,
+        };
+        self.wipe();
+        // SAFETY: the context is in its zero state, aead a static table and key a live slice of the length given. On
+        // failure the context is in the zero state again.
+        1 == unsafe {
+            lc::EVP_AEAD_CTX_init(&mut self.ctx, aead, key.as_ptr(), key.len(), tag_len, std::ptr::null_mut())
+        }
+    }
+
+    /// Octets of tag; 0 without a key.
+    fn tag_len(&self) -> usize {
+        if self.ctx.aead.is_null() { 0 } else { usize::from(self.ctx.tag_len) }
+    }
+
+    fn wipe(&mut self) {
+        // SAFETY: the context is in its zero state or keyed; both may be cleaned up.
+        unsafe { lc::EVP_AEAD_CTX_cleanup(&mut self.ctx) };
+        let at = std::ptr::from_mut(&mut self.ctx).cast::<std::ffi::c_void>();
+        // SAFETY: the context is plain memory of exactly this size; all zeroes are its zero state.
+        unsafe { lc::OPENSSL_cleanse(at, size_of::<lc::EVP_AEAD_CTX>()) };
     }
 
     /// Encrypts `text` in place and writes the tag. False: the tag slice has another length than agreed, or the text is
     /// too long for the algorithm.
     pub(crate) fn seal(&self, nonce: &[u8; 12], aad: &[u8], text: &mut [u8], tag: &mut [u8]) -> bool {
-        if tag.len() != self.tag_len {
+        if tag.is_empty() || tag.len() != self.tag_len() {
             return false;
         }
         let mut written = 0;
@@ -57,7 +82,7 @@ impl Aead {
         // AWS-LC allows; tag does not overlap text, both being exclusive borrows.
         let ok = unsafe {
             lc::EVP_AEAD_CTX_seal_scatter(
-                self.ctx.as_ptr(),
+                &self.ctx,
                 text.as_mut_ptr(),
                 tag.as_mut_ptr(),
                 &mut written,
@@ -77,14 +102,14 @@ impl Aead {
 
     /// Checks the tag and decrypts `text` in place. False: the tag is wrong; `text` is then undefined.
     pub(crate) fn open(&self, nonce: &[u8; 12], aad: &[u8], text: &mut [u8], tag: &[u8]) -> bool {
-        if tag.len() != self.tag_len {
+        if tag.is_empty() || tag.len() != self.tag_len() {
             return false;
         }
         // SAFETY: all pointers come from live slices with the lengths given; input and output are the same slice, which
         // AWS-LC allows.
         let ok = unsafe {
             lc::EVP_AEAD_CTX_open_gather(
-                self.ctx.as_ptr(),
+                &self.ctx,
                 text.as_mut_ptr(),
                 nonce.as_ptr(),
                 nonce.len(),
@@ -102,7 +127,6 @@ impl Aead {
 
 impl Drop for Aead {
     fn drop(&mut self) {
-        // SAFETY: the pointer came from EVP_AEAD_CTX_new and is freed once, here.
-        unsafe { lc::EVP_AEAD_CTX_free(self.ctx.as_ptr()) }
+        self.wipe();
     }
 }

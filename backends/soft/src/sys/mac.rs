@@ -47,7 +47,12 @@ impl Hmac {
     /// Writes the first `out.len()` octets of the MAC over the concatenation of `parts`; false when `out` is longer
     /// than the hash.
     pub(crate) fn mac(&mut self, parts: &[&[u8]], out: &mut [u8]) -> bool {
+        if out.len() > self.len {
+            return false;
+        }
+        // A whole MAC may be a key and goes straight to its place. What is cut off a shorter one is no secret.
         let mut full = [0u8; 64];
+        let to = if out.len() == self.len { out.as_mut_ptr() } else { full.as_mut_ptr() };
         let mut len = 0;
         // SAFETY: the context is live and keyed; null key and digest restart it with the same ones.
         let mut ok = unsafe { lc::HMAC_Init_ex(self.ctx.as_ptr(), null(), 0, null(), null_mut()) };
@@ -55,14 +60,15 @@ impl Hmac {
             // SAFETY: the context is live, the part a live slice of the length given.
             ok &= unsafe { lc::HMAC_Update(self.ctx.as_ptr(), part.as_ptr(), part.len()) };
         }
-        // SAFETY: the context is live; 64 octets hold the longest digest of the four.
-        ok &= unsafe { lc::HMAC_Final(self.ctx.as_ptr(), full.as_mut_ptr(), &mut len) };
-        if ok != 1 || out.len() > self.len {
-            return false;
+        // SAFETY: the context is live; there is room for the whole digest at `to`, which is `out` when that is as long as
+        // the digest, and 64 octets otherwise, which hold the longest of the four.
+        ok &= unsafe { lc::HMAC_Final(self.ctx.as_ptr(), to, &mut len) };
+        if out.len() < self.len
+            && let Some(cut) = full.get(..out.len())
+        {
+            out.copy_from_slice(cut);
         }
-        out.copy_from_slice(&full[..out.len()]);
-        zeroize::Zeroize::zeroize(&mut full);
-        true
+        ok == 1
     }
 }
 

@@ -4,7 +4,11 @@
 //! that no caller can make C read or write outside a slice.
 
 pub(crate) mod aead;
+#[cfg(feature = "ipsec-mb")]
+pub(crate) mod aligned;
 pub(crate) mod cipher;
+#[cfg(feature = "ipsec-mb")]
+pub(crate) mod imb;
 pub(crate) mod mac;
 pub(crate) mod modp;
 pub(crate) mod pkey;

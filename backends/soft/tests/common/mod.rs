@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use soft::{Soft, SoftDevice};
+use soft::{EngineChoice, Soft, SoftDevice};
 use spi::pend::Pend;
 use spi::{
     CryptoDone, CryptoOp, CryptoOutput, Device, DhPrivate, Direction, Encr, EspBurst, EspOp, Group, Integ,
@@ -18,6 +18,26 @@ use spi::{
 
 pub fn device() -> Arc<SoftDevice> {
     Soft::default().device()
+}
+
+/// A device for each engine there is, and the name of the engine.
+pub fn engines() -> Vec<(&'static str, Arc<SoftDevice>)> {
+    let device = |choice| Soft::default().with_engines(choice).device();
+    let mut all = vec![("aws-lc", device(EngineChoice::AwsLc))];
+    let other = device(EngineChoice::IpsecMb);
+    match other.engines().iter().find(|report| report.why.starts_with("not there")) {
+        Some(report) => eprintln!("SKIPPED: {} is {}", report.engine, report.why),
+        None => all.push(("ipsec-mb", other)),
+    }
+    all
+}
+
+/// Runs a test over each engine; its name is in the output of a test that fails.
+pub fn with_every_engine(test: impl Fn(Arc<SoftDevice>)) {
+    for (name, device) in engines() {
+        eprintln!("engine {name}");
+        test(device);
+    }
 }
 
 pub fn hex(text: &str) -> Vec<u8> {
