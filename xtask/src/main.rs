@@ -5,6 +5,7 @@
     reason = "a program has no outside; `pub` marks what a module offers its siblings"
 )]
 
+mod aside;
 mod bench;
 mod capture;
 mod checkout;
@@ -48,7 +49,7 @@ struct Command {
 enum What {
     /// Show it: two gateways, a tunnel, pings, what the wire sees, throughput.
     Demo(demo::Options),
-    /// Measure throughput for a few suites.
+    /// Measure: the machine's floor, throughput, IKE, scale, overload; next to others.
     Bench(bench::Options),
     /// Formatting, clippy, licences and sources of dependencies.
     Lint(lint::Options),

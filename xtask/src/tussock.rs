@@ -107,7 +107,8 @@ impl<'w> Tussock<'w> {
         self.dir.join("gateway.toml")
     }
 
-    fn socket(&self) -> PathBuf {
+    /// Its control socket.
+    pub fn socket(&self) -> PathBuf {
         self.run.join("control.sock")
     }
 }

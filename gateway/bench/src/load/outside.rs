@@ -9,9 +9,9 @@ use wire::natt::{Datagram, NON_ESP_MARKER, classify};
 use crate::sys;
 
 /// Where peer 0 lives. The next one has the next address.
-pub const FIRST: Ipv4Addr = Ipv4Addr::new(172, 16, 0, 0);
-/// How many there can be (172.16.0.0/12).
-pub const MOST: u32 = 1 << 20;
+pub const FIRST: Ipv4Addr = Ipv4Addr::new(172, 16, 0, 1);
+/// How many there can be, so that all are in 172.16.0.0/12.
+pub const MOST: u32 = 1_000_000;
 
 const BUFFERS: usize = 16 << 20;
 

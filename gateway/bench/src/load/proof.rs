@@ -6,7 +6,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, RSA_PKCS1_2048_8192_SHA256,
-    RSA_PKCS1_SHA256, RsaKeyPair, UnparsedPublicKey,
+    RSA_PKCS1_SHA256, RSA_PSS_2048_8192_SHA256, RsaKeyPair, UnparsedPublicKey, VerificationAlgorithm,
 };
 use clap::Args;
 use ike::keymat::IkeKeys;
@@ -26,6 +26,10 @@ const KEY_PAD: &[u8] = b"Key Pad for IKEv2";
 const RSA_SHA256: [u8; 15] =
     [0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0b, 0x05, 0x00];
 const ECDSA_SHA256: [u8; 12] = [0x30, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02];
+
+/// The object identifier of an AlgorithmIdentifier that has parameters behind it. The hash in them is the only one that we
+/// announce.
+const RSASSA_PSS: [u8; 11] = [0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0a];
 
 /// How peers prove who they are, and how the gateway does.
 #[derive(Args)]
@@ -155,13 +159,16 @@ impl Prover {
             }
             How::Signature { gateway, .. } => {
                 let (algorithm, signature) = auth.signature().context("the gateway does not sign")?;
-                let result = if algorithm == RSA_SHA256 {
-                    UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, gateway).verify(&signed, signature)
+                let algorithm: &dyn VerificationAlgorithm = if algorithm == RSA_SHA256 {
+                    &RSA_PKCS1_2048_8192_SHA256
+                } else if algorithm.get(2..).is_some_and(|oid| oid.starts_with(&RSASSA_PSS)) {
+                    &RSA_PSS_2048_8192_SHA256
                 } else if algorithm == ECDSA_SHA256 {
-                    UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, gateway).verify(&signed, signature)
+                    &ECDSA_P256_SHA256_ASN1
                 } else {
                     bail!("the gateway signs in an unknown way");
                 };
+                let result = UnparsedPublicKey::new(algorithm, gateway).verify(&signed, signature);
                 result.map_err(|_| anyhow!("the gateway's signature is wrong"))?;
             }
         }
