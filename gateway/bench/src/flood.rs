@@ -29,7 +29,7 @@ pub enum Flood {
         #[arg(long)]
         seconds: f64,
     },
-    /// IKE_SA_INIT requests, each from another address of 172.16.0.0/12 and with another SPI.
+    /// IKE_SA_INIT requests, each from another address of 198.18.0.0/15 and with another SPI.
     Strangers {
         /// The gateway.
         #[arg(long)]
@@ -79,7 +79,7 @@ fn strangers(gateway: Ipv4Addr, rate: u32, time: Duration) -> Result<u64> {
             sent += 1;
             // An odd multiplier: another number each time, and all over the place.
             let number = sent.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            let from = Ipv4Addr::from(0xac10_0000 | (number >> 44) as u32);
+            let from = Ipv4Addr::from(0xc612_0000 | (number >> 47) as u32);
             packet[12..16].copy_from_slice(&from.octets());
             packet[HEADERS..HEADERS + 8].copy_from_slice(&(number | 1).to_be_bytes());
             // A full queue is not what is being measured.

@@ -105,6 +105,9 @@ impl Input {
     }
 }
 
+/// So many peers that fail one after the other say that the next will fail, too.
+const HOPELESS: u32 = 32;
+
 /// What is being worked for.
 struct Goal {
     wanted: u32,
@@ -133,6 +136,7 @@ struct Load<'a> {
     begun: u32,
     up: u32,
     failed: u32,
+    failed_in_a_row: u32,
     why: Option<String>,
     deleted: u32,
     sent_again: u32,
@@ -160,6 +164,7 @@ impl<'a> Load<'a> {
             begun: 0,
             up: 0,
             failed: 0,
+            failed_in_a_row: 0,
             why: None,
             deleted: 0,
             sent_again: 0,
@@ -196,6 +201,7 @@ impl<'a> Load<'a> {
             Ok(Outcome::Send(port, answer)) => Some((port, answer)),
             Ok(Outcome::Established(answer)) => {
                 self.up += 1;
+                self.failed_in_a_row = 0;
                 if let Some(trigger) = &self.trigger {
                     trigger.is_up(peer);
                 }
@@ -265,8 +271,8 @@ impl<'a> Load<'a> {
     fn report(&mut self) -> Result<()> {
         let Some(goal) = &self.goal else { return Ok(()) };
         let settled = self.up + self.failed + self.deleted >= goal.wanted;
-        // A gateway that refuses everybody need not be asked a hundred thousand times.
-        let hopeless = self.failed > 16 + goal.wanted / 100;
+        // A gateway that takes nobody more need not be asked a hundred thousand times.
+        let hopeless = self.failed_in_a_row >= HOPELESS;
         if !settled && !hopeless {
             return Ok(());
         }
@@ -312,6 +318,7 @@ impl<'a> Load<'a> {
         {
             *state = State::Gone;
             self.failed += 1;
+            self.failed_in_a_row += 1;
             self.why.get_or_insert(why);
         }
     }

@@ -94,6 +94,10 @@ pub fn make_room(world: &World, gateway: &str) -> Result<()> {
 /// What came of bringing peers up.
 #[derive(Clone, Debug)]
 pub struct Came {
+    /// Those that are up.
+    pub up: u32,
+    /// Why others are not.
+    pub why: Option<String>,
     /// How long it took, seconds.
     pub seconds: f64,
     /// CPU seconds that playing the peers took.
@@ -146,8 +150,17 @@ impl Crowd {
 
     /// So many IKE SAs, within some time; an error if one of them does not come up.
     pub fn bring_to(&mut self, count: u32, limit: Duration) -> Result<Came> {
+        let came = self.bring_towards(count, limit)?;
+        if came.up < count {
+            bail!("{} of {count} peers are up: {}", came.up, came.why.unwrap_or_default());
+        }
+        Ok(came)
+    }
+
+    /// So many IKE SAs, or as many as the gateway takes.
+    pub fn bring_towards(&mut self, count: u32, limit: Duration) -> Result<Came> {
         self.want(count)?;
-        self.await_all(limit)
+        self.await_end(limit)
     }
 
     /// Ask for so many, and come back later.
@@ -155,20 +168,18 @@ impl Crowd {
         writeln!(self.input, "{count}").and_then(|()| self.input.flush()).with_context(|| self.last_words())
     }
 
-    /// Wait until all that were asked for are up.
-    pub fn await_all(&mut self, limit: Duration) -> Result<Came> {
+    /// Wait until nothing more is to be hoped for.
+    pub fn await_end(&mut self, limit: Duration) -> Result<Came> {
         let Ok(line) = self.lines.recv_timeout(limit) else {
             bail!("the peers are not up within {} s: {}", limit.as_secs(), self.last_words());
         };
         let report: Value =
             serde_json::from_str(&line).with_context(|| format!("tussock-bench says {line}"))?;
         let number = |key: &str| report.get(key).and_then(Value::as_f64);
-        let (up, wanted) = number("up").zip(number("wanted")).context("an odd report")?;
-        if up < wanted {
-            bail!("{up} of {wanted} peers are up: {report}");
-        }
+        let up = number("up").context("an odd report")? as u32;
         let (seconds, cpu) = number("seconds").zip(number("cpu_seconds")).context("an odd report")?;
-        Ok(Came { seconds, cpu })
+        let why = report.get("why").and_then(Value::as_str).map(str::to_owned);
+        Ok(Came { up, why, seconds, cpu })
     }
 
     fn last_words(&self) -> String {

@@ -165,10 +165,17 @@ impl<'s> Gateway<'s> {
 const LASTING: [(&str, &str); 3] =
     [("unique", "false"), ("dpd", "{ delay = \"0s\" }"), ("ike_rekey", "\"0s\"")];
 
-/// A log that costs nothing, and no cookies: the crowd is no flood.
+/// A log that costs nothing, no cookies (the crowd is no flood), and room for it.
 pub fn prepare(gateway: &Tussock<'_>) -> Result<()> {
     gateway.set(GATEWAY, "log", "\"warn\"")?;
-    gateway.set(GATEWAY, "cookie_threshold", "1000000")
+    gateway.set(GATEWAY, "cookie_threshold", "1000000")?;
+    let before = gateway.text()?;
+    gateway.set(GATEWAY, "ike_sa_limit", "1000000")?;
+    // A gateway whose limit is fixed does not know the key.
+    if gateway.check().is_err() {
+        gateway.rewrite(|_| before.clone())?;
+    }
+    Ok(())
 }
 
 /// A peer's addresses, outside and inside, as `tussock-bench load` gives them.

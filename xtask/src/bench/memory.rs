@@ -3,7 +3,7 @@
 use std::thread::sleep;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::crowd::{self, Crowd, Kind, Proof};
 use super::gateway::{Gateway, Make};
@@ -16,7 +16,7 @@ use crate::world::Layout;
 const PATIENCE: Duration = Duration::from_secs(1200);
 
 /// Measure.
-pub fn table(setup: &Setup, versus: bool) -> Result<Table> {
+pub fn table(setup: &Setup, versus: bool, notes: &mut Vec<String>) -> Result<Table> {
     let mut table = Table::new(
         "memory",
         "Resident memory with so many IKE SAs, each with a Child SA",
@@ -29,12 +29,13 @@ pub fn table(setup: &Setup, versus: bool) -> Result<Table> {
             (Make::StrongSwan, false) => &[1000, 10_000],
             (Make::Tussock, false) => &[1000, 10_000, 100_000],
         };
-        grow(setup, *make, counts, &mut table).with_context(|| format!("the memory of {}", make.name()))?;
+        grow(setup, *make, counts, &mut table, notes)
+            .with_context(|| format!("the memory of {}", make.name()))?;
     }
     Ok(table)
 }
 
-fn grow(setup: &Setup, make: Make, counts: &[u32], table: &mut Table) -> Result<()> {
+fn grow(setup: &Setup, make: Make, counts: &[u32], table: &mut Table, notes: &mut Vec<String>) -> Result<()> {
     setup.world.build(Layout::Roadwarrior)?;
     crowd::make_room(&setup.world, "moon")?;
     let mut gateway = Gateway::responder(setup, make, Proof::Psk)?;
@@ -56,15 +57,21 @@ fn grow(setup: &Setup, make: Make, counts: &[u32], table: &mut Table) -> Result<
     for count in counts {
         eprintln!("{}: {count} SAs", make.name());
         let before = meter::cpu(pid)?;
-        let came = crowd.bring_to(*count, PATIENCE)?;
+        let came = crowd.bring_towards(*count, PATIENCE)?;
+        ensure!(came.up > last.0, "no peer gets in any more: {}", came.why.unwrap_or_default());
         // What was needed for a moment only is given back by then.
         sleep(Duration::from_secs(1));
         let resident = process::resident(pid)?;
-        let more = f64::from(count - last.0);
+        let more = f64::from(came.up - last.0);
         let each = (resident as f64 - last.1 as f64) / more;
         let cpu = 1e3 * (meter::cpu(pid)? - before) / more;
-        table.row(row(*count, resident, Some(each), Some([came.seconds, cpu])));
-        last = (*count, resident);
+        table.row(row(came.up, resident, Some(each), Some([came.seconds, cpu])));
+        if came.up < *count {
+            let why = came.why.unwrap_or_default();
+            notes.push(format!("{}: {} SAs and no more of {count}: {why}", make.name(), came.up));
+            break;
+        }
+        last = (came.up, resident);
     }
     drop(crowd);
     gateway.peer().kill();

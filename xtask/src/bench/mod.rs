@@ -11,7 +11,12 @@ mod machine;
 mod memory;
 mod meter;
 mod openvpn;
+mod overload;
+mod page;
+mod pings;
 mod rate;
+mod rekeys;
+mod scale;
 mod table;
 mod throughput;
 mod traffic;
@@ -19,15 +24,16 @@ mod wireguard;
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::checkout::{self, Profile};
 use crate::interop::course::fresh;
 use crate::packages;
 use crate::world::World;
 use machine::Machine;
+use page::Part;
 use table::Table;
 
 /// What to measure, and how thoroughly.
@@ -47,6 +53,19 @@ enum What {
     Throughput(throughput::Options),
     /// CPU time and memory per IKE SA, next to strongSwan's.
     Ike(rate::Options),
+    /// Throughput while the gateway holds many other Child SAs.
+    Scale(scale::Options),
+    /// Floods into the tunnel and of strangers: what becomes of memory, pings, rekeying and new peers.
+    Overload(overload::Options),
+    /// All of these, against everybody, as docs/performance.md has them. Takes an hour and a half.
+    All(All),
+}
+
+#[derive(Args)]
+struct All {
+    /// Write the tables into docs/performance.md.
+    #[arg(long)]
+    write_docs: bool,
 }
 
 /// How thoroughly.
@@ -91,14 +110,56 @@ pub struct Setup {
 pub fn run(options: &Options) -> Result<bool> {
     packages::need_root("bench")?;
     packages::need(&[packages::BUILD, packages::LAB, packages::DEMO])?;
+    if let What::All(All { write_docs: true }) = options.what
+        && options.how.quick
+    {
+        bail!("--quick shows that it works; its figures are not for the page");
+    }
     let setup = Setup::new(&options.how)?;
+    match &options.what {
+        What::Floor => alone("floor", &options.how, || floor::run(&setup)),
+        What::Throughput(what) => alone("throughput", &options.how, || throughput::run(&setup, what)),
+        What::Ike(what) => alone("ike", &options.how, || rate::run(&setup, what)),
+        What::Scale(what) => alone("scale", &options.how, || scale::run(&setup, what)),
+        What::Overload(what) => alone("overload", &options.how, || overload::run(&setup, what)),
+        What::All(what) => all(&setup, &options.how, what),
+    }
+}
+
+/// One measurement, printed.
+fn alone(name: &str, how: &How, measure: impl FnOnce() -> Result<Report>) -> Result<bool> {
     let machine = Machine::watch()?;
-    let (name, report) = match &options.what {
-        What::Floor => ("floor", floor::run(&setup)?),
-        What::Throughput(options) => ("throughput", throughput::run(&setup, options)?),
-        What::Ike(options) => ("ike", rate::run(&setup, options)?),
-    };
-    show(&options.how, name, &machine, &report);
+    let report = measure()?;
+    let json = show(how, name, &machine, &report);
+    if how.json {
+        println!("{json}");
+    }
+    Ok(true)
+}
+
+/// Everything, printed as it comes, and written down.
+fn all(setup: &Setup, how: &How, what: &All) -> Result<bool> {
+    type Measure<'a> = (&'static str, Box<dyn Fn() -> Result<Report> + 'a>);
+    let measures: [Measure<'_>; 5] = [
+        ("floor", Box::new(|| floor::run(setup))),
+        ("throughput-run", Box::new(|| throughput::run(setup, &throughput::Options::all()))),
+        ("ike-run", Box::new(|| rate::run(setup, &rate::Options::all()))),
+        ("scale-run", Box::new(|| scale::run(setup, &scale::Options::all()))),
+        ("overload-run", Box::new(|| overload::run(setup, &overload::Options::all()))),
+    ];
+    let (mut parts, mut documents) = (Vec::new(), Vec::new());
+    for (name, measure) in measures {
+        let machine = Machine::watch()?;
+        let report = measure()?;
+        documents.push(show(how, name, &machine, &report));
+        parts.push(Part { name, machine: machine.line(), report });
+    }
+    if how.json {
+        println!("{}", Value::Array(documents));
+    }
+    if what.write_docs {
+        page::write(&parts)?;
+    }
     Ok(true)
 }
 
@@ -132,7 +193,8 @@ impl Setup {
     }
 }
 
-fn show(how: &How, name: &str, machine: &Machine, report: &Report) {
+/// Print for people; the document for programs.
+fn show(how: &How, name: &str, machine: &Machine, report: &Report) -> Value {
     let mut text = format!("{}\n", machine.line());
     for note in &report.notes {
         text += &format!("{note}\n");
@@ -140,17 +202,16 @@ fn show(how: &How, name: &str, machine: &Machine, report: &Report) {
     for table in &report.tables {
         text += &format!("\n{}", table.text());
     }
-    if !how.json {
+    if how.json {
+        eprint!("{text}");
+    } else {
         print!("{text}");
-        return;
     }
-    eprint!("{text}");
-    let document = json!({
+    json!({
         "bench": name,
         "machine": machine.json(),
         "quick": how.quick,
         "notes": report.notes,
         "tables": report.tables.iter().map(Table::json).collect::<Vec<_>>(),
-    });
-    println!("{document}");
+    })
 }

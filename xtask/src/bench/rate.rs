@@ -107,7 +107,8 @@ pub fn run(setup: &Setup, options: &Options) -> Result<Report> {
     );
     report.tables.push(table(&options.courses(setup.quick), &all, versus));
     if !options.no_memory {
-        report.tables.push(memory::table(setup, versus)?);
+        let table = memory::table(setup, versus, &mut report.notes)?;
+        report.tables.push(table);
     }
     Ok(report)
 }
