@@ -2,7 +2,6 @@
 //! does what a packet's way through two gateways cannot do without.
 
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -32,7 +31,8 @@ impl Floor {
     /// Measure; `quick` for a look.
     pub fn measure(net: &Netns, bench: &Path, quick: bool) -> Result<Floor> {
         lay_out(net)?;
-        let mut command = Command::new(bench);
+        // On a host of the map from the beginning, so that it ends with the map whenever that may be.
+        let mut command = net.command(LEFT, bench);
         command.arg("floor").args(["--left", &net.name(LEFT), "--right", &net.name(RIGHT)]);
         if quick {
             command.args(["--trials", "3", "--trial", "5"]);
