@@ -147,10 +147,18 @@ fn all(setup: &Setup, how: &How, what: &All) -> Result<bool> {
         ("scale-run", Box::new(|| scale::run(setup, &scale::Options::all()))),
         ("overload-run", Box::new(|| overload::run(setup, &overload::Options::all()))),
     ];
-    let (mut parts, mut documents) = (Vec::new(), Vec::new());
+    let (mut parts, mut documents, mut complete) = (Vec::new(), Vec::new(), true);
     for (name, measure) in measures {
         let machine = Machine::watch()?;
-        let report = measure()?;
+        let report = match measure() {
+            Ok(report) => report,
+            Err(error) => {
+                // The others have taken their time, and shall not have done so in vain.
+                eprintln!("xtask: {name}: {error:#}");
+                complete = false;
+                continue;
+            }
+        };
         documents.push(show(how, name, &machine, &report));
         parts.push(Part { name, machine: machine.line(), report });
     }
@@ -160,7 +168,7 @@ fn all(setup: &Setup, how: &How, what: &All) -> Result<bool> {
     if what.write_docs {
         page::write(&parts)?;
     }
-    Ok(true)
+    Ok(complete)
 }
 
 /// What came of a measurement.

@@ -85,7 +85,7 @@ fn flood(setup: &Setup, make: Make, octets: u32, time: Duration) -> Result<Flood
     let resident = || -> Result<[u64; 2]> { Ok([process::resident(pids[0])?, process::resident(pids[1])?]) };
     let before = resident()?;
     let arrived_before = arrived(setup)?;
-    let pings = pings::begin(&setup.world, time)?;
+    let pings = pings::begin(setup, time)?;
     let mut sender = setup.world.on("alice", &setup.bench);
     sender.args(["flood", "udp", "--to", &format!("{BOB}:9"), "--octets", &octets.to_string()]);
     sender.args(["--seconds", &time.as_secs_f64().to_string()]);
@@ -146,7 +146,7 @@ fn siege(setup: &Setup, make: Make, rate: u32, time: Duration) -> Result<Besiege
     let mut crowd = Crowd::start(setup, &kind)?;
     let before = (process::resident(pid)?, meter::cpu(pid)?);
     let watch = rekeys::Watch::start(setup, MOON)?;
-    let pings = pings::begin(world, time)?;
+    let pings = pings::begin(setup, time)?;
     let mut sender = world.on("inet", &setup.bench);
     sender.args(["flood", "strangers", "--gateway", MOON, "--rate", &rate.to_string()]);
     sender.args(["--seconds", &time.as_secs_f64().to_string()]);

@@ -1,18 +1,20 @@
 //! Ten pings a second through a tunnel while something else goes on: how many were answered, and how late.
 
+use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use rustix::process::Signal;
 
+use super::Setup;
 use super::table::median;
-use crate::inside::{self, Going};
-use crate::process;
-use crate::world::{BOB, World};
+use crate::process::{self, Daemon};
+use crate::world::BOB;
 
 /// Milliseconds between two.
 const PAUSE: f64 = 0.1;
 /// How long the last answer is waited for, seconds.
-const LATE: u32 = 10;
+const LATE: u64 = 10;
 
 /// What came of them.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,16 +42,30 @@ impl Pings {
     }
 }
 
+/// Pings on their way.
+pub struct Going {
+    daemon: Daemon,
+    sent: usize,
+}
+
 /// Alice pings bob for some time.
-pub fn begin(world: &World, time: Duration) -> Result<Going<Pings>> {
+pub fn begin(setup: &Setup, time: Duration) -> Result<Going> {
     let sent = (time.as_secs_f64() / PAUSE).round().max(1.0) as usize;
-    let mut command = world.on("alice", "ping");
+    let log = setup.results.join("ping.log");
+    fs::remove_file(&log).ok();
+    let mut command = setup.world.on("alice", "ping");
     command.args(["-n", "-i", &PAUSE.to_string(), "-c", &sent.to_string(), "-W", &LATE.to_string(), BOB]);
-    // The thread need not be there: the command is.
-    inside::begin(world, "alice", move || {
-        let done = process::finish(&mut command, time + Duration::from_secs(2 * u64::from(LATE)))?;
-        Ok(Pings { sent, times: times(&done.stdout).with_context(|| done.text())? })
-    })
+    Ok(Going { daemon: Daemon::start(&mut command, &log)?, sent })
+}
+
+impl Going {
+    /// When all have been sent: wait for late answers, and stop.
+    pub fn finish(mut self) -> Result<Pings> {
+        process::until(Duration::from_secs(LATE), || Ok(self.daemon.has_ended().then_some(())))?;
+        self.daemon.stop(Signal::INT, Duration::from_secs(2))?;
+        let text = fs::read_to_string(self.daemon.log())?;
+        Ok(Pings { sent: self.sent, times: times(&text).with_context(|| format!("ping says {text}"))? })
+    }
 }
 
 /// What `ping` says of each answer. An answer that comes twice counts once.

@@ -202,7 +202,8 @@ const FIGURES: [Figure; 3] = [
     ("UDP 64 µs", Load::Udp(64), Carried::per_datagram),
 ];
 
-/// Others' cost in multiples of ours, round by round: with the same cipher where we were measured with it, and with our first.
+/// Others' cost in multiples of ours, round by round: with the same cipher where we were measured with it; and with our first,
+/// where theirs has no such cipher.
 fn ratios(contestants: &[Contestant], rounds: &[Vec<Turn>]) -> Table {
     let mut table = Table::new(
         "ratios",
@@ -211,11 +212,10 @@ fn ratios(contestants: &[Contestant], rounds: &[Vec<Turn>]) -> Table {
     );
     let ours: Vec<Contestant> = contestants.iter().copied().filter(|who| who.product.is_none()).collect();
     for them in contestants.iter().filter(|who| who.product.is_some()) {
-        let first = ours.first();
         let same = ours.iter().find(|us| us.cipher == them.cipher);
-        let mut against: Vec<&Contestant> = first.into_iter().chain(same).collect();
-        against.dedup();
-        for us in against {
+        let has = |us: &&Contestant| Contestant { cipher: us.cipher, ..*them }.exists();
+        let first = ours.first().filter(|us| !has(us));
+        for us in first.into_iter().chain(same) {
             for (name, load, figure) in FIGURES {
                 let ratio = |turns: &Vec<Turn>| {
                     let of =

@@ -187,3 +187,44 @@ fn text8(packet: &mut Vec<u8>, text: &str) {
     packet.push(text.len() as u8);
     packet.extend(text.as_bytes());
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A control socket that says `answer` to one order; what the order was, and what came of it.
+    fn order(answer: &'static [u8]) -> (Vec<u8>, Result<()>) {
+        let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+        let other_end = thread::spawn(move || {
+            let mut length = [0; 4];
+            theirs.read_exact(&mut length).unwrap();
+            let mut order = vec![0; u32::from_be_bytes(length) as usize];
+            theirs.read_exact(&mut order).unwrap();
+            theirs.write_all(&[&(answer.len() as u32).to_be_bytes(), answer].concat()).unwrap();
+            order
+        });
+        let result = initiate(&mut ours, 7);
+        (other_end.join().unwrap(), result)
+    }
+
+    #[test]
+    fn an_order_names_its_values_and_a_refusal_is_an_error() {
+        let (sent, done) = order(b"\x01\x03\x07success\x00\x03yes");
+        assert!(
+            sent.starts_with(b"\x00\x08initiate\x03\x03ike\x00\x02p7\x03\x05child\x00\x02p7"),
+            "{sent:?}"
+        );
+        done.unwrap();
+        let (_, done) = order(b"\x01\x03\x07success\x00\x02no");
+        assert!(done.is_err());
+    }
+
+    #[test]
+    fn what_is_wanted_is_begun_once_each_and_waits_until_it_is_up() {
+        let trigger = Trigger(Arc::default());
+        trigger.want(2);
+        assert_eq!((trigger.take(), trigger.take()), (0, 1));
+        trigger.is_up(1);
+        trigger.await_up(1).unwrap();
+    }
+}
