@@ -129,7 +129,7 @@ pub fn run(options: &Options) -> Result<bool> {
 /// One measurement, printed.
 fn alone(name: &str, how: &How, measure: impl FnOnce() -> Result<Report>) -> Result<bool> {
     let machine = Machine::watch()?;
-    let report = measure()?;
+    let report = how.noted(measure()?);
     let json = show(how, name, &machine, &report);
     if how.json {
         println!("{json}");
@@ -151,7 +151,7 @@ fn all(setup: &Setup, how: &How, what: &All) -> Result<bool> {
     for (name, measure) in measures {
         let machine = Machine::watch()?;
         let report = match measure() {
-            Ok(report) => report,
+            Ok(report) => how.noted(report),
             Err(error) => {
                 // The others have taken their time, and shall not have done so in vain.
                 eprintln!("xtask: {name}: {error:#}");
@@ -178,6 +178,16 @@ pub struct Report {
     pub tables: Vec<Table>,
     /// What has to be known about them.
     pub notes: Vec<String>,
+}
+
+impl How {
+    /// A report that says what the gateway was built with.
+    fn noted(&self, mut report: Report) -> Report {
+        if !self.build_features.is_empty() {
+            report.notes.push(format!("built with {}", self.build_features.join(", ")));
+        }
+        report
+    }
 }
 
 impl Setup {

@@ -1,9 +1,10 @@
 //! The two namespaces, as `cargo xtask bench floor` lays them out, and sockets and devices in them.
 //!
 //! ```text
-//!   feeder tun1 ─┐                                          ┌─ 10.9.0.2 (a socket)
-//!      10.7.0.1  ├─ left: eth0 10.0.0.1 ═ eth0 10.0.0.2 :right ─ tun0
-//!   10.8.0.1 tun0 ┘   routes 10.9.0.0/16 to tun0, 10.66.0.0/16 to nowhere
+//!                     left                                 right
+//!   feeder tun1 10.7.0.1 ── tun0 10.8.0.1      ┊      tun0 10.9.0.2, a socket
+//!                      eth0 10.0.0.1 ══════════┊══════ eth0 10.0.0.2
+//!   routes on the left: 10.9.0.0/16 to tun0, 10.66.0.0/16 to nowhere
 //! ```
 
 use std::fs::File;
@@ -20,11 +21,11 @@ use crate::sys;
 /// Socket buffers that a round never fills.
 const BUFFERS: usize = 64 << 20;
 /// The ports of what is sent through the tunnel.
-pub const INNER_PORTS: [u16; 2] = [7000, 7001];
+const INNER_PORTS: [u16; 2] = [7000, 7001];
 
 const OUTSIDE: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2)];
 /// Addresses at the two ends of the tunnel.
-pub const INSIDE: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 8, 0, 1), Ipv4Addr::new(10, 9, 0, 2)];
+const INSIDE: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 8, 0, 1), Ipv4Addr::new(10, 9, 0, 2)];
 /// From the feeder through the left TUN device.
 pub const THROUGH: Ends = Ends {
     v4: [Ipv4Addr::new(10, 7, 0, 2), Ipv4Addr::new(10, 9, 0, 2)],

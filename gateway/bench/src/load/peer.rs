@@ -66,7 +66,7 @@ pub struct Init {
     spi: Spi,
     nonce: Vec<u8>,
     /// What is sent again.
-    pub request: Vec<u8>,
+    request: Vec<u8>,
 }
 
 /// An IKE SA, or one in the making.
@@ -77,7 +77,7 @@ pub struct Sa {
     /// What AUTH is about, until it is done.
     proof: Option<Proof>,
     /// What was sent last: the request, or the answer, that is sent again.
-    pub last: Vec<u8>,
+    last: Vec<u8>,
 }
 
 struct Proof {
@@ -109,7 +109,7 @@ impl State {
     /// # Errors
     /// Why this peer will not come up: what the gateway said, or what is wrong with it.
     pub fn handle(&mut self, common: &Common, peer: u32, port: Port, message: &[u8]) -> Result<Outcome> {
-        let header = wire::ike::peek_header(message).map_err(|error| anyhow!("{error}"))?;
+        let Ok(header) = wire::ike::peek_header(message) else { return Ok(Outcome::Nothing) };
         match std::mem::replace(self, State::Gone) {
             State::ExpectInit(init) if header.is_response() && header.spi_i == init.spi => {
                 let (state, request) = init.answered(common, peer, message)?;
@@ -125,13 +125,14 @@ impl State {
                 *self = State::Up(sa);
                 Ok(Outcome::Established(answer))
             }
-            State::Up(mut sa) if header.message_id == 1 && sa.is_about(&header, ExchangeType::IKE_AUTH) => {
-                let again = Outcome::Send(port, sa.last.clone());
-                let is_ours = sa.role == Role::Initiator;
-                sa.proof = None;
+            State::Up(sa) if sa.is_about(&header, ExchangeType::IKE_AUTH) => {
+                let again = match sa.role {
+                    Role::Responder => Outcome::Send(port, sa.last.clone()),
+                    // A late second answer.
+                    Role::Initiator => Outcome::Nothing,
+                };
                 *self = State::Up(sa);
-                // As initiator it is a late second answer.
-                Ok(if is_ours { Outcome::Nothing } else { again })
+                Ok(again)
             }
             State::Up(mut sa) if !header.is_response() && header.spi_i == sa.spis[0] => {
                 match sa.answer(common, message) {
