@@ -94,6 +94,11 @@ fn sort(bytes: &[u8]) -> Result<Traffic> {
 
 /// The frames of a capture file.
 fn frames(bytes: &[u8]) -> Result<impl Iterator<Item = &[u8]>> {
+    Ok(timed_frames(bytes)?.map(|(_, frame)| frame))
+}
+
+/// The frames of a capture file, each with its time, in seconds of the clock.
+pub fn timed_frames(bytes: &[u8]) -> Result<impl Iterator<Item = (f64, &[u8])>> {
     const HEADER: usize = 24;
     let magic = bytes.get(..4).context("an empty capture file")?;
     if magic != 0xa1b2_c3d4_u32.to_le_bytes() {
@@ -103,10 +108,12 @@ fn frames(bytes: &[u8]) -> Result<impl Iterator<Item = &[u8]>> {
     // Per packet: seconds, microseconds, captured length, original length, 32 bits each.
     Ok(std::iter::from_fn(move || {
         let (head, after) = rest.split_at_checked(16)?;
-        let length = head.get(8..12).and_then(|field| field.try_into().ok()).map_or(0, u32::from_le_bytes);
-        let (frame, next) = after.split_at_checked(length as usize)?;
+        let word = |at: usize| {
+            head.get(at..at + 4).and_then(|field| field.try_into().ok()).map_or(0, u32::from_le_bytes)
+        };
+        let (frame, next) = after.split_at_checked(word(8) as usize)?;
         rest = next;
-        Some(frame)
+        Some((f64::from(word(0)) + f64::from(word(4)) / 1e6, frame))
     }))
 }
 

@@ -65,8 +65,16 @@ pub enum Profile {
 
 /// Build the gateway and return the path of its binary.
 pub fn build_gateway(profile: Profile) -> Result<PathBuf> {
+    build("tussock", profile, &[])
+}
+
+/// Build a package whose binary has its name, with some features, and return the path of the binary.
+pub fn build(package: &str, profile: Profile, features: &[String]) -> Result<PathBuf> {
     let mut command = cargo();
-    command.args(["build", "--quiet", "--package", "tussock", "--bin", "tussock"]);
+    command.args(["build", "--quiet", "--package", package, "--bin", package]);
+    if !features.is_empty() {
+        command.arg("--features").arg(features.join(","));
+    }
     let folder = match profile {
         Profile::Dev => "debug",
         Profile::Release => {
@@ -75,9 +83,9 @@ pub fn build_gateway(profile: Profile) -> Result<PathBuf> {
         }
     };
     if !process::status(&mut command)? {
-        bail!("the gateway does not build");
+        bail!("{package} does not build");
     }
-    let binary = target().join(folder).join("tussock");
+    let binary = target().join(folder).join(package);
     binary.metadata().with_context(|| format!("{} is not there after the build", binary.display()))?;
     Ok(binary)
 }

@@ -17,7 +17,7 @@ use crate::peer::{Peer, await_tunnel};
 use crate::ping;
 use crate::process;
 use crate::strongswan::StrongSwan;
-use crate::throughput;
+use crate::traffic::{self, Load, Way};
 use crate::trixie;
 use crate::tunnel::{Encap, End};
 use crate::tussock::Tussock;
@@ -223,12 +223,13 @@ impl<'w> Pair<'w> {
 
         let foreign = results.join("foreign.pcap");
         let strict = Capture::start(self.world, "inet", BRIDGE, &foreign, NOT_OURS)?;
-        let measure = throughput::measure(self.world, (moon, sun), options.seconds, results)?;
+        let measure =
+            traffic::measure(self.world, Way::THROUGH, [moon, sun], Load::Tcp(1), options.seconds, results)?;
         let seen = strict.finish()?;
         if let Some(odd) = seen.others.first() {
             bail!("under load {} packets were neither IKE nor ESP, the first: {odd}", seen.others.len());
         }
-        let (moon, sun) = measure.cpu_per_gb();
+        let [moon, sun] = measure.per_gb();
         steps.done(
             "throughput",
             format!("{:.2} Gbit/s TCP alice -> bob over {} s", measure.gbit(), options.seconds),

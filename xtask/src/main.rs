@@ -5,6 +5,7 @@
     reason = "a program has no outside; `pub` marks what a module offers its siblings"
 )]
 
+mod aside;
 mod bench;
 mod capture;
 mod checkout;
@@ -15,6 +16,7 @@ mod fuzz;
 mod inside;
 mod interop;
 mod lint;
+mod meter;
 mod netns;
 mod packages;
 mod peer;
@@ -25,8 +27,8 @@ mod report;
 mod strongswan;
 mod swanctl;
 mod test;
-mod throughput;
 mod tools;
+mod traffic;
 mod trixie;
 mod tunnel;
 mod tussock;
@@ -48,7 +50,7 @@ struct Command {
 enum What {
     /// Show it: two gateways, a tunnel, pings, what the wire sees, throughput.
     Demo(demo::Options),
-    /// Measure throughput for a few suites.
+    /// Measure: the machine's floor, throughput, IKE, scale, overload; next to others.
     Bench(bench::Options),
     /// Formatting, clippy, licences and sources of dependencies.
     Lint(lint::Options),

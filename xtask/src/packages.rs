@@ -33,6 +33,9 @@ pub const INTEROP: &[&str] = &[
     "tshark",
 ];
 
+/// What comparing with others adds.
+pub const PEERS: &[&str] = &["openvpn", "wireguard-tools"];
+
 /// How long apt may take: a cold cache on a slow line.
 const APT_PATIENCE: Duration = Duration::from_secs(900);
 

@@ -208,18 +208,6 @@ impl Drop for Daemon {
     }
 }
 
-/// User plus system time a process has used so far, in seconds (fields 14 and 15 of `/proc/PID/stat`).
-pub fn cpu_seconds(pid: u32) -> Result<f64> {
-    /// USER_HZ: what the kernel counts in towards user space on every Linux architecture we build for.
-    const TICKS_PER_SECOND: f64 = 100.0;
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The command name is in brackets and may itself hold spaces; the numbers follow the last bracket.
-    let after = stat.rsplit_once(')').context("an odd /proc/PID/stat")?.1;
-    let field = |n: usize| after.split_whitespace().nth(n).and_then(|word| word.parse::<f64>().ok());
-    let (user, system) = field(11).zip(field(12)).context("an odd /proc/PID/stat")?;
-    Ok((user + system) / TICKS_PER_SECOND)
-}
-
 /// Resident memory of a process, octets.
 pub fn resident(pid: u32) -> Result<u64> {
     let file = Path::new("/proc").join(pid.to_string()).join("status");
@@ -253,10 +241,5 @@ mod tests {
     fn a_failing_command_shows_what_it_said() {
         let error = run(Command::new("sh").args(["-c", "echo because >&2; exit 3"])).unwrap_err();
         assert!(error.to_string().contains("because"), "{error}");
-    }
-
-    #[test]
-    fn cpu_time_of_this_process_can_be_read() {
-        assert!(cpu_seconds(std::process::id()).unwrap() >= 0.0);
     }
 }

@@ -93,6 +93,24 @@ impl<'w> StrongSwan<'w> {
         Ok(StrongSwan { world, end, release, dir, run, log, daemon: None })
     }
 
+    /// More of strongswan.conf; what is said later counts.
+    pub fn configure(&self, more: &str) -> Result<()> {
+        append(&self.dir.join("strongswan.conf"), more)
+    }
+
+    /// More of swanctl.conf.
+    pub fn append(&self, more: &str) -> Result<()> {
+        append(&self.dir.join("swanctl/swanctl.conf"), more)
+    }
+
+    /// How many IKE SAs it has.
+    pub fn ike_sas(&self) -> Result<u64> {
+        let text = self.swanctl(&["--stats"])?.stdout;
+        let line = text.lines().find_map(|line| line.trim().strip_prefix("IKE_SAs:"));
+        let count = line.and_then(|rest| rest.split_whitespace().next()).and_then(|word| word.parse().ok());
+        count.with_context(|| format!("`swanctl --stats` says {text}"))
+    }
+
     /// charon in its namespaces.
     fn charon(&self) -> Command {
         /// $1 the host's /run, $2 its folder, $3 where the daemon's tree begins ("" for this machine's own).
@@ -120,7 +138,8 @@ impl<'w> StrongSwan<'w> {
         command
     }
 
-    fn socket(&self) -> PathBuf {
+    /// Its control socket.
+    pub fn socket(&self) -> PathBuf {
         self.run.join("charon.vici")
     }
 
@@ -230,6 +249,11 @@ impl Peer for StrongSwan<'_> {
     fn log(&self) -> &Path {
         &self.log
     }
+}
+
+fn append(file: &Path, more: &str) -> Result<()> {
+    let text = fs::read_to_string(file)?;
+    Ok(fs::write(file, format!("{text}\n{more}"))?)
 }
 
 fn ike_sa(section: &swanctl::Section) -> IkeSa {

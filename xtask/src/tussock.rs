@@ -70,6 +70,12 @@ impl<'w> Tussock<'w> {
         self.rewrite(|text| format!("{text}\n{more}\n"))
     }
 
+    /// Let the program judge the configuration.
+    pub fn check(&self) -> Result<()> {
+        let mut command = Command::new(&self.binary);
+        process::run(command.args(["check", "--config"]).arg(self.file())).map(drop)
+    }
+
     /// What a command shows with `--json`.
     pub fn json(&self, what: &str) -> Result<Value> {
         let text = self.order(&[what, "--json"])?;
@@ -107,7 +113,8 @@ impl<'w> Tussock<'w> {
         self.dir.join("gateway.toml")
     }
 
-    fn socket(&self) -> PathBuf {
+    /// Its control socket.
+    pub fn socket(&self) -> PathBuf {
         self.run.join("control.sock")
     }
 }

@@ -33,6 +33,10 @@ pub const SUN_NET: &str = "10.2.0.0/16";
 pub const MOON_NET6: &str = "fec1::/64";
 /// The IPv6 network behind sun.
 pub const SUN_NET6: &str = "fec2::/64";
+/// Moon's address in the network behind it.
+pub const MOON_INSIDE: &str = "10.1.0.1";
+/// Sun's address in the network behind it.
+pub const SUN_INSIDE: &str = "10.2.0.1";
 /// The host behind moon.
 pub const ALICE: &str = "10.1.0.10";
 /// The host behind sun.
@@ -115,6 +119,17 @@ impl World {
             }
         }
         self.forbid_leaks("moon")
+    }
+
+    /// Build moon and sun alone, wired to each other, with their inner addresses and nobody behind them.
+    pub fn build_pair(&self) -> Result<()> {
+        let net = &self.net;
+        net.clear()?;
+        net.add("moon")?;
+        net.add("sun")?;
+        net.link(("moon", "eth0"), ("sun", "eth0"))?;
+        net.ip("moon", &format!("addr add {MOON}/24 dev eth0\naddr add {MOON_INSIDE}/32 dev lo\n"))?;
+        net.ip("sun", &format!("addr add {SUN}/24 dev eth0\naddr add {SUN_INSIDE}/32 dev lo\n"))
     }
 
     /// A command on a host of the map.

@@ -1,0 +1,233 @@
+//! `cargo xtask bench`: what it costs, next to what it costs others, in one run on one machine.
+//!
+//! CPU time and ratios, not wall-clock time: they hardly depend on what else the machine is doing, and every report begins
+//! with how much that was. See docs/performance.md.
+
+mod contest;
+mod crowd;
+mod floor;
+mod gateway;
+mod machine;
+mod memory;
+mod openvpn;
+mod overload;
+mod page;
+mod pings;
+mod rate;
+mod rekeys;
+mod scale;
+mod table;
+mod throughput;
+mod wireguard;
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use crate::checkout::{self, Profile};
+use crate::interop::course::fresh;
+use crate::packages;
+use crate::world::World;
+use machine::Machine;
+use page::Part;
+use table::Table;
+
+/// What to measure, and how thoroughly.
+#[derive(Args)]
+pub struct Options {
+    #[command(subcommand)]
+    what: What,
+    #[command(flatten)]
+    how: How,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// What this machine allows per packet, whoever writes the gateway.
+    Floor,
+    /// CPU time per gigabyte and per datagram, next to others'.
+    Throughput(throughput::Options),
+    /// CPU time and memory per IKE SA, next to strongSwan's.
+    Ike(rate::Options),
+    /// Throughput while the gateway holds many other Child SAs.
+    Scale(scale::Options),
+    /// Floods into the tunnel and of strangers: what becomes of memory, pings, rekeying and new peers.
+    Overload(overload::Options),
+    /// All of these, against everybody, as docs/performance.md has them. Takes an hour and a half.
+    All(All),
+}
+
+#[derive(Args)]
+struct All {
+    /// Write the tables into docs/performance.md.
+    #[arg(long)]
+    write_docs: bool,
+}
+
+/// How thoroughly.
+#[derive(Args, Clone)]
+pub struct How {
+    /// One JSON document on standard output; what is for people goes to standard error.
+    #[arg(long, global = true)]
+    json: bool,
+    /// One short run of everything: shows that it works, not how fast.
+    #[arg(long, global = true)]
+    quick: bool,
+    /// Runs of which the median is taken.
+    #[arg(long, global = true, default_value_t = 5)]
+    runs: usize,
+    /// Seconds of traffic in each measurement.
+    #[arg(long, global = true, default_value_t = 5)]
+    seconds: u32,
+    /// Cargo features to build the gateway with.
+    #[arg(long, global = true, value_delimiter = ',')]
+    build_features: Vec<String>,
+}
+
+/// What every measurement needs.
+pub struct Setup {
+    /// Short ones.
+    pub quick: bool,
+    /// Runs of which the median is taken.
+    pub runs: usize,
+    /// Seconds of traffic.
+    pub seconds: u32,
+    /// The gateway.
+    pub gateway: PathBuf,
+    /// `tussock-bench`.
+    pub bench: PathBuf,
+    /// Where configurations and logs go.
+    pub results: PathBuf,
+    /// The namespaces.
+    pub world: World,
+}
+
+/// Measure and print.
+pub fn run(options: &Options) -> Result<bool> {
+    packages::need_root("bench")?;
+    packages::need(&[packages::BUILD, packages::LAB, packages::DEMO])?;
+    if let What::All(All { write_docs: true }) = options.what
+        && options.how.quick
+    {
+        bail!("--quick shows that it works; its figures are not for the page");
+    }
+    let setup = Setup::new(&options.how)?;
+    match &options.what {
+        What::Floor => alone("floor", &options.how, || floor::run(&setup)),
+        What::Throughput(what) => alone("throughput", &options.how, || throughput::run(&setup, what)),
+        What::Ike(what) => alone("ike", &options.how, || rate::run(&setup, what)),
+        What::Scale(what) => alone("scale", &options.how, || scale::run(&setup, what)),
+        What::Overload(what) => alone("overload", &options.how, || overload::run(&setup, what)),
+        What::All(what) => all(&setup, &options.how, what),
+    }
+}
+
+/// One measurement, printed.
+fn alone(name: &str, how: &How, measure: impl FnOnce() -> Result<Report>) -> Result<bool> {
+    let machine = Machine::watch()?;
+    let report = how.noted(measure()?);
+    let json = show(how, name, &machine, &report);
+    if how.json {
+        println!("{json}");
+    }
+    Ok(true)
+}
+
+/// Everything, printed as it comes, and written down.
+fn all(setup: &Setup, how: &How, what: &All) -> Result<bool> {
+    type Measure<'a> = (&'static str, Box<dyn Fn() -> Result<Report> + 'a>);
+    let measures: [Measure<'_>; 5] = [
+        ("floor", Box::new(|| floor::run(setup))),
+        ("throughput-run", Box::new(|| throughput::run(setup, &throughput::Options::all()))),
+        ("ike-run", Box::new(|| rate::run(setup, &rate::Options::all()))),
+        ("scale-run", Box::new(|| scale::run(setup, &scale::Options::all()))),
+        ("overload-run", Box::new(|| overload::run(setup, &overload::Options::all()))),
+    ];
+    let (mut parts, mut documents, mut complete) = (Vec::new(), Vec::new(), true);
+    for (name, measure) in measures {
+        let machine = Machine::watch()?;
+        let report = match measure() {
+            Ok(report) => how.noted(report),
+            Err(error) => {
+                // The others have taken their time, and shall not have done so in vain.
+                eprintln!("xtask: {name}: {error:#}");
+                complete = false;
+                continue;
+            }
+        };
+        documents.push(show(how, name, &machine, &report));
+        parts.push(Part { name, machine: machine.line(), report });
+    }
+    if how.json {
+        println!("{}", Value::Array(documents));
+    }
+    if what.write_docs {
+        page::write(&parts)?;
+    }
+    Ok(complete)
+}
+
+/// What came of a measurement.
+#[derive(Default)]
+pub struct Report {
+    /// The figures.
+    pub tables: Vec<Table>,
+    /// What has to be known about them.
+    pub notes: Vec<String>,
+}
+
+impl How {
+    /// A report that says what the gateway was built with.
+    fn noted(&self, mut report: Report) -> Report {
+        if !self.build_features.is_empty() {
+            report.notes.push(format!("built with {}", self.build_features.join(", ")));
+        }
+        report
+    }
+}
+
+impl Setup {
+    fn new(how: &How) -> Result<Setup> {
+        let gateway = checkout::build("tussock", Profile::Release, &how.build_features)?;
+        // Its backends come by way of the registry, as the gateway's do.
+        let features: Vec<String> =
+            how.build_features.iter().map(|name| format!("registry/{name}")).collect();
+        let bench = checkout::build("tussock-bench", Profile::Release, &features)?;
+        let results = checkout::target().join("bench");
+        fresh(&results)?;
+        Ok(Setup {
+            quick: how.quick,
+            runs: if how.quick { 1 } else { how.runs.max(1) },
+            seconds: if how.quick { 2 } else { how.seconds.max(1) },
+            gateway,
+            bench,
+            results,
+            world: World::claim("bench")?,
+        })
+    }
+}
+
+/// Print for people; the document for programs.
+fn show(how: &How, name: &str, machine: &Machine, report: &Report) -> Value {
+    let mut text = format!("{}\n", machine.line());
+    for note in &report.notes {
+        text += &format!("{note}\n");
+    }
+    for table in &report.tables {
+        text += &format!("\n{}", table.text());
+    }
+    if how.json {
+        eprint!("{text}");
+    } else {
+        print!("{text}");
+    }
+    json!({
+        "bench": name,
+        "machine": machine.json(),
+        "quick": how.quick,
+        "notes": report.notes,
+        "tables": report.tables.iter().map(Table::json).collect::<Vec<_>>(),
+    })
+}
