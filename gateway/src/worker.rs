@@ -222,6 +222,7 @@ impl Worker {
                 natt_port: NATT_PORT,
                 retransmission: settings.retransmission,
                 cookie_threshold: settings.cookie_threshold,
+                ike_sa_limit: settings.ike_sa_limit,
                 key_log: keylog.is_some(),
                 ..ike::Config::default()
             },

@@ -16,6 +16,7 @@ pub(crate) struct Gateway {
     pub(crate) log_format: Option<Word>,
     pub(crate) keylog: Option<Word>,
     pub(crate) cookie_threshold: Option<Spanned<u32>>,
+    pub(crate) ike_sa_limit: Option<Spanned<u32>>,
     pub(crate) retransmit: Option<Spanned<Retransmit>>,
     pub(crate) keepalive: Option<Word>,
     pub(crate) tun: Option<Word>,

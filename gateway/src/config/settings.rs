@@ -28,6 +28,8 @@ pub struct Settings {
     pub keylog: Option<PathBuf>,
     /// Half-open IKE SAs before strangers must return a COOKIE.
     pub cookie_threshold: usize,
+    /// IKE SAs there may be; who comes when there are so many is turned away.
+    pub ike_sa_limit: usize,
     /// Retransmission of IKE requests.
     pub retransmission: Retransmission,
     /// Silence towards a NAT before it gets a keepalive (RFC 3948 section 4); zero: none are sent.
@@ -99,6 +101,7 @@ impl Default for Settings {
             log_format: LogFormat::Text,
             keylog: None,
             cookie_threshold: 64,
+            ike_sa_limit: 20_000,
             retransmission: Retransmission::default(),
             keepalive: Duration::from_secs(20),
             tun: "ipsec0".to_owned(),
@@ -148,6 +151,12 @@ pub(crate) fn settings(raw: raw::Gateway, reader: &mut Reader<'_>) -> Settings {
     settings.keylog = raw.keylog.as_ref().map(|dir| reader.path(dir));
     if let Some(threshold) = &raw.cookie_threshold {
         settings.cookie_threshold = *threshold.get_ref() as usize;
+    }
+    if let Some(limit) = &raw.ike_sa_limit {
+        settings.ike_sa_limit = *limit.get_ref() as usize;
+        if settings.ike_sa_limit == 0 {
+            reader.error(limit.span(), "an `ike_sa_limit` of 0 lets nobody in");
+        }
     }
     if let Some(retransmit) = &raw.retransmit {
         settings.retransmission = retransmission(retransmit, reader);

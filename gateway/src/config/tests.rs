@@ -324,6 +324,7 @@ fn the_dispatch_table_and_how_a_realm_is_worked_on_are_understood() {
 fn mistakes_in_the_dispatch_table_are_named() {
     for (line, instead, expected) in [
         ("\"tap\"", "\"tep\"", "did you mean `tap`?"),
+        ("pin = true", "ike_sa_limit = 0", "lets nobody in"),
         ("workers = 3", "workers = 0", "`workers` must be between 1 and 64"),
         ("workers = 3", "workers = 65", "`workers` must be between 1 and 64"),
         ("order = [\"critical\", ", "order = [\"citical\", ", "did you mean `critical`?"),
