@@ -227,6 +227,8 @@ impl Plane {
             Class::Esp => {
                 self.serve_packets(now, ready);
                 self.serve_sockets(now, ready);
+                // Acknowledgements that were delivered let TCP send more.
+                self.fill_up(now, ready);
                 self.pump(now);
                 self.pause_or_resume();
             }

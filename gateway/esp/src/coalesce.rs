@@ -3,11 +3,11 @@
 //!
 //! Joined is only what cutting gives back as it was: the same headers, numbers that follow each other, right checksums. What
 //! the checksum of a packet said about its way to the peer's gateway would otherwise be lost. Nothing is copied: the first
-//! packet's headers are changed where they lie, and of the others the payload stays where it is.
+//! packet's headers are changed where they lie, and of the others the payload stays where it is, be it in another burst.
 
 use std::ops::Range;
 
-use spi::Outcome;
+use spi::{EspOp, Outcome};
 use wire::ip::{IPV4_LEN, IPV6_LEN, Sum, checksum, protocol};
 
 use crate::esp::{Offload, SegmentKind, Segments};
@@ -35,11 +35,20 @@ pub struct Joinable {
     pub udp: bool,
 }
 
-/// Some packets as one: pieces of the buffer to be written one behind the other.
+/// Where a part of a train lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Which of the bursts.
+    pub burst: usize,
+    /// Where in its buffer.
+    pub range: Range<usize>,
+}
+
+/// Some packets as one: pieces of buffers to be written one behind the other.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Train {
     /// The first packet, then the payload of each of the others.
-    pub pieces: Vec<Range<usize>>,
+    pub pieces: Vec<Piece>,
     /// How the kernel cuts it; nothing for a single packet.
     pub offload: Offload,
     /// Octets of IP and transport header.
@@ -47,13 +56,13 @@ pub struct Train {
 }
 
 impl Train {
-    /// A single packet.
-    pub fn of(packet: Range<usize>) -> Train {
-        Train { pieces: vec![packet], offload: Offload::default(), head: 0 }
+    /// The octets, piece by piece.
+    pub fn octets<'b>(&self, bursts: &'b [InnerPackets]) -> impl Iterator<Item = &'b [u8]> {
+        self.pieces.iter().filter_map(|piece| bursts.get(piece.burst)?.buf.bytes().get(piece.range.clone()))
     }
 }
 
-/// Makes trains. Keeps its memory from one burst to the next.
+/// Makes trains. Keeps its memory from one time to the next.
 #[derive(Default)]
 pub struct Coalescer {
     trains: Vec<Train>,
@@ -84,6 +93,7 @@ struct Open {
 #[derive(Clone, Copy)]
 struct Flow {
     kind: SegmentKind,
+    burst: usize,
     at: usize,
     /// Offset of the transport header, and octets of both.
     upper: usize,
@@ -91,71 +101,83 @@ struct Flow {
     len: usize,
 }
 
+impl Flow {
+    fn packet<'b>(&self, bursts: &'b [InnerPackets]) -> &'b [u8] {
+        bursts
+            .get(self.burst)
+            .and_then(|burst| burst.buf.bytes().get(self.at..self.at + self.len))
+            .unwrap_or(&[])
+    }
+}
+
 impl Coalescer {
-    /// The packets of a burst as trains, in an order that keeps that of every flow. The headers of those that are joined are
-    /// changed.
-    pub fn join(&mut self, packets: &mut InnerPackets, can: Joinable) -> &[Train] {
+    /// The packets of bursts for one interface as trains, in an order that keeps that of every flow. The headers of those that
+    /// are joined are changed.
+    pub fn join(&mut self, bursts: &mut [InnerPackets], can: Joinable) -> &[Train] {
         self.used = 0;
         self.open.clear();
-        let (bytes, ops) = packets.buf.split_mut();
-        for op in ops.iter().filter(|op| op.len > 0 && op.outcome == Outcome::Done) {
-            let (at, len) = (op.at as usize, usize::from(op.len));
-            if bytes.get(at..at + len).is_some() {
-                self.add(bytes, at, len, can);
+        for burst in 0..bursts.len() {
+            for op in 0..bursts[burst].buf.ops().len() {
+                let EspOp { at, len, outcome, .. } = bursts[burst].buf.ops()[op];
+                let range = at as usize..at as usize + usize::from(len);
+                if len > 0 && outcome == Outcome::Done && range.end <= bursts[burst].buf.bytes().len() {
+                    self.add(bursts, Piece { burst, range }, can);
+                }
             }
         }
-        self.close_all(bytes);
+        self.close_all(bursts);
         &self.trains[..self.used]
     }
 
-    fn add(&mut self, bytes: &mut [u8], at: usize, len: usize, can: Joinable) {
-        let flow = match flow(bytes, at, len) {
+    fn add(&mut self, bursts: &mut [InnerPackets], piece: Piece, can: Joinable) {
+        let packet = &bursts[piece.burst].buf.bytes()[piece.range.clone()];
+        let flow = match flow(packet, piece.burst, piece.range.start) {
             Some(flow) if matches!(flow.kind, SegmentKind::Tcp) && can.tcp => flow,
             Some(flow) if matches!(flow.kind, SegmentKind::Udp) && can.udp => flow,
             // A fragment may be of any flow: what came before it goes before it.
-            None if self.open.iter().any(|open| same_hosts(bytes, open.flow.at, at)) => {
-                self.close_all(bytes);
-                return self.single(at, len);
+            None if self.open.iter().any(|open| same_hosts(open.flow.packet(bursts), packet)) => {
+                self.close_all(bursts);
+                return self.single(piece);
             }
-            _ => return self.single(at, len),
+            _ => return self.single(piece),
         };
         // Most packets follow the one before them.
         if let Some(last) = self.open.len().checked_sub(1)
-            && self.joins(bytes, last, &flow)
+            && self.joins(bursts, last, packet, &flow)
         {
             return;
         }
-        let place = self.open.iter().position(|open| same_flow(bytes, &open.flow, &flow));
+        let begins = may_begin(packet, &flow).then(|| Open {
+            train: 0,
+            flow,
+            mask: mask(packet, &flow),
+            size: flow.len - flow.head,
+            next: number(packet, &flow).wrapping_add((flow.len - flow.head) as u32),
+            id: identification(packet),
+            octets: flow.len,
+            checked: false,
+            pushed: wants_delivery(packet, &flow),
+            full: wants_delivery(packet, &flow),
+        });
+        let place =
+            self.open.iter().position(|open| same_flow(open.flow.packet(bursts), &open.flow, packet, &flow));
         if let Some(place) = place {
-            if place + 1 < self.open.len() && self.joins(bytes, place, &flow) {
+            if place + 1 < self.open.len() && self.joins(bursts, place, packet, &flow) {
                 return;
             }
-            let open = self.open.remove(place);
-            finish(bytes, &mut self.trains[open.train], &open);
+            self.close(bursts, place);
         }
-        self.single(at, len);
-        if may_begin(bytes, &flow) {
+        self.single(piece);
+        if let Some(open) = begins {
             if self.open.len() == OPEN {
-                let open = self.open.remove(0);
-                finish(bytes, &mut self.trains[open.train], &open);
+                self.close(bursts, 0);
             }
-            self.open.push(Open {
-                train: self.used - 1,
-                flow,
-                mask: mask(bytes, &flow),
-                size: flow.len - flow.head,
-                next: number(bytes, &flow).wrapping_add((flow.len - flow.head) as u32),
-                id: identification(bytes, &flow),
-                octets: flow.len,
-                checked: false,
-                pushed: wants_delivery(bytes, &flow),
-                full: wants_delivery(bytes, &flow),
-            });
+            self.open.push(Open { train: self.used - 1, ..open });
         }
     }
 
     /// Joins a packet to an open train of its flow, if it follows.
-    fn joins(&mut self, bytes: &[u8], place: usize, flow: &Flow) -> bool {
+    fn joins(&mut self, bursts: &[InnerPackets], place: usize, packet: &[u8], flow: &Flow) -> bool {
         let open = &mut self.open[place];
         let train = &mut self.trains[open.train];
         let payload = flow.len - flow.head;
@@ -163,49 +185,56 @@ impl Coalescer {
             && payload > 0
             && payload <= open.size
             && open.octets + payload <= LONGEST
-            && train.pieces.len() < MOST
-            && like(bytes, &open.flow, &open.mask, flow)
-            && follows(bytes, open, flow)
-            && (open.checked || right(bytes, &open.flow))
-            && right(bytes, flow);
-        if !fits {
+            && train.pieces.len() < MOST;
+        let first = open.flow.packet(bursts);
+        let follows = fits
+            && like(first, &open.flow, &open.mask, packet, flow)
+            && follows(packet, open, flow)
+            && (open.checked || right(first, &open.flow))
+            && right(packet, flow);
+        if !follows {
             return false;
         }
         open.checked = true;
-        train.pieces.push(flow.at + flow.head..flow.at + flow.len);
+        train.pieces.push(Piece { burst: flow.burst, range: flow.at + flow.head..flow.at + flow.len });
         open.octets += payload;
         open.next = open.next.wrapping_add(payload as u32);
-        open.id = identification(bytes, flow);
-        open.pushed = wants_delivery(bytes, flow);
+        open.id = identification(packet);
+        open.pushed = wants_delivery(packet, flow);
         open.full = payload < open.size || open.pushed;
         true
     }
 
-    fn single(&mut self, at: usize, len: usize) {
+    fn single(&mut self, piece: Piece) {
         if self.used == self.trains.len() {
             self.trains.push(Train::default());
         }
         let train = &mut self.trains[self.used];
         train.pieces.clear();
-        train.pieces.push(at..at + len);
+        train.pieces.push(piece);
         (train.offload, train.head) = (Offload::default(), 0);
         self.used += 1;
     }
 
-    fn close_all(&mut self, bytes: &mut [u8]) {
+    fn close(&mut self, bursts: &mut [InnerPackets], place: usize) {
+        let open = self.open.remove(place);
+        finish(bursts, &mut self.trains[open.train], &open);
+    }
+
+    fn close_all(&mut self, bursts: &mut [InnerPackets]) {
         for open in self.open.drain(..) {
-            finish(bytes, &mut self.trains[open.train], &open);
+            finish(bursts, &mut self.trains[open.train], &open);
         }
     }
 }
 
 /// Writes into the first packet's headers that it is all of them.
-fn finish(bytes: &mut [u8], train: &mut Train, open: &Open) {
+fn finish(bursts: &mut [InnerPackets], train: &mut Train, open: &Open) {
     if train.pieces.len() < 2 {
         return;
     }
-    let Flow { kind, at, upper, head, .. } = open.flow;
-    let header = &mut bytes[at..at + head];
+    let Flow { kind, burst, at, upper, head, .. } = open.flow;
+    let header = &mut bursts[burst].buf.bytes_mut()[at..at + head];
     let upper_len = open.octets - upper;
     if is_v4(header) {
         header[2..4].copy_from_slice(&(open.octets as u16).to_be_bytes());
@@ -237,8 +266,8 @@ fn finish(bytes: &mut [u8], train: &mut Train, open: &Open) {
 }
 
 /// Finds the headers of a whole TCP or UDP packet without IP options.
-fn flow(bytes: &[u8], at: usize, len: usize) -> Option<Flow> {
-    let packet = &bytes[at..at + len];
+fn flow(packet: &[u8], burst: usize, at: usize) -> Option<Flow> {
+    let len = packet.len();
     let (next, upper) = match packet.first()? {
         // More fragments, and the offset of this one.
         0x45 if len >= IPV4_LEN && packet[6] & 0x3f == 0 && packet[7] == 0 => (packet[9], IPV4_LEN),
@@ -251,7 +280,7 @@ fn flow(bytes: &[u8], at: usize, len: usize) -> Option<Flow> {
         _ => return None,
     };
     let least = upper + if kind == SegmentKind::Tcp { TCP_LEN } else { UDP_LEN };
-    (least..=len).contains(&head).then_some(Flow { kind, at, upper, head, len })
+    (least..=len).contains(&head).then_some(Flow { kind, burst, at, upper, head, len })
 }
 
 fn is_v4(packet: &[u8]) -> bool {
@@ -263,22 +292,21 @@ fn hosts(packet: &[u8]) -> Range<usize> {
     if is_v4(packet) { 12..20 } else { 8..40 }
 }
 
-fn same_hosts(bytes: &[u8], one: usize, other: usize) -> bool {
-    let (one, other) = (&bytes[one..], &bytes[other..]);
+fn same_hosts(one: &[u8], other: &[u8]) -> bool {
     let range = hosts(one);
     is_v4(one) == is_v4(other) && one.get(range.clone()) == other.get(range)
 }
 
-fn same_flow(bytes: &[u8], one: &Flow, other: &Flow) -> bool {
-    let ports = |flow: &Flow| flow.at + flow.upper..flow.at + flow.upper + 4;
-    one.kind == other.kind && bytes[ports(one)] == bytes[ports(other)] && same_hosts(bytes, one.at, other.at)
+fn same_flow(one: &[u8], flow: &Flow, other: &[u8], of_other: &Flow) -> bool {
+    let ports = |flow: &Flow| flow.upper..flow.upper + 4;
+    flow.kind == of_other.kind && one[ports(flow)] == other[ports(of_other)] && same_hosts(one, other)
 }
 
 /// Whether others may be joined to this one.
-fn may_begin(bytes: &[u8], flow: &Flow) -> bool {
+fn may_begin(packet: &[u8], flow: &Flow) -> bool {
     let plain = match flow.kind {
-        SegmentKind::Tcp => bytes[flow.at + flow.upper + 13] & !PSH == ACK,
-        SegmentKind::Udp => has_sum(&bytes[flow.at..], flow),
+        SegmentKind::Tcp => packet[flow.upper + 13] & !PSH == ACK,
+        SegmentKind::Udp => has_sum(packet, flow),
     };
     plain && flow.len > flow.head && flow.head <= HEADS
 }
@@ -287,10 +315,10 @@ fn may_begin(bytes: &[u8], flow: &Flow) -> bool {
 const HEADS: usize = 128;
 
 /// Which bits of the headers must be the same in all packets of a train: all but lengths, numbers, checksums and PSH.
-fn mask(bytes: &[u8], flow: &Flow) -> [u8; HEADS] {
+fn mask(packet: &[u8], flow: &Flow) -> [u8; HEADS] {
     let mut mask = [0; HEADS];
     mask[..flow.head].fill(0xff);
-    let network: &[(usize, usize)] = match is_v4(&bytes[flow.at..]) {
+    let network: &[(usize, usize)] = match is_v4(packet) {
         // Length, identification; checksum.
         true => &[(2, 6), (10, 12)],
         // Length.
@@ -311,10 +339,10 @@ fn mask(bytes: &[u8], flow: &Flow) -> [u8; HEADS] {
 }
 
 /// Whether the headers of two packets differ only where they may.
-fn like(bytes: &[u8], one: &Flow, mask: &[u8; HEADS], other: &Flow) -> bool {
-    let (a, b) = (&bytes[one.at..one.at + one.head], &bytes[other.at..other.at + other.head]);
+fn like(one: &[u8], flow: &Flow, mask: &[u8; HEADS], other: &[u8], of_other: &Flow) -> bool {
+    let (a, b) = (&one[..flow.head], &other[..of_other.head]);
     let differs = a.iter().zip(b).zip(mask).fold(0, |any, ((a, b), mask)| any | (a ^ b) & mask);
-    a.len() == b.len() && differs == 0 && (other.kind == SegmentKind::Tcp || has_sum(b, other))
+    a.len() == b.len() && differs == 0 && (of_other.kind == SegmentKind::Tcp || has_sum(b, of_other))
 }
 
 /// Whether a UDP datagram has a checksum, and a length that is its own.
@@ -324,17 +352,14 @@ fn has_sum(packet: &[u8], flow: &Flow) -> bool {
 }
 
 /// Whether a packet's numbers follow those of the train.
-fn follows(bytes: &[u8], open: &Open, flow: &Flow) -> bool {
-    let packet = &bytes[flow.at..];
+fn follows(packet: &[u8], open: &Open, flow: &Flow) -> bool {
     // With DF set the identification means nothing (RFC 6864 section 4.1), else cutting counts it up.
-    let id =
-        !is_v4(packet) || packet[6] & 0x40 != 0 || identification(bytes, flow) == open.id.wrapping_add(1);
-    id && (flow.kind == SegmentKind::Udp || number(bytes, flow) == open.next)
+    let id = !is_v4(packet) || packet[6] & 0x40 != 0 || identification(packet) == open.id.wrapping_add(1);
+    id && (flow.kind == SegmentKind::Udp || number(packet, flow) == open.next)
 }
 
 /// Whether the checksums are right.
-fn right(bytes: &[u8], flow: &Flow) -> bool {
-    let packet = &bytes[flow.at..flow.at + flow.len];
+fn right(packet: &[u8], flow: &Flow) -> bool {
     let header = !is_v4(packet) || checksum(&packet[..IPV4_LEN]) == 0;
     header && pseudo(packet, flow.kind, flow.len - flow.upper).octets(&packet[flow.upper..]).finish() == 0
 }
@@ -344,24 +369,24 @@ fn pseudo(packet: &[u8], kind: SegmentKind, upper_len: usize) -> Sum {
     Sum::new().octets(&packet[hosts(packet)]).word(protocol.into()).word(upper_len as u16)
 }
 
-fn number(bytes: &[u8], flow: &Flow) -> u32 {
-    let at = flow.at + flow.upper + 4;
-    u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+fn number(packet: &[u8], flow: &Flow) -> u32 {
+    let at = flow.upper + 4;
+    u32::from_be_bytes([packet[at], packet[at + 1], packet[at + 2], packet[at + 3]])
 }
 
-fn identification(bytes: &[u8], flow: &Flow) -> u16 {
-    u16::from_be_bytes([bytes[flow.at + 4], bytes[flow.at + 5]])
+fn identification(packet: &[u8]) -> u16 {
+    u16::from_be_bytes([packet[4], packet[5]])
 }
 
 /// Whether its sender wants it to be delivered without waiting for more.
-fn wants_delivery(bytes: &[u8], flow: &Flow) -> bool {
-    flow.kind == SegmentKind::Tcp && bytes[flow.at + flow.upper + 13] & PSH != 0
+fn wants_delivery(packet: &[u8], flow: &Flow) -> bool {
+    flow.kind == SegmentKind::Tcp && packet[flow.upper + 13] & PSH != 0
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use spi::{EspOp, Pool};
+    use spi::Pool;
     use wire::ip::IpHeader;
 
     use super::*;
@@ -385,18 +410,19 @@ mod tests {
         InnerPackets { iface: 0, child: None, buf }
     }
 
-    fn octets(packets: &InnerPackets, train: &Train) -> Vec<u8> {
-        train.pieces.iter().flat_map(|piece| packets.buf.bytes()[piece.clone()].to_vec()).collect()
-    }
-
     /// What the kernel makes of it: every packet of every train.
     fn delivered(packets: &[Vec<u8>], can: Joinable) -> (usize, Vec<Vec<u8>>) {
-        let mut inner = burst(packets);
+        in_bursts(packets, packets.len().max(1), can)
+    }
+
+    /// The same, when they came in bursts of so many.
+    fn in_bursts(packets: &[Vec<u8>], each: usize, can: Joinable) -> (usize, Vec<Vec<u8>>) {
+        let mut bursts: Vec<_> = packets.chunks(each).map(burst).collect();
         let mut coalescer = Coalescer::default();
-        let trains = coalescer.join(&mut inner, can).to_vec();
+        let trains = coalescer.join(&mut bursts, can).to_vec();
         let mut all = Vec::new();
         for train in &trains {
-            let whole = octets(&inner, train);
+            let whole: Vec<u8> = train.octets(&bursts).flatten().copied().collect();
             let Some(segments) = train.offload.segments else {
                 all.push(whole);
                 continue;
@@ -446,6 +472,7 @@ mod tests {
         ] {
             let packets = cut(&first, kind, 1400);
             assert_eq!(delivered(&packets, BOTH), (1, packets.clone()));
+            assert_eq!(in_bursts(&packets, 2, BOTH), (1, packets.clone()), "in bursts of two");
             assert_eq!(delivered(&packets, Joinable::default()), (packets.len(), packets));
         }
     }
@@ -520,6 +547,7 @@ mod tests {
             runs in prop::collection::vec(any_packet(), 1..6),
             spoil in prop::collection::vec((any::<prop::sample::Index>(), 0usize..60), 0..4),
             udp in any::<bool>(),
+            each in 1usize..64,
         ) {
             let mut packets: Vec<Vec<u8>> = runs.concat();
             packets.truncate(64);
@@ -534,11 +562,11 @@ mod tests {
             }
             let total: usize = packets.iter().map(|p| p.len() + 24).sum();
             prop_assume!(total < 70_000);
-            let (_, all) = delivered(&packets, Joinable { tcp: true, udp });
+            let (_, all) = in_bursts(&packets, each, Joinable { tcp: true, udp });
             let by_flow = |list: &[Vec<u8>]| {
                 let mut flows = std::collections::BTreeMap::<Vec<u8>, Vec<Vec<u8>>>::new();
                 for packet in list {
-                    let key = match flow(packet, 0, packet.len()) {
+                    let key = match flow(packet, 0, 0) {
                         Some(f) => [&packet[hosts(packet)], &packet[f.upper..f.upper + 4], &[f.upper as u8]].concat(),
                         None => vec![],
                     };

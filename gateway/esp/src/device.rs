@@ -81,7 +81,6 @@ impl Esp {
     /// Submits what was gathered, and what waited for SAs that came since. Call it when there is no more to read, and
     /// after SAs were installed; never wait on a timer for more.
     pub fn flush(&mut self, now: Instant, out: &mut Output) {
-        out.hurry = false;
         self.serve(now, out);
         let mut list = std::mem::take(&mut self.open_outbound);
         for token in list.drain(..) {
@@ -91,6 +90,11 @@ impl Esp {
             }
         }
         self.open_outbound = list;
+        self.flush_inbound(now, out);
+    }
+
+    /// Submits what was gathered from the network only: what goes out may still find company.
+    pub fn flush_inbound(&mut self, now: Instant, out: &mut Output) {
         let mut list = std::mem::take(&mut self.open_inbound);
         for token in list.drain(..) {
             if let Some(sa) = self.sad.inbound.slot(token) {
@@ -99,9 +103,20 @@ impl Esp {
             }
         }
         self.open_inbound = list;
+        self.submit_closed(out);
+    }
+
+    /// Submits what nothing is added to any more.
+    pub fn submit_closed(&mut self, out: &mut Output) {
+        out.hurry = false;
         for device in 0..self.devices.len() {
             self.pump(device, out);
         }
+    }
+
+    /// Whether packets that go out were gathered and not submitted yet.
+    pub fn gathers(&self) -> bool {
+        !self.open_outbound.is_empty()
     }
 
     /// Takes a burst that came back from a device; also one that its queue refused to take because it is closed.

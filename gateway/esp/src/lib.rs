@@ -50,7 +50,7 @@ mod spd;
 mod timer;
 mod transport;
 
-pub use coalesce::{Coalescer, Joinable, Train};
+pub use coalesce::{Coalescer, Joinable, Piece, Train};
 pub use counters::{Counters, DropCounters, DropReason};
 pub use device::LineView;
 pub use esp::{Config, Esp, Inner, Offload, Outer, SegmentKind, Segments};

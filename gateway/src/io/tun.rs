@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::ethernet::{self, Frame};
 use arrayvec::ArrayVec;
-use esp::{Joinable, Offload, SegmentKind, Segments, Train};
+use esp::{InnerPackets, Joinable, Offload, SegmentKind, Segments, Train};
 use ipc::TunOffload;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
@@ -141,13 +141,42 @@ impl Tun {
         self.can
     }
 
-    /// Writes a packet or a train, whose pieces lie in `bytes`. What the kernel does not take is counted and gone, as on any
-    /// wire.
-    pub fn write(&mut self, bytes: &[u8], train: &Train) {
+    /// Writes a packet or a train, whose pieces lie in these bursts. What the kernel does not take is counted and gone, as on
+    /// any wire.
+    pub fn write(&mut self, bursts: &[InnerPackets], train: &Train) {
+        let pieces = train.octets(bursts);
+        match self.emit(train.offload, train.head, pieces) {
+            Ok(()) => self.traffic.written += train.pieces.len() as u64,
+            // A kernel that cuts UDP for others need not take it from us.
+            Err(Errno::INVAL) if train.offload.segments.is_some() => self.write_apart(bursts, train),
+            Err(_) => self.traffic.refused += train.pieces.len() as u64,
+        }
+    }
+
+    fn write_apart(&mut self, bursts: &[InnerPackets], train: &Train) {
+        match train.offload.segments.map(|segments| segments.kind) {
+            Some(SegmentKind::Udp) => self.can.udp = false,
+            _ => self.can.tcp = false,
+        }
+        tracing::warn!(kind = ?train.offload.segments, "the kernel does not take superpackets; packets go one by one");
+        let whole: Vec<u8> = train.octets(bursts).flatten().copied().collect();
+        esp::cut(&whole, train.offload, |packet| match self.emit(Offload::default(), 0, [packet]) {
+            Ok(()) => self.traffic.written += 1,
+            Err(_) => self.traffic.refused += 1,
+        });
+    }
+
+    /// Writes pieces as one.
+    fn emit<'p>(
+        &mut self,
+        offload: Offload,
+        head: usize,
+        octets: impl IntoIterator<Item = &'p [u8]>,
+    ) -> Result<(), Errno> {
+        let mut octets = octets.into_iter().peekable();
+        let first = octets.peek().and_then(|piece| piece.first()).copied().unwrap_or_default();
         let link = if self.ethernet { ethernet::HEADER } else { 0 };
-        let first =
-            train.pieces.first().and_then(|piece| bytes.get(piece.start)).copied().unwrap_or_default();
-        let (header, ethernet) = (header(first, train, link), ethernet::header(first));
+        let (header, ethernet) = (header(first, offload, head, link), ethernet::header(first));
         let mut pieces: ArrayVec<IoSlice<'_>, PIECES> = ArrayVec::new();
         if self.offload.header {
             pieces.push(IoSlice::new(&header));
@@ -155,32 +184,14 @@ impl Tun {
         if self.ethernet {
             pieces.push(IoSlice::new(&ethernet));
         }
-        for piece in train.pieces.iter().filter_map(|piece| bytes.get(piece.clone())) {
+        for piece in octets {
             if pieces.try_push(IoSlice::new(piece)).is_err() {
                 break;
             }
         }
-        let count = train.pieces.len() as u64;
-        match rustix::io::retry_on_intr(|| rustix::io::writev(&self.fd, &pieces)) {
-            Ok(_) => {
-                self.traffic.writes += 1;
-                self.traffic.written += count;
-            }
-            // A kernel that cuts UDP for others need not take it from us.
-            Err(Errno::INVAL) if train.offload.segments.is_some() => self.write_apart(bytes, train),
-            Err(_) => self.traffic.refused += count,
-        }
-    }
-
-    fn write_apart(&mut self, bytes: &[u8], train: &Train) {
-        match train.offload.segments.map(|segments| segments.kind) {
-            Some(SegmentKind::Udp) => self.can.udp = false,
-            _ => self.can.tcp = false,
-        }
-        tracing::warn!(kind = ?train.offload.segments, "the kernel does not take superpackets; packets go one by one");
-        let whole: Vec<u8> =
-            train.pieces.iter().filter_map(|piece| bytes.get(piece.clone())).flatten().copied().collect();
-        esp::cut(&whole, train.offload, |packet| self.write(packet, &Train::of(0..packet.len())));
+        rustix::io::retry_on_intr(|| rustix::io::writev(&self.fd, &pieces))?;
+        self.traffic.writes += 1;
+        Ok(())
     }
 
     /// What the kernel granted.
@@ -226,10 +237,11 @@ fn behind_ethernet(offload: Offload) -> Option<Offload> {
     Some(Offload { checksum, ..offload })
 }
 
-/// The `virtio_net_hdr` of a train whose first octet is `first`, with so many octets of link header before it.
-fn header(first: u8, train: &Train, link: usize) -> [u8; HEADER] {
+/// The `virtio_net_hdr` of a train whose first octet is `first`, with so many octets of IP and transport headers, and so many of
+/// link header before them.
+fn header(first: u8, offload: Offload, head: usize, link: usize) -> [u8; HEADER] {
     let mut header = [0; HEADER];
-    let Offload { checksum: Some((start, offset)), segments: Some(segments) } = train.offload else {
+    let Offload { checksum: Some((start, offset)), segments: Some(segments) } = offload else {
         return header;
     };
     header[0] = F_NEEDS_CSUM;
@@ -238,7 +250,7 @@ fn header(first: u8, train: &Train, link: usize) -> [u8; HEADER] {
         (SegmentKind::Tcp, true) => GSO_TCPV6,
         (SegmentKind::Udp, _) => GSO_UDP_L4,
     };
-    let (head, start) = ((train.head + link) as u16, start + link as u16);
+    let (head, start) = ((head + link) as u16, start + link as u16);
     for (at, word) in [(2, head), (4, segments.size), (6, start), (8, offset)] {
         header[at..at + 2].copy_from_slice(&word.to_ne_bytes());
     }
@@ -273,11 +285,10 @@ mod tests {
         for (kind, first) in [(SegmentKind::Tcp, 0x45u8), (SegmentKind::Tcp, 0x60), (SegmentKind::Udp, 0x60)]
         {
             let offload = Offload { checksum: Some((40, 16)), segments: Some(Segments { kind, size: 1200 }) };
-            let train = Train { pieces: vec![0..1, 0..1], offload, head: 60 };
-            assert_eq!(describe(&header(first, &train, 0), 60 + 2400), Some((offload, 2)));
-            let (read, packets) = describe(&header(first, &train, 14), 14 + 60 + 2400).unwrap();
+            assert_eq!(describe(&header(first, offload, 60, 0), 60 + 2400), Some((offload, 2)));
+            let (read, packets) = describe(&header(first, offload, 60, 14), 14 + 60 + 2400).unwrap();
             assert_eq!((behind_ethernet(read), packets), (Some(offload), 2), "behind Ethernet");
         }
-        assert_eq!(header(0x45, &Train::of(0..1), 14), [0; HEADER]);
+        assert_eq!(header(0x45, Offload::default(), 0, 14), [0; HEADER]);
     }
 }

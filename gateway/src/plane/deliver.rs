@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
-use esp::{Encap, InnerPackets, OuterPackets};
+use esp::{Encap, Esp, OuterPackets, Output};
 use rustix::time::ClockId;
 use wire::natt::KEEPALIVE;
 
@@ -25,10 +25,26 @@ fn thread_time() -> Duration {
 impl Plane {
     /// Has the devices work until nothing moves, and hands out what is done.
     pub(crate) fn pump(&mut self, now: Instant) {
+        self.pump_with(now, Esp::flush);
+    }
+
+    /// The same for what came from the network; what goes out may still find company.
+    pub(super) fn pump_inbound(&mut self, now: Instant) {
+        self.pump_with(now, Esp::flush_inbound);
+    }
+
+    /// The same for what nothing is added to any more, if something is in a hurry.
+    pub(super) fn pump_if_wanted(&mut self, now: Instant) {
+        if self.out.hurry {
+            self.pump_with(now, |esp, _, out| esp.submit_closed(out));
+        }
+    }
+
+    fn pump_with(&mut self, now: Instant, submit: impl Fn(&mut Esp, Instant, &mut Output)) {
         // What it costs to read is not charged: a flood that is held back would be charged to what gets through.
         let begun = self.esp.has_shares().then(thread_time);
         loop {
-            self.esp.flush(now, &mut self.out);
+            submit(&mut self.esp, now, &mut self.out);
             let moved = self.queues.pump(now, &mut self.esp, &mut self.out);
             self.hand_out(now);
             if !moved {
@@ -40,20 +56,11 @@ impl Plane {
         }
     }
 
-    /// The same, if something is in a hurry.
-    pub(super) fn pump_if_wanted(&mut self, now: Instant) {
-        if self.out.hurry {
-            self.pump(now);
-        }
-    }
-
     fn hand_out(&mut self, now: Instant) {
         while let Some(packets) = self.out.outer.pop_front() {
             self.send(now, &packets);
         }
-        while let Some(packets) = self.out.inner.pop_front() {
-            self.deliver(packets);
-        }
+        self.deliver();
         while let Some(packet) = self.out.elsewhere.pop_front() {
             if let Some(letterbox) = self.letterboxes.get(usize::from(packet.lane)) {
                 letterbox.hand_over(packet);
@@ -99,16 +106,23 @@ impl Plane {
         }
     }
 
-    fn deliver(&mut self, mut packets: InnerPackets) {
+    /// Writes what was opened to its TUN devices; packets of one flow as one, also across bursts.
+    fn deliver(&mut self) {
+        let bursts = self.out.inner.make_contiguous();
         if self.tap.is_open() {
-            let label = packets.child.and_then(|line| self.labels.get(&line));
-            let label = label.map_or("", |(label, _)| label);
-            packets.packets().for_each(|packet| self.tap.packet(tap::AFTER, packet, label));
+            for packets in &*bursts {
+                let label = packets.child.and_then(|line| self.labels.get(&line));
+                let label = label.map_or("", |(label, _)| label);
+                packets.packets().for_each(|packet| self.tap.packet(tap::AFTER, packet, label));
+            }
         }
-        let Some(tun) = self.tuns.get_mut(packets.iface as usize).and_then(Option::as_mut) else { return };
-        let trains = self.coalescer.join(&mut packets, tun.joins());
-        for train in trains {
-            tun.write(packets.buf.bytes(), train);
+        for bursts in bursts.chunk_by_mut(|one, next| one.iface == next.iface) {
+            let place = bursts.first().map_or(usize::MAX, |packets| packets.iface as usize);
+            let Some(tun) = self.tuns.get_mut(place).and_then(Option::as_mut) else { continue };
+            for train in self.coalescer.join(bursts, tun.joins()) {
+                tun.write(bursts, train);
+            }
         }
+        self.out.inner.clear();
     }
 }

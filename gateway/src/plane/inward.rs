@@ -47,7 +47,7 @@ impl Plane {
                     for (arrived, buf, length) in landing.take() {
                         self.sort(now, port, bound, &arrived, buf, length);
                     }
-                    self.pump(now);
+                    self.pump_inbound(now);
                     left -= count.min(left);
                     if count < LANDINGS {
                         more = false;

@@ -113,6 +113,16 @@ impl Plane {
         }
     }
 
+    /// Looks into the TUN queues once more, where a burst is not full yet and had to wait anyway.
+    pub(super) fn fill_up(&mut self, now: Instant, ready: &mut Ready) {
+        if self.esp.gathers() && !ready.sockets.is_empty() && !ready.more {
+            let mut left = self.table.quota(Class::Esp);
+            for at in 0..ready.tuns.len() {
+                ready.more |= self.read_tun(now, ready.tuns[at], &mut left);
+            }
+        }
+    }
+
     /// Takes what a TUN queue has; true when there may be more.
     fn read_tun(&mut self, now: Instant, place: usize, left: &mut usize) -> bool {
         let mut skim = SKIM;
