@@ -84,7 +84,8 @@ pub(crate) struct Plane {
     pool: Pool,
     queues: Queues,
     sockets: Sockets,
-    landing: Landing,
+    /// Not there while its datagrams are sorted.
+    landing: Option<Landing>,
     tuns: Vec<Option<Tun>>,
     intake: Intake,
     coalescer: Coalescer,
@@ -131,7 +132,7 @@ impl Plane {
             pool,
             queues,
             sockets,
-            landing: Landing::new(),
+            landing: Some(Landing::new()),
             tuns: Vec::new(),
             coalescer: Coalescer::default(),
             clear: Clear::open(mark),

@@ -37,7 +37,7 @@ impl Plane {
     /// Takes what a socket has, up to the quota; true when there may be more.
     fn receive(&mut self, now: Instant, place: usize) -> bool {
         let mut left = self.table.quota(Class::Esp);
-        let mut landing = std::mem::take(&mut self.landing);
+        let Some(mut landing) = self.landing.take() else { return false };
         let mut more = true;
         while left > 0 {
             let Some(socket) = self.sockets.at(place) else { break };
@@ -61,7 +61,7 @@ impl Plane {
                 }
             }
         }
-        self.landing = landing;
+        self.landing = Some(landing);
         self.served.note(Class::Esp, more);
         self.learn_from_errors(now, place);
         more
