@@ -92,7 +92,10 @@ pub fn measure(
     client.args(["--client", way.addresses[1], "--bind", way.addresses[0], "--json"]);
     client.args(["--connect-timeout", "3000", "--time", &seconds.to_string()]);
     match load {
-        Load::Tcp(connections) => client.args(["--parallel", &connections.to_string()]),
+        // Others pace what they send by timers, which is then in what the gateway seems to cost.
+        Load::Tcp(connections) => {
+            client.args(["--parallel", &connections.to_string(), "--congestion", "cubic"])
+        }
         Load::Udp(octets) => {
             let bits = u64::from(octets) * 8 * u64::from(RATE);
             client.args(["--udp", "--length", &octets.to_string(), "--bitrate", &bits.to_string()])

@@ -6,6 +6,7 @@ mod path;
 mod place;
 mod tun;
 mod udp;
+mod wake;
 
 use anyhow::Result;
 use clap::Args;
@@ -42,6 +43,7 @@ pub fn run(options: &Options) -> Result<Value> {
         "crypto": crypto::table(effort)?,
         "udp": udp::table(&place, effort, &options.batches)?,
         "tun": tun::table(&place, effort, path::LONGEST)?,
+        "wake": wake::table(effort)?,
         "path": path::table(&place, effort, &options.batches)?,
         "packet": tun::PACKET,
     }))

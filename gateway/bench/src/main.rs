@@ -12,6 +12,7 @@ mod flood;
 mod floor;
 mod load;
 mod sys;
+mod trains;
 
 use std::process::ExitCode;
 
@@ -35,6 +36,9 @@ enum What {
     /// More than anybody can take.
     #[command(subcommand)]
     Flood(flood::Flood),
+    /// Superpackets without end.
+    #[command(subcommand)]
+    Trains(trains::Trains),
 }
 
 fn main() -> ExitCode {
@@ -52,6 +56,7 @@ fn run(what: What) -> Result<()> {
         What::Floor(options) => println!("{}", floor::run(&options)?),
         What::Load(options) => load::run(&options)?,
         What::Flood(what) => println!("{}", flood::run(&what)?),
+        What::Trains(what) => println!("{}", trains::run(&what)?),
     }
     Ok(())
 }

@@ -119,8 +119,8 @@ const PATIENCE: std::time::Duration = std::time::Duration::from_secs(15);
 pub trait Carrier {
     /// The processes, moon's first.
     fn pids(&self) -> Result<[u32; 2]>;
-    /// Superpackets that the sending gateway has read so far, and the packets in them, where it tells.
-    fn segments(&self) -> Option<(u64, u64)> {
+    /// What each end has read from inside so far, moon first, where it tells.
+    fn read(&self) -> Option<[Read; 2]> {
         None
     }
     /// End both.
@@ -164,8 +164,9 @@ impl Carrier for Tussocks<'_> {
         pids(&self.moon, &self.sun)
     }
 
-    fn segments(&self) -> Option<(u64, u64)> {
-        segments(&self.moon.json("status").ok()?)
+    fn read(&self) -> Option<[Read; 2]> {
+        let [moon, sun] = [&self.moon, &self.sun].map(|end| read(&end.json("status").ok()?));
+        Some([moon?, sun?])
     }
 
     fn stop(&mut self) -> Result<()> {
@@ -174,11 +175,34 @@ impl Carrier for Tussocks<'_> {
     }
 }
 
-/// Reads and the packets in them, summed over all TUN devices.
-fn segments(status: &Value) -> Option<(u64, u64)> {
+/// What a gateway has read from all its TUN devices.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Read {
+    /// Superpackets, and packets by themselves.
+    pub superpackets: u64,
+    /// The packets in them.
+    pub packets: u64,
+}
+
+impl Read {
+    /// What was read since.
+    pub fn since(self, before: Read) -> Read {
+        Read {
+            superpackets: self.superpackets.saturating_sub(before.superpackets),
+            packets: self.packets.saturating_sub(before.packets),
+        }
+    }
+
+    /// Packets in one superpacket.
+    pub fn batch(self) -> f64 {
+        self.packets as f64 / self.superpackets.max(1) as f64
+    }
+}
+
+fn read(status: &Value) -> Option<Read> {
     let tuns = status.get("tuns")?.as_array()?;
     let sum = |key: &str| tuns.iter().map(|tun| tun.get(key)?.as_u64()).sum::<Option<u64>>();
-    Some((sum("reads")?, sum("read")?))
+    Some(Read { superpackets: sum("reads")?, packets: sum("read")? })
 }
 
 /// strongSwan's.
@@ -243,9 +267,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn segments_are_summed_over_all_devices() {
-        let status = json!({ "tuns": [{ "reads": 10, "read": 100 }, { "reads": 1, "read": 1 }] });
-        assert_eq!(segments(&status), Some((11, 101)));
-        assert_eq!(segments(&json!({})), None);
+    fn what_was_read_is_summed_over_all_devices() {
+        let status = json!({ "tuns": [{ "reads": 9, "read": 100 }, { "reads": 1, "read": 20 }] });
+        let now = read(&status).unwrap();
+        assert_eq!((now, now.batch()), (Read { superpackets: 10, packets: 120 }, 12.0));
+        assert_eq!(now.since(now).batch(), 0.0);
+        assert_eq!(read(&json!({})), None);
     }
 }

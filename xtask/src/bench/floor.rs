@@ -45,30 +45,31 @@ impl Floor {
         Ok(Floor { all: serde_json::from_str(&done.stdout).context("an odd answer of tussock-bench")? })
     }
 
-    /// CPU seconds per gigabyte of TCP payload at both ends together, at a batch length, with the software device's cipher of a
-    /// suite. Between the measured lengths, what is paid per batch is shared out: straight over one by the length.
-    pub fn seconds_per_gb(&self, suite: &str, batch: f64) -> Option<f64> {
-        let cipher = self.cipher(suite)?;
-        let sum = |row: &Value| {
-            let own = number(row, "seal")? + number(row, "open")?;
-            Some(out(row)? + back_in(row)? - own + cipher)
-        };
-        let points: Vec<(f64, f64)> =
-            self.rows("path").filter_map(|row| Some((1.0 / number(row, "batch")?, sum(row)?))).collect();
+    /// CPU nanoseconds of a long packet on its way out and in, at a batch length, with the software device's cipher of a suite.
+    /// Between the measured lengths, what is paid per batch is shared out: straight over one by the length.
+    pub fn ways(&self, suite: &str, batch: f64) -> Option<[f64; 2]> {
+        let [seal, open] = self.cipher(suite)?;
+        let points: Vec<(f64, [f64; 2])> = self
+            .rows("path")
+            .filter_map(|row| {
+                let [way_out, way_in] =
+                    [out(row)? - number(row, "seal")?, back_in(row)? - number(row, "open")?];
+                Some((1.0 / number(row, "batch")?, [way_out + seal, way_in + open]))
+            })
+            .collect();
         let at = 1.0 / batch.max(1.0);
         let above = points.iter().filter(|(x, _)| *x >= at).min_by(|a, b| a.0.total_cmp(&b.0))?;
         let below = points.iter().filter(|(x, _)| *x <= at).max_by(|a, b| a.0.total_cmp(&b.0));
-        let nanoseconds = match below {
-            Some(below) if below.0 < above.0 => {
-                below.1 + (above.1 - below.1) * (at - below.0) / (above.0 - below.0)
-            }
+        Some(match below {
+            Some(below) if below.0 < above.0 => [0, 1].map(|way| {
+                below.1[way] + (above.1[way] - below.1[way]) * (at - below.0) / (above.0 - below.0)
+            }),
             _ => above.1,
-        };
-        Some(nanoseconds / PAYLOAD)
+        })
     }
 
     /// Sealing and opening of a long packet.
-    fn cipher(&self, suite: &str) -> Option<f64> {
+    fn cipher(&self, suite: &str) -> Option<[f64; 2]> {
         let text =
             |row: &Value, key: &str| row.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
         let fits = |row: &&Value| {
@@ -77,7 +78,7 @@ impl Floor {
                 && number(row, "octets") > Some(1000.0)
         };
         let row = self.rows("crypto").find(fits)?;
-        Some(number(row, "seal")? + number(row, "open")?)
+        Some([number(row, "seal")?, number(row, "open")?])
     }
 
     fn rows(&self, table: &str) -> impl Iterator<Item = &Value> {
@@ -165,7 +166,15 @@ impl Floor {
                 figure("open"),
             ]);
         }
-        vec![path, udp, tun, crypto]
+        let mut wake = Table::new(
+            "floor-wake",
+            "Waking a thread that sleeps in epoll, ns of both threads",
+            &["cores", "wake"],
+        );
+        for row in self.rows("wake") {
+            wake.row([word(row, "cores"), Cell::number(number(row, "wake"), 0)]);
+        }
+        vec![path, udp, tun, crypto, wake]
     }
 }
 
@@ -240,16 +249,16 @@ mod tests {
     #[test]
     fn between_two_batch_lengths_the_cost_per_batch_is_shared_out_and_the_cipher_is_the_suites() {
         let suite = |suite: &str, each: f64| json!({ "engine": "soft, through the SPI", "suite": suite, "octets": 1392, "seal": each, "open": each });
-        let crypto = [suite("free", 0.0), suite("dear", PAYLOAD / 2.0)];
-        // Six phases besides the cipher's two.
-        let path = [row(1, PAYLOAD / 6.0), row(2, PAYLOAD / 12.0)];
+        let crypto = [suite("free", 0.0), suite("dear", 500.0)];
+        // Three phases besides the cipher's each way.
+        let path = [row(1, 400.0), row(2, 200.0)];
         let floor = Floor { all: json!({ "path": path, "crypto": crypto }) };
         let near = |suite: &str, batch: f64, expected: f64| {
-            (floor.seconds_per_gb(suite, batch).unwrap() - expected).abs() < 1e-9
+            floor.ways(suite, batch).unwrap().iter().all(|way| (way - expected).abs() < 1e-9)
         };
-        assert!(near("free", 1.0, 1.0) && near("free", 2.0, 0.5) && near("free", 50.0, 0.5));
-        assert!(near("free", 4.0 / 3.0, 0.75), "half-way between one by one and one by two");
-        assert!(near("dear", 2.0, 1.5));
-        assert_eq!(floor.seconds_per_gb("unknown", 2.0), None);
+        assert!(near("free", 1.0, 1200.0) && near("free", 2.0, 600.0) && near("free", 50.0, 600.0));
+        assert!(near("free", 4.0 / 3.0, 900.0), "half-way between one by one and one by two");
+        assert!(near("dear", 2.0, 1100.0));
+        assert_eq!(floor.ways("unknown", 2.0), None);
     }
 }

@@ -18,6 +18,7 @@ mod rekeys;
 mod scale;
 mod table;
 mod throughput;
+mod trains;
 mod wireguard;
 
 use std::path::PathBuf;

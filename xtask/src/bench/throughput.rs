@@ -3,10 +3,10 @@
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum as _};
 
-use super::contest::{Cipher, Contestant, Versus};
+use super::contest::{Cipher, Contestant, Read, Versus};
 use super::floor::Floor;
 use super::table::{Cell, Table, median};
-use super::{Report, Setup, openvpn, wireguard};
+use super::{Report, Setup, openvpn, trains, wireguard};
 use crate::packages;
 use crate::strongswan::Release;
 use crate::traffic::{self, Carried, Load, RATE, Way};
@@ -47,8 +47,22 @@ impl Options {
 struct Turn {
     who: Contestant,
     carried: Vec<(Load, Carried)>,
-    /// Packets per superpacket, on the mean.
-    segments: Option<f64>,
+    /// What both ends read from inside while one TCP connection was as fast as it goes.
+    read: Option<[Read; 2]>,
+}
+
+impl Turn {
+    /// The floor's part of what one TCP connection cost, percent: its packets at the length of its superpackets, and the
+    /// acknowledgements at theirs.
+    fn share(&self, floor: &Floor) -> Option<f64> {
+        let both = |read: Read| {
+            let ways = floor.ways(self.who.cipher.esp(), read.batch())?;
+            Some(read.packets as f64 * ways.iter().sum::<f64>() / 1e9)
+        };
+        let [data, acknowledgements] = self.read?;
+        let carried = self.carried.iter().find(|(load, _)| *load == Load::Tcp(1))?.1;
+        Some(100.0 * (both(data)? + both(acknowledgements)?) / carried.cpu.iter().sum::<f64>())
+    }
 }
 
 /// Measure.
@@ -84,8 +98,12 @@ pub fn run(setup: &Setup, options: &Options) -> Result<Report> {
         "{} rounds of {} s; UDP at {RATE} datagrams a second; CPU time of both gateways' threads",
         setup.runs, setup.seconds
     ));
-    report.tables =
-        vec![medians(&contestants, &rounds, &floor), ratios(&contestants, &rounds), every(&rounds)];
+    report.tables = vec![
+        medians(&contestants, &rounds, &floor),
+        ratios(&contestants, &rounds),
+        trains::table(setup, &floor)?,
+        every(&rounds),
+    ];
     Ok(report)
 }
 
@@ -125,9 +143,9 @@ fn turn(setup: &Setup, who: Contestant) -> Result<Turn> {
         true => &[Load::Tcp(1), Load::Udp(64)],
         false => &[Load::Tcp(1), Load::Tcp(4), Load::Udp(64), Load::Udp(512), Load::Udp(LONG)],
     };
-    let (mut carried, mut segments) = (Vec::new(), None);
+    let (mut carried, mut read) = (Vec::new(), None);
     for load in loads {
-        let before = carrier.segments();
+        let before = carrier.read();
         let one = traffic::measure(
             &setup.world,
             Way::BETWEEN,
@@ -138,13 +156,12 @@ fn turn(setup: &Setup, who: Contestant) -> Result<Turn> {
         );
         carried.push((*load, one.with_context(|| format!("{} under {load:?}", who.name()))?));
         if *load == Load::Tcp(1) {
-            segments = before.zip(carrier.segments()).map(|((reads, packets), (reads_now, packets_now))| {
-                (packets_now - packets) as f64 / (reads_now - reads).max(1) as f64
-            });
+            read =
+                before.zip(carrier.read()).map(|(before, now)| [0, 1].map(|end| now[end].since(before[end])));
         }
     }
     carrier.stop()?;
-    Ok(Turn { who, carried, segments })
+    Ok(Turn { who, carried, read })
 }
 
 /// Each figure's median over the rounds.
@@ -175,11 +192,8 @@ fn medians(contestants: &[Contestant], rounds: &[Vec<Turn>], floor: &Floor) -> T
             median(turns().filter_map(|turn| turn.figure(load, figure)))
         };
         let tcp = of(Load::Tcp(1), both);
-        let segments = median(turns().filter_map(|turn| turn.segments));
-        let share = segments
-            .and_then(|segments| floor.seconds_per_gb(who.cipher.esp(), segments))
-            .zip(tcp)
-            .map(|(floor, tcp)| 100.0 * floor / tcp);
+        let batch = median(turns().filter_map(|turn| turn.read.map(|[moon, _]| moon.batch())));
+        let share = median(turns().filter_map(|turn| turn.share(floor)));
         table.row([
             who.name().into(),
             who.cipher.name().into(),
@@ -193,7 +207,7 @@ fn medians(contestants: &[Contestant], rounds: &[Vec<Turn>], floor: &Floor) -> T
             Cell::number(of(Load::Udp(64), |carried| 100.0 * carried.lost), 1),
             Cell::number(of(Load::Udp(512), Carried::per_datagram), 1),
             Cell::number(of(Load::Udp(LONG), Carried::per_datagram), 1),
-            Cell::number(segments, 1),
+            Cell::number(batch, 1),
             Cell::number(share, 0),
         ]);
     }
@@ -316,7 +330,7 @@ mod tests {
             |cost: f64| Carried { octets: 1e9, datagrams: 0.0, lost: 0.0, seconds: 1.0, cpu: [cost, 0.0] };
         let us = Contestant { product: None, cipher: Cipher::Aes128gcm };
         let them = Contestant { product: Some(Versus::Openvpn), ..us };
-        let turn = |who, cost| Turn { who, carried: vec![(Load::Tcp(1), carried(cost))], segments: None };
+        let turn = |who, cost| Turn { who, carried: vec![(Load::Tcp(1), carried(cost))], read: None };
         let rounds = [vec![turn(us, 1.0), turn(them, 5.0)], vec![turn(us, 2.0), turn(them, 6.0)]];
         let table = ratios(&[us, them], &rounds).json();
         assert_eq!(table["rows"][0]["rounds"], "5.0 3.0");
