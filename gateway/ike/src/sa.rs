@@ -303,6 +303,9 @@ impl IkeSa {
         self.state = State::Established;
         self.established = Some(cx.now);
         self.heard = cx.now;
+        if self.half_open {
+            cx.gate.note_proved();
+        }
         self.no_longer_half_open(cx);
         cx.disarm(Timer::GiveUp(self.id));
         let Some(realm) = self.realm.clone() else { return };
