@@ -4,7 +4,8 @@
 //!
 //! 1. sleep until a socket, a TUN device, a doorbell or a timer has something;
 //! 2. orders, answers of the key side, completed operations — each up to a bound;
-//! 3. IKE messages, up to a bound; their sockets are their own, so that data cannot starve them;
+//! 3. IKE messages, up to a bound; their sockets are their own, so that data cannot starve them; operations they gave rise to
+//!    that are cheap;
 //! 4. timers;
 //! 5. packets from outside and from the TUN devices, up to a bound, unless the devices are behind;
 //! 6. bursts to the devices and back until nothing moves; what is done goes out;
@@ -13,7 +14,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`order`] | what the control thread may want |
-//! | `accel` | devices and their queues |
+//! | `accel`, `operations` | devices and their queues; key exchanges |
 //! | `ask` | the channel to the key side |
 //! | `packets` | sockets and TUN devices to the data path and back |
 //! | `effects`, `install` | what the engine wants done |
@@ -27,6 +28,7 @@ mod book;
 mod devices;
 mod effects;
 mod install;
+mod operations;
 pub mod order;
 mod packets;
 mod routes;
@@ -354,6 +356,7 @@ impl Worker {
         for place in ike {
             more |= self.receive(now, place);
         }
+        more |= self.take_operations(now);
         if self.engine.poll_timeout().is_some_and(|at| at <= now) {
             self.engine.handle_timeout(now, &mut self.fx);
             self.carry_out(now);
@@ -457,16 +460,6 @@ impl Worker {
                     }
                 }
             }
-        }
-        more
-    }
-
-    fn take_operations(&mut self, now: Instant) -> bool {
-        let mut done = Vec::new();
-        let more = self.accel.poll_operations(|operation| done.push(operation));
-        for operation in done {
-            self.engine.handle_crypto(now, operation, &mut self.fx);
-            self.carry_out(now);
         }
         more
     }

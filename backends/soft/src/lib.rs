@@ -1,4 +1,5 @@
-//! The software backend: every transform of the table, computed at once on the worker's own thread, by AWS-LC.
+//! The software backend: every transform of the table, computed at once on the worker's own thread, by AWS-LC. Only dear
+//! operations of the key exchange go to helper threads.
 //!
 //! It is always there, so it is what the gateway falls back to, and it is the backend to copy when writing another.
 //!
@@ -9,10 +10,12 @@
 //! | `transform`, `xcbc` | the building blocks that ESP and IKE messages share |
 //! | `short` | `ShortOps` |
 //! | `dh`, `sign`, `op` | operations of the key exchange |
+//! | `cost` | which of them are done at once and which on a helper thread |
 //! | `ring`, `stamped`, `table` | queues, resets, handles |
 //! | `sys` | AWS-LC's C interface; the only unsafe code |
 
 mod caps;
+mod cost;
 mod device;
 mod dh;
 mod esp;

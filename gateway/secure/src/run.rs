@@ -160,7 +160,7 @@ struct Secure {
 
 impl Secure {
     fn new(end: SecureEnd, authority: Authority, kernel: Box<dyn Kernel>) -> io::Result<Self> {
-        let (inbox, bell) = (Arc::default(), Doorbell::new()?);
+        let (inbox, bell) = (Arc::default(), Doorbell::between_threads()?);
         Ok(Secure { end, authority, kernel, permits: Permits::default(), inbox, bell })
     }
 

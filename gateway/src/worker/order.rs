@@ -84,7 +84,7 @@ pub(crate) struct Taker {
 /// Both ends.
 pub(crate) fn channel() -> std::io::Result<(Orders, Taker)> {
     let (to, from) = sync_channel(DEPTH);
-    let bell = Doorbell::new()?;
+    let bell = Doorbell::between_threads()?;
     Ok((Orders { to, bell: bell.clone() }, Taker { from, bell }))
 }
 

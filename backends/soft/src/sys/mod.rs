@@ -4,6 +4,7 @@
 //! that no caller can make C read or write outside a slice.
 
 pub(crate) mod aead;
+pub(crate) mod agree;
 pub(crate) mod cipher;
 pub(crate) mod mac;
 pub(crate) mod modp;
