@@ -196,6 +196,20 @@ impl Default for Events {
 }
 
 impl Events {
+    /// Tells of something that the engine says, if anybody wants to know. Never waits.
+    pub fn tell(&self, event: Event) {
+        let logged = match event {
+            Event::Dropped { .. } => tracing::enabled!(tracing::Level::DEBUG),
+            Event::IkeEstablished { .. } | Event::ChildEstablished { .. } => {
+                tracing::enabled!(tracing::Level::INFO)
+            }
+            _ => true,
+        };
+        if logged || self.to.receiver_count() > 0 {
+            self.publish(event.into());
+        }
+    }
+
     /// Tells the log and the listeners. Never waits.
     pub fn publish(&self, notice: Notice) {
         log(&notice);

@@ -52,7 +52,7 @@ impl Worker {
             }
             Effect::Event(event) => {
                 self.release_waiting(&event);
-                self.events.publish(event.into());
+                self.events.tell(event);
             }
             Effect::KeyLog(entry) => {
                 let written = self.keylog.as_mut().map(|log| log.write(&entry));
