@@ -50,9 +50,9 @@ pub struct Loaded {
     /// Carve-outs.
     pub carve_outs: Vec<CarveOut>,
     /// How often dummy packets go out, by realm and child.
-    pub dummies: BTreeMap<(String, String), Duration>,
+    pub dummies: BTreeMap<(Arc<str>, Arc<str>), Duration>,
     /// Children, by realm and name, whose traffic goes nowhere while they are down.
-    pub guarded: BTreeSet<(String, String)>,
+    pub guarded: BTreeSet<(Arc<str>, Arc<str>)>,
     /// What is worth a word.
     pub warnings: Vec<Problem>,
 }
@@ -248,10 +248,10 @@ impl File<'_> {
                 self.problems.error(self.source, name_at, text);
             }
             if !read.dummy.is_zero() {
-                loaded.dummies.insert((realm.to_owned(), read.child.name.clone()), read.dummy);
+                loaded.dummies.insert((realm.into(), read.child.name.clone()), read.dummy);
             }
             if read.blocks {
-                loaded.guarded.insert((realm.to_owned(), read.child.name.clone()));
+                loaded.guarded.insert((realm.into(), read.child.name.clone()));
             }
             children.push(read.child);
         }
@@ -305,8 +305,8 @@ impl File<'_> {
     }
 
     /// What makes no sense between realms, or for want of a secret.
-    fn across_realms(&mut self, loaded: &Loaded, places: &[(String, Range<usize>)]) {
-        let place = |name: &str| places.iter().find(|(n, _)| n == name).map_or(0..0, |(_, at)| at.clone());
+    fn across_realms(&mut self, loaded: &Loaded, places: &[(Arc<str>, Range<usize>)]) {
+        let place = |name: &str| places.iter().find(|(n, _)| **n == *name).map_or(0..0, |(_, at)| at.clone());
         let realms: Vec<Realm> = loaded.realms.iter().map(|realm| (**realm).clone()).collect();
         for found in policy::ambiguities(&realms) {
             self.problems.error(self.source, place(&found.second), found.to_string());

@@ -231,41 +231,44 @@ impl From<Event> for Notice {
                 let Path { local, remote } = path;
                 Notice::IkeEstablished {
                     sa: sa.0,
-                    realm,
+                    realm: realm.to_string(),
                     peer: peer.to_string(),
                     local: local.to_string(),
                     remote: remote.to_string(),
-                    suite,
-                    how,
+                    suite: suite.to_string(),
+                    how: how.to_string(),
                 }
             }
             Event::IkeRekeyed { old, new } => Notice::IkeRekeyed { old: old.0, new: new.0 },
             Event::IkeClosed { sa, realm, remote, why, was_up } => Notice::IkeClosed {
                 sa: sa.0,
-                realm,
+                realm: realm.map(|realm| realm.to_string()),
                 remote: remote.to_string(),
                 normal: matches!(why, Why::Normal(_)),
                 why: why.to_string(),
                 was_up,
             },
-            Event::ChildEstablished { id, realm, name, suite, selectors, replaces } => {
+            Event::ChildEstablished { id, realm, name, suite, ts_local, ts_remote, replaces } => {
                 Notice::ChildEstablished {
                     child: id.0,
-                    realm,
-                    name,
-                    suite,
-                    selectors,
+                    realm: realm.to_string(),
+                    name: name.to_string(),
+                    suite: suite.to_string(),
+                    selectors: ike::selectors_text(&ts_local, &ts_remote),
                     replaces: replaces.map(|old| old.0),
                 }
             }
-            Event::ChildClosed { id, realm, name, why } => {
-                Notice::ChildClosed { child: id.0, realm, name, why: why.to_string() }
-            }
+            Event::ChildClosed { id, realm, name, why } => Notice::ChildClosed {
+                child: id.0,
+                realm: realm.to_string(),
+                name: name.to_string(),
+                why: why.to_string(),
+            },
             Event::ChildFailed { realm, name, why } => {
-                Notice::ChildFailed { realm, name, why: why.to_string() }
+                Notice::ChildFailed { realm: realm.to_string(), name: name.to_string(), why: why.to_string() }
             }
             Event::PeerDead { sa, realm, after } => {
-                Notice::PeerDead { sa: sa.0, realm, after: after.as_secs_f64() }
+                Notice::PeerDead { sa: sa.0, realm: realm.to_string(), after: after.as_secs_f64() }
             }
             Event::PeerMoved { sa, path } => Notice::PeerMoved { sa: sa.0, remote: path.remote.to_string() },
             Event::Dropped { remote, reason } => {

@@ -162,8 +162,8 @@ struct Worker {
     settings: Settings,
     realms: Vec<Arc<Realm>>,
     carve_outs: Vec<CarveOut>,
-    dummies: BTreeMap<(String, String), Duration>,
-    guarded: BTreeSet<(String, String)>,
+    dummies: BTreeMap<(Arc<str>, Arc<str>), Duration>,
+    guarded: BTreeSet<(Arc<str>, Arc<str>)>,
     engine: Engine,
     fx: Vec<Effect>,
     esp: esp::Esp,
@@ -186,7 +186,7 @@ struct Worker {
     routes: Routes,
     trap_routes: Vec<RouteKey>,
     /// Inner addresses we were given, by realm, and the device each is on.
-    given: HashMap<String, Vec<(IpAddr, String)>>,
+    given: HashMap<Arc<str>, Vec<(IpAddr, Arc<str>)>>,
     events: Events,
     tap: Tap,
     keylog: Option<KeyLog>,
@@ -435,7 +435,7 @@ impl Worker {
         self.guarded = guarded;
         let realms = self.realms.clone();
         self.book.retain_configured(|realm, child| {
-            realms.iter().any(|r| r.name == realm && r.children.iter().any(|c| c.name == child))
+            realms.iter().any(|r| *r.name == *realm && r.child(child).is_some())
         });
         self.open_tuns();
         self.set_policies();
@@ -502,7 +502,7 @@ impl Worker {
     }
 
     fn realm(&self, name: &str) -> Option<&Arc<Realm>> {
-        self.realms.iter().find(|realm| realm.name == name)
+        self.realms.iter().find(|realm| *realm.name == *name)
     }
 }
 

@@ -155,7 +155,7 @@ impl Setting {
             tfc: 0,
             copy_df: true,
             copy_dscp: true,
-            tun: String::new(),
+            tun: "".into(),
         })
     }
 }

@@ -57,7 +57,7 @@ impl Default for Config {
             cookie_threshold: 64,
             half_open_limit: 1000,
             half_open_life: Duration::from_secs(30),
-            ike_sa_limit: 20_000,
+            ike_sa_limit: 1 << 17,
             children_limit: 256,
             in_flight_limit: 4096,
             key_log: false,

@@ -8,6 +8,7 @@ pub(crate) use initiator::{OurChild, Progress, TEMPORARY};
 pub(crate) use responder::TheirChild;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipc::Role;
 use policy::{Child as ChildPolicy, ChildMode, SelectorSpec};
@@ -58,7 +59,7 @@ pub(crate) struct Choice {
 /// Why the peer gets no child.
 pub(crate) struct Refused {
     pub(crate) notify: Notify,
-    pub(crate) name: String,
+    pub(crate) name: Arc<str>,
     pub(crate) why: Why,
 }
 
@@ -110,7 +111,7 @@ impl IkeSa {
         cx: &mut Core,
         wanted: Wanted,
         with_pfs: bool,
-    ) -> Result<ChildOffer, (String, Why)> {
+    ) -> Result<ChildOffer, (Arc<str>, Why)> {
         let Some(child) = self.child_policy(&wanted.name) else {
             let why = format!("realm {} has no child {}", self.realm_name(), wanted.name);
             return Err((wanted.name, Why::Misconfigured(why)));
@@ -130,9 +131,9 @@ impl IkeSa {
     /// side narrows it to what it assigns (RFC 7296 section 2.19).
     pub(crate) fn child_policy(&self, name: &str) -> Option<ChildPolicy> {
         let realm = self.realm.as_ref()?;
-        let mut child = realm.children.iter().find(|c| c.name == name)?.clone();
+        let mut child = realm.child(name)?.clone();
         if self.role == Role::Initiator
-            && self.ext.cfg.ours.is_empty()
+            && self.ext.cfg().ours.is_empty()
             && (realm.virtual_ip.v4 || realm.virtual_ip.v6)
         {
             let any = [
@@ -160,7 +161,7 @@ impl IkeSa {
             [] => vec![outer],
             inner => inner.iter().map(|a| a.address).collect(),
         };
-        (or(&self.ext.cfg.ours, self.path.local.ip()), or(&self.ext.cfg.leased, self.path.remote.ip()))
+        (or(&self.ext.cfg().ours, self.path.local.ip()), or(&self.ext.cfg().leased, self.path.remote.ip()))
     }
 
     /// Checks what the responder made of our offer (RFC 7296 sections 2.7, 2.9, 1.3.1).
@@ -172,7 +173,11 @@ impl IkeSa {
     ) -> Result<Agreed, Failure> {
         let (Some(answer), Some(ts_i), Some(ts_r)) = (message.sa(), message.ts_i(), message.ts_r()) else {
             let why = match message.error_notify() {
-                Some(e) => format!("{}; we asked for {}", e.kind, selectors_text(&offer.selectors)),
+                Some(e) => format!(
+                    "{}; we asked for {}",
+                    e.kind,
+                    selectors_text(&offer.selectors.local, &offer.selectors.remote)
+                ),
                 None => "no child in the response".to_owned(),
             };
             return Err(Failure { made: false, why: Why::PeerRefused(why) });
@@ -213,11 +218,11 @@ impl IkeSa {
             let why = Why::Normal(format!("{} children are there already", self.children.len()));
             return Err(refused(NotifyType::NO_ADDITIONAL_SAS, "", why));
         }
-        let name = rekeyed.and_then(|id| self.children.get(&id)).map(|c| c.name.clone());
+        let name = rekeyed.and_then(|id| self.children.get(id)).map(|c| c.name.clone());
         let ke = message.ke().map(|ke| Group(ke.method.0));
         let (local, remote) = self.dynamic_addresses();
         let dynamic = Dynamic { local: &local, remote: &remote };
-        let mut no_choice: Option<(String, NoChoice)> = None;
+        let mut no_choice: Option<(Arc<str>, NoChoice)> = None;
         // RFC 7296 section 1.3.1: transport mode is a wish of the initiator; tunnel mode is the answer where we don't share it.
         let transport = message.notify(NotifyType::USE_TRANSPORT_MODE).is_some();
         for mode in [ChildMode::Transport, ChildMode::Tunnel] {
@@ -266,8 +271,8 @@ impl IkeSa {
                         return Ok(Choice {
                             agreed,
                             answer: chosen.answer,
-                            ts_i: TsPayload::new(said.remote),
-                            ts_r: TsPayload::new(said.local),
+                            ts_i: TsPayload::new(said.remote.iter().copied()),
+                            ts_r: TsPayload::new(said.local.iter().copied()),
                             more_possible: found.more_possible,
                         });
                     }
@@ -287,10 +292,10 @@ impl IkeSa {
                     local: ts_r.selectors().copied().collect(),
                     remote: ts_i.selectors().copied().collect(),
                 };
-                let names: Vec<&str> = realm.children.iter().map(|c| c.name.as_str()).collect();
+                let names: Vec<&str> = realm.children.iter().map(|c| &*c.name).collect();
                 let why = format!(
                     "the peer asks for {}; children of realm {}: {}",
-                    selectors_text(&asked),
+                    selectors_text(&asked.local, &asked.remote),
                     realm.name,
                     names.join(", ")
                 );
@@ -300,7 +305,7 @@ impl IkeSa {
     }
 
     /// Tells that a child did not come up; the IKE SA lives on.
-    pub(crate) fn child_failed(&mut self, cx: &mut Core, name: String, why: Why, again: bool) {
+    pub(crate) fn child_failed(&mut self, cx: &mut Core, name: Arc<str>, why: Why, again: bool) {
         let realm = self.realm_name();
         cx.event(Event::ChildFailed { realm: realm.clone(), name: name.clone(), why: why.clone() });
         cx.todo.push_back(Todo::ChildFailed { id: self.id, realm, name, why: why.to_string(), again });
@@ -418,5 +423,5 @@ impl IkeSa {
 }
 
 fn refused(kind: NotifyType, name: &str, why: Why) -> Refused {
-    Refused { notify: Notify::new(kind), name: name.to_owned(), why }
+    Refused { notify: Notify::new(kind), name: name.into(), why }
 }

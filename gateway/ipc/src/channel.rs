@@ -21,7 +21,7 @@ use crate::request::{IkeSaRef, Refusal, Reply, Request};
 pub const DEPTH: usize = 4096;
 
 /// `Forget`s that wait for room; more than any gateway has IKE SAs.
-const MAX_BACKLOG: usize = 1 << 16;
+const MAX_BACKLOG: usize = 1 << 18;
 
 struct Shared {
     requests: ArrayQueue<(Token, Request)>,

@@ -56,6 +56,8 @@ pub(crate) struct Authority {
     chains: InFlight<Chain>,
     chain_jobs: VecDeque<CertJob>,
     replies: VecDeque<(Token, Reply)>,
+    /// How a peer proved itself that knows the PSK, in words.
+    by_psk: Arc<str>,
 }
 
 /// What an operation that is out is for.
@@ -66,7 +68,7 @@ enum Stage {
 
 struct Signing {
     token: Token,
-    realm: String,
+    realm: Arc<str>,
     key: KeyId,
     spki: Vec<u8>,
     chosen: method::Chosen,
@@ -119,6 +121,7 @@ impl Authority {
             chains: InFlight::new(MAX_OPEN),
             chain_jobs: VecDeque::new(),
             replies: VecDeque::new(),
+            by_psk: "PSK".into(),
         }
     }
 
@@ -316,7 +319,7 @@ impl Authority {
             (AuthPolicy::Psk, AuthMethod::SHARED_KEY_MIC) => {
                 match self.check_psk(&peer, own_id, input, &octets, &proof) {
                     Ok(()) => {
-                        self.accept(peer, "PSK".into());
+                        self.accept(peer, Arc::clone(&self.by_psk));
                         Ok(())
                     }
                     Err(what) => Err((peer, what)),
@@ -552,7 +555,7 @@ impl Authority {
     fn on_verified(&mut self, verifying: Verifying, outcome: Outcome) {
         let Verifying { peer, octets, current, rest } = verifying;
         match outcome {
-            Outcome::Done => self.accept(peer, current.how),
+            Outcome::Done => self.accept(peer, current.how.into()),
             Outcome::Rejected(_) => {
                 if let Err((peer, what)) = self.verify(peer, octets, rest) {
                     self.refuse(peer, what);
@@ -595,9 +598,10 @@ impl Authority {
         self.attempts(&[(info.spki.clone(), kind, described)], method, data)
     }
 
-    fn accept(&mut self, peer: Peer, how: String) {
+    fn accept(&mut self, peer: Peer, how: Arc<str>) {
         self.table.checked(peer.sa, true);
-        tracing::info!(realm = %peer.realm.name, peer = %peer.id, sa = peer.sa.0, how = %how, "peer accepted");
+        // The network side says that the IKE SA is up, and how the peer proved itself.
+        tracing::debug!(realm = %peer.realm.name, peer = %peer.id, sa = peer.sa.0, how = %how, "peer accepted");
         self.replies.push_back((peer.token, Reply::PeerAccepted { how }));
     }
 
@@ -659,8 +663,8 @@ pub(crate) enum NetRequest {
 
 /// An address on a TUN device.
 pub(crate) struct AddressChange {
-    pub(crate) realm: String,
-    pub(crate) device: String,
+    pub(crate) realm: Arc<str>,
+    pub(crate) device: Arc<str>,
     pub(crate) address: std::net::IpAddr,
     pub(crate) prefix: u8,
     pub(crate) add: bool,

@@ -340,7 +340,7 @@ mod tests {
             tfc: 0,
             copy_df: true,
             copy_dscp: true,
-            tun: String::new(),
+            tun: "".into(),
         });
         let psks = vec![psk(&["moon.lab.test", "sun.lab.test"], "lab-psk")];
         Config { realms: vec![Arc::new(realm)], psks, ..Config::default() }

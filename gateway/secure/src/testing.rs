@@ -205,7 +205,7 @@ pub(crate) fn proof(reply: Reply) -> PeerProof {
 }
 
 /// How the peer was accepted.
-pub(crate) fn accepted(reply: Reply) -> String {
+pub(crate) fn accepted(reply: Reply) -> Arc<str> {
     match reply {
         Reply::PeerAccepted { how } => how,
         Reply::Refused(refusal) => panic!("{refusal}"),

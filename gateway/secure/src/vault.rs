@@ -20,7 +20,7 @@ use crate::usage;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// The realm.
-    pub realm: String,
+    pub realm: Arc<str>,
     /// What is wrong. Holds no secret.
     pub what: String,
 }
@@ -59,10 +59,10 @@ pub(crate) struct Believes {
 
 /// Everything that is held.
 pub(crate) struct Vault {
-    realms: HashMap<String, Arc<Realm>>,
+    realms: HashMap<Arc<str>, Arc<Realm>>,
     psks: Vec<Psk>,
-    own: HashMap<String, OpenKey>,
-    believes: HashMap<String, Believes>,
+    own: HashMap<Arc<str>, OpenKey>,
+    believes: HashMap<Arc<str>, Believes>,
     pub(crate) rules: Rules,
 }
 
@@ -80,7 +80,7 @@ impl Vault {
             rules,
         };
         for realm in realms {
-            let credentials = credentials.remove(&realm.name).unwrap_or_default();
+            let credentials = credentials.remove(&*realm.name).unwrap_or_default();
             let mut note = |what: String| problems.push(Problem { realm: realm.name.clone(), what });
             if let Some(own) = credentials.own {
                 match open_own(own, &realm, devices, rules, at, &mut note) {
@@ -111,7 +111,10 @@ impl Vault {
             vault.realms.insert(realm.name.clone(), realm);
         }
         for name in credentials.into_keys() {
-            problems.push(Problem { realm: name, what: "credentials for a realm that is not there".into() });
+            problems.push(Problem {
+                realm: name.into(),
+                what: "credentials for a realm that is not there".into(),
+            });
         }
         (vault, problems)
     }

@@ -60,7 +60,7 @@ fn config() -> Config {
         tfc: 0,
         copy_df: true,
         copy_dscp: true,
-        tun: String::new(),
+        tun: "".into(),
     };
     let realm = Realm {
         name: "r".into(),

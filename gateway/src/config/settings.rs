@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use policy::Retransmission;
@@ -32,7 +33,7 @@ pub struct Settings {
     /// Silence towards a NAT before it gets a keepalive (RFC 3948 section 4); zero: none are sent.
     pub keepalive: Duration,
     /// Default name of the TUN device.
-    pub tun: String,
+    pub tun: Arc<str>,
     /// MTU of TUN devices in octets; `None`: from the MTU of the outside.
     pub mtu: Option<u16>,
     /// Mark on our own packets, by which they get around the tunnel routes.
@@ -78,7 +79,7 @@ impl Default for Settings {
             cookie_threshold: 64,
             retransmission: Retransmission::default(),
             keepalive: Duration::from_secs(20),
-            tun: "ipsec0".to_owned(),
+            tun: "ipsec0".into(),
             mtu: None,
             mark: DEFAULT_MARK,
         }
@@ -124,8 +125,8 @@ pub(crate) fn settings(raw: raw::Gateway, reader: &mut Reader<'_>) -> Settings {
         settings.retransmission = retransmission(retransmit, reader);
     }
     settings.keepalive = reader.duration(raw.keepalive.as_ref(), settings.keepalive);
-    if let Some(tun) = &raw.tun {
-        settings.tun = reader.parse(tun, device_name).unwrap_or(settings.tun);
+    if let Some(name) = raw.tun.as_ref().and_then(|tun| reader.parse(tun, device_name)) {
+        settings.tun = name.into();
     }
     if let Some(mtu) = &raw.mtu {
         match *mtu.get_ref() {

@@ -61,10 +61,7 @@ fn the_whole_format_is_understood() {
     let seconds = [&loaded, &other].map(|loaded| loaded.settings.keepalive.as_secs());
     assert_eq!(seconds, [20, 15]);
     let realm = &loaded.realms[0];
-    assert_eq!(
-        (realm.name.as_str(), realm.start, realm.children[0].start),
-        ("site-b", Start::Boot, Start::Boot)
-    );
+    assert_eq!((&*realm.name, realm.start, realm.children[0].start), ("site-b", Start::Boot, Start::Boot));
     assert_eq!(realm.ike_rekey.time, Duration::from_secs(7200));
     assert_eq!(
         (realm.children[0].rekey.time, realm.children[0].rekey.bytes),
@@ -236,7 +233,7 @@ fn what_goes_nowhere_while_a_child_is_down() {
     let blocked = |child: &str| {
         let (text, _) = with("remote = [\"10.2.0.0/16[tcp/80-90]\"]", child);
         let loaded = parse(Path::new("g.toml"), &text, 0o600).map_err(|p| p.to_string()).unwrap();
-        loaded.guarded.contains(&("site-b".to_owned(), "net".to_owned()))
+        loaded.guarded.contains(&("site-b".into(), "net".into()))
     };
     assert!(blocked("remote = [\"10.2.0.0/16\"]"), "by default");
     assert!(blocked("remote = [\"10.2.0.0/16\", \"dynamic\"]"));

@@ -1,6 +1,7 @@
 //! Child SA pairs into the devices, the data path and the routing table, and out again.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use esp::{DfPolicy, DscpPolicy, EcnPolicy, InboundSa, Limits, Mode, OutboundSa, PeerMoves, UdpEncap};
@@ -24,6 +25,7 @@ impl Worker {
     pub(super) fn install(&mut self, now: Instant, install: ChildInstall) {
         let (id, realm, name) = (install.id, install.realm.clone(), install.name.clone());
         if let Err(why) = self.try_install(now, install) {
+            let (realm, name) = (realm.to_string(), name.to_string());
             self.events.publish(Notice::InstallFailed { realm, name, why });
             self.engine.handle_esp(now, EspSignal::NotInstalled(id), &mut self.fx);
         }
@@ -44,9 +46,10 @@ impl Worker {
         likeness: Likeness,
         c: ChildInstall,
     ) -> Result<(), String> {
-        let child = self.realm(&c.realm).and_then(|realm| realm.child(&c.name)).cloned();
-        let device_name = child.as_ref().map_or(self.settings.tun.clone(), |child| self.device_of(child));
-        let iface = self.tuns.iter().position(|tun| tun.name() == device_name && tun.is_there());
+        let realm = self.realm(&c.realm).cloned();
+        let child = realm.as_ref().and_then(|realm| realm.child(&c.name));
+        let device_name = child.map_or(self.settings.tun.clone(), |child| self.device_of(child));
+        let iface = self.tuns.iter().position(|tun| *tun.name() == *device_name && tun.is_there());
         let iface = iface.ok_or_else(|| format!("there is no TUN device {device_name}"))? as u32;
         let mode = mode(&c);
         let encap = c.encap.then_some(UdpEncap { local: c.path.local, remote: c.path.remote });
@@ -84,10 +87,10 @@ impl Worker {
             esn: c.esn,
             mode,
             encap,
-            ts_local: c.ts_local.clone(),
-            ts_remote: c.ts_remote.clone(),
+            ts_local: c.ts_local.to_vec(),
+            ts_remote: c.ts_remote.to_vec(),
             iface,
-            replay_window: child.as_ref().map_or(1024, |child| child.replay_window),
+            replay_window: child.map_or(1024, |child| child.replay_window),
             // RFC 7296 section 2.23: only the side that is not behind a NAT follows.
             moves: if c.peer_behind_nat && !c.keepalive { PeerMoves::Follow } else { PeerMoves::Report },
             pair: Some(c.spi_out),
@@ -103,15 +106,15 @@ impl Worker {
             esn: c.esn,
             mode,
             encap,
-            ts_local: c.ts_local.clone(),
-            ts_remote: c.ts_remote.clone(),
+            ts_local: c.ts_local.to_vec(),
+            ts_remote: c.ts_remote.to_vec(),
             iface: None,
             priority: SA_PRIORITY,
-            tfc: child.as_ref().map(|child| child.tfc).filter(|tfc| *tfc > 0),
+            tfc: child.map(|child| child.tfc).filter(|tfc| *tfc > 0),
             dummy,
             keepalive: (c.keepalive && c.encap).then_some(self.settings.keepalive),
-            df: if copies(&child, |child| child.copy_df) { DfPolicy::Copy } else { DfPolicy::Clear },
-            dscp: if copies(&child, |child| child.copy_dscp) {
+            df: if copies(child, |child| child.copy_df) { DfPolicy::Copy } else { DfPolicy::Clear },
+            dscp: if copies(child, |child| child.copy_dscp) {
                 DscpPolicy::Copy
             } else {
                 DscpPolicy::Fixed(0)
@@ -137,7 +140,7 @@ impl Worker {
         let own = (c.mode == ChildMode::Transport).then(|| c.path.local.ip());
         let routes = self.hold_routes(&c.realm, &device_name, &c.ts_local, &c.ts_remote, own);
         let (spi_in, spi_out) = (c.spi_in, c.spi_out);
-        self.book.add(c.id, Pair { realm: c.realm, line, spi_in, spi_out, routes, likeness });
+        self.book.add(c.id, Pair { line, spi_in, spi_out, routes, likeness });
         Ok(())
     }
 
@@ -149,7 +152,7 @@ impl Worker {
                 self.accel.remove(summary.device, summary.sa);
             }
         }
-        tracing::debug!(realm = %pair.realm, spi_in = pair.spi_in, "Child SA pair removed");
+        tracing::debug!(spi_in = pair.spi_in, "Child SA pair removed");
         for key in &pair.routes {
             self.routes.release(key, Claim::Sa, &mut self.ask);
         }
@@ -160,26 +163,26 @@ impl Worker {
 
     fn hold_routes(
         &mut self,
-        realm: &str,
-        device: &str,
+        realm: &Arc<str>,
+        device: &Arc<str>,
         local: &[TrafficSelector],
         remote: &[TrafficSelector],
         own: Option<IpAddr>,
-    ) -> Vec<RouteKey> {
+    ) -> Box<[RouteKey]> {
         let mut held = Vec::new();
         let sources = if own.is_some() { Sources::default() } else { self.sources_for(realm, local) };
         for destination in destinations(remote) {
             let source = own.or_else(|| sources.of(destination.0));
-            let key = (destination, device.to_owned());
+            let key = (destination, Arc::clone(device));
             self.routes.hold(&key, Claim::Sa, realm, source, &mut self.ask);
             held.push(key);
         }
-        held
+        held.into()
     }
 }
 
-fn copies(child: &Option<Child>, what: impl Fn(&Child) -> bool) -> bool {
-    child.as_ref().is_none_or(what)
+fn copies(child: Option<&Child>, what: impl Fn(&Child) -> bool) -> bool {
+    child.is_none_or(what)
 }
 
 fn mode(c: &ChildInstall) -> Mode {

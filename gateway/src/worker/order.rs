@@ -52,9 +52,9 @@ pub struct Reload {
     /// Carve-outs.
     pub carve_outs: Vec<CarveOut>,
     /// How often dummy packets go out, by realm and child.
-    pub dummies: BTreeMap<(String, String), Duration>,
+    pub dummies: BTreeMap<(Arc<str>, Arc<str>), Duration>,
     /// Children, by realm and name, whose traffic goes nowhere while they are down.
-    pub guarded: BTreeSet<(String, String)>,
+    pub guarded: BTreeSet<(Arc<str>, Arc<str>)>,
 }
 
 /// Where orders go. Clones go to the same worker.

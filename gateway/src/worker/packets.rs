@@ -255,7 +255,7 @@ impl Worker {
         let signal = match event {
             Event::Acquire { child, flow } => {
                 let Some((realm, name)) = self.book.names(child) else { return };
-                let (realm, child) = (realm.to_owned(), name.to_owned());
+                let (realm, child) = (realm.into(), name.into());
                 let one = |address: IpAddr, port: Option<u16>| {
                     let (first, last) = port.map_or((0, u16::MAX), |port| (port, port));
                     TrafficSelector::host(address).with_protocol(flow.protocol, first, last)

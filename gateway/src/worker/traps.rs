@@ -3,6 +3,7 @@
 //! is dropped (RFC 4301 section 4.4.1: what is to be protected never leaves in the clear).
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use esp::{Action, Policy};
 use policy::{Child, ChildMode, DpdAction, Realm, SelectorSpec, Start};
@@ -37,7 +38,7 @@ impl Worker {
                 iface: None,
             })
             .collect();
-        let mut routes: Vec<(RouteKey, String, Option<IpAddr>)> = Vec::new();
+        let mut routes: Vec<(RouteKey, Arc<str>, Option<IpAddr>)> = Vec::new();
         for realm in self.realms.clone() {
             for child in &realm.children {
                 let trapped = is_trapped(&realm, child);
@@ -108,8 +109,8 @@ impl Worker {
     }
 
     /// Whether what a child protects is held back while there is no SA for it.
-    pub(super) fn is_guarded(&self, realm: &str, child: &str) -> bool {
-        self.guarded.contains(&(realm.to_owned(), child.to_owned()))
+    pub(super) fn is_guarded(&self, realm: &Arc<str>, child: &Arc<str>) -> bool {
+        self.guarded.contains(&(Arc::clone(realm), Arc::clone(child)))
     }
 
     /// The addresses our own packets should be sent from to fit the selectors: one that was given to us, else one of the
@@ -177,7 +178,7 @@ mod tests {
                 tfc: 0,
                 copy_df: true,
                 copy_dscp: true,
-                tun: String::new(),
+                tun: "".into(),
             };
             let (_, remote) = guarded_selectors(&child);
             remote.iter().map(ToString::to_string).collect::<Vec<_>>()

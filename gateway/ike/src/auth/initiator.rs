@@ -69,7 +69,7 @@ impl IkeSa {
         let (Some(id), Some(_)) = (message.id_r().cloned(), message.auth()) else {
             let why = match message.error_notify() {
                 Some(error) if error.kind == NotifyType::AUTHENTICATION_FAILED => {
-                    let own = self.own_id.as_ref().map(Identity::to_string).unwrap_or_default();
+                    let own = self.own_id().map(Identity::to_string).unwrap_or_default();
                     Why::PeerRefused(format!("AUTHENTICATION_FAILED (we are {own})"))
                 }
                 Some(error) => Why::PeerRefused(error.kind.to_string()),
@@ -141,14 +141,14 @@ impl IkeSa {
     /// Tells the world that the SA is up.
     pub(super) fn announce(&mut self, cx: &mut Core) {
         let realm = self.realm_name();
-        if let Some(peer) = self.peer_id.clone() {
+        if let (Some(peer), Some(suite)) = (self.peer_id.clone(), self.suite) {
             cx.event(Event::IkeEstablished {
                 sa: self.id,
                 realm: realm.clone(),
                 peer,
                 path: self.path,
-                suite: self.suite.map(|s| s.to_string()).unwrap_or_default(),
-                how: self.how.clone().unwrap_or_default(),
+                suite,
+                how: self.how.clone().unwrap_or_else(|| "".into()),
             });
         }
         cx.todo.push_back(Todo::IkeUp { id: self.id, realm });

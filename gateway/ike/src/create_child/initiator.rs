@@ -12,7 +12,7 @@ use wire::ike::{Ke, Nonce, Notify, Payload, PayloadList};
 use wire::numbers::{ExchangeType, KeId, NotifyType, ProtocolId};
 
 use super::Ours;
-use crate::child::{Agreed, ChildOffer, ChildState, Entry, REDUNDANT};
+use crate::child::{Agreed, ChildOffer, ChildState, Entry, REDUNDANT, selectors_text};
 use crate::core::{Core, DownKind, Op, Slot, Timer};
 use crate::effect::{ChildId, Why};
 use crate::init::ke_len_fits;
@@ -69,7 +69,7 @@ impl IkeSa {
             Ok(offer) => offer,
             Err((name, why)) => return self.child_failed(cx, name, why, false),
         };
-        if let Some(old) = rekeys.and_then(|id| self.children.get(&id)) {
+        if let Some(old) = rekeys.and_then(|id| self.children.get(id)) {
             // RFC 7296 section 2.9.2: no narrower than what is in use.
             offer.selectors = old.selectors.clone();
             offer.mode = old.mode;
@@ -112,7 +112,7 @@ impl IkeSa {
         let mut payloads: Vec<Payload> = Vec::new();
         if let Some(id) = ours.rekeys {
             // It may be gone since the exchange began.
-            let Some(old) = self.children.get(&id).filter(|c| c.state == ChildState::Installed) else {
+            let Some(old) = self.children.get(id).filter(|c| c.state == ChildState::Installed) else {
                 return cx.free_esp_spi(ours.offer.spi_in);
             };
             payloads.push(Notify::rekey_sa(ProtocolId::ESP, old.spi_in).into());
@@ -248,9 +248,9 @@ impl IkeSa {
                 cx.free_esp_spi(ours.offer.spi_in);
                 // RFC 7296 section 2.25.1: the peer has none such; ours leads nowhere. A new one takes its place.
                 if let Some(id) = ours.rekeys
-                    && self.children.contains_key(&id)
+                    && self.children.contains(id)
                     && self.successor_of(id).is_none()
-                    && let Some(spi_in) = self.children.get(&id).map(|c| c.spi_in)
+                    && let Some(spi_in) = self.children.get(id).map(|c| c.spi_in)
                 {
                     // A word to the peer, in case it has it nevertheless.
                     self.queue_delete_spi(spi_in);
@@ -260,7 +260,7 @@ impl IkeSa {
                 }
             }
             kind => {
-                let asked = crate::child::selectors_text(&ours.offer.selectors);
+                let asked = selectors_text(&ours.offer.selectors.local, &ours.offer.selectors.remote);
                 self.our_child_failed(
                     cx,
                     ours,
@@ -283,7 +283,7 @@ impl IkeSa {
                 // RFC 7296 section 2.8.1: ours is the redundant one, and ours to delete. It was never used.
                 return self.queue_delete_spi(ours.offer.spi_in);
             }
-            if let Some(child) = self.children.get_mut(theirs) {
+            if let Some(child) = self.children.get_mut(*theirs) {
                 child.state = ChildState::Redundant;
                 cx.arm(Timer::Redundant(*theirs), REDUNDANT);
             }
@@ -298,7 +298,7 @@ impl IkeSa {
             self.install_child(cx, agreed, keys, Entry { initiator: true, replaces, outbound: true });
         }
         if let Some(old) = ours.rekeys
-            && let Some(child) = self.children.get_mut(&old)
+            && let Some(child) = self.children.get_mut(old)
         {
             child.state = ChildState::Replaced;
             cx.disarm(Timer::RekeyChild(old));
@@ -319,7 +319,7 @@ impl IkeSa {
             cx.free_esp_spi(ours.offer.spi_in);
         }
         if let Some(id) = ours.rekeys
-            && self.children.get(&id).is_some_and(|c| c.state == ChildState::Installed)
+            && self.children.get(id).is_some_and(|c| c.state == ChildState::Installed)
         {
             cx.arm(Timer::RekeyChild(id), REKEY_AGAIN);
         }

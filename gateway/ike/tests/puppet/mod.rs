@@ -81,7 +81,7 @@ pub fn child(name: &str, local: &str, remote: &str) -> Child {
         tfc: 0,
         copy_df: true,
         copy_dscp: true,
-        tun: String::new(),
+        tun: "".into(),
     }
 }
 

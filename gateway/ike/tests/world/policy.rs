@@ -42,7 +42,7 @@ pub fn child(node: usize, name: &str) -> Child {
         tfc: 0,
         copy_df: false,
         copy_dscp: false,
-        tun: String::new(),
+        tun: "".into(),
     }
 }
 
