@@ -39,6 +39,8 @@ use crate::vault::{Believed, Problem, Vault};
 
 /// Operations at once.
 const MAX_OPEN: usize = 4096;
+/// Times that what a device has done is followed up in one turn.
+const ROUNDS: usize = 8;
 /// Keys that are tried when a peer sends no certificate.
 const MAX_KEYS_TRIED: usize = 16;
 /// How often a signature is begun again after a device was reset.
@@ -150,24 +152,39 @@ impl Authority {
         None
     }
 
-    /// Lets the devices work; returns whether more can be done at once.
+    /// Lets the devices work; returns whether more can be done at once. What a device does at once is followed up at once:
+    /// the signature of a peer when its certificates are good.
     pub(crate) fn poll(&mut self) -> bool {
+        for _ in 0..ROUNDS {
+            let (came, more) = self.turn();
+            if !came {
+                return more;
+            }
+        }
+        true
+    }
+
+    /// Takes what is there; returns whether something was, and whether more can be had at once.
+    fn turn(&mut self) -> (bool, bool) {
         let mut done = Vec::new();
         let mut more = self.devices.poll(&mut |d| done.push(d));
+        let _ = self.certs.submit(&mut self.chain_jobs);
+        let (mut verdicts, mut signatures) = (Vec::new(), false);
+        for queue in self.retired.iter_mut().chain([&mut self.certs]) {
+            let polled = queue.poll(64, &mut |d: CertDone| verdicts.push(d));
+            more |= polled.more;
+            signatures |= polled.more && polled.delivered == 0;
+        }
+        self.retired.retain(|queue| queue.in_flight() > 0);
+        let came = signatures || !done.is_empty() || !verdicts.is_empty();
         for d in done {
             self.on_done(d);
         }
-        let _ = self.certs.submit(&mut self.chain_jobs);
-        let mut verdicts = Vec::new();
-        for queue in self.retired.iter_mut().chain([&mut self.certs]) {
-            more |= queue.poll(64, &mut |d: CertDone| verdicts.push(d)).more;
-        }
-        self.retired.retain(|queue| queue.in_flight() > 0);
         for verdict in verdicts {
             self.on_verdict(verdict);
         }
         let _ = self.certs.submit(&mut self.chain_jobs);
-        more
+        (came, more)
     }
 
     /// The next answer.
@@ -412,7 +429,10 @@ impl Authority {
         });
         // A certificate around a raw key that is believed: the key counts, the paper does not.
         let pinned = pinned.or_else(|| {
-            let spki = if raw { return None } else { Cert::parse(&first.data).ok()?.spki };
+            if raw || believes.keys.iter().all(|b| b.cert.is_some()) {
+                return None;
+            }
+            let spki = Cert::parse(&first.data).ok()?.spki;
             believes.keys.iter().find(|b| b.cert.is_none() && b.spki == spki)
         });
         match pinned {
@@ -424,7 +444,7 @@ impl Authority {
             None if believes.anchors.is_empty() => {
                 Err("the certificate of the peer is not one the realm believes".into())
             }
-            None => Ok(Belief::Chain(believes.anchors.clone())),
+            None => Ok(Belief::Chain(Arc::clone(&believes.anchors))),
         }
     }
 
@@ -617,7 +637,7 @@ enum Belief {
     /// These keys, believed as they are: SubjectPublicKeyInfo, kind, description.
     Keys(Vec<(Vec<u8>, KeyKind, String)>),
     /// A path to one of these CAs.
-    Chain(Vec<Vec<u8>>),
+    Chain(Arc<[Vec<u8>]>),
 }
 
 impl Believed {

@@ -53,7 +53,7 @@ pub(crate) struct Believed {
 #[derive(Default)]
 pub(crate) struct Believes {
     /// DER of its CAs.
-    pub(crate) anchors: Vec<Vec<u8>>,
+    pub(crate) anchors: Arc<[Vec<u8>]>,
     pub(crate) keys: Vec<Believed>,
 }
 
@@ -201,22 +201,23 @@ fn take_trust(
     at: SystemTime,
     note: &mut dyn FnMut(String),
 ) -> Believes {
-    let mut believes = Believes::default();
+    let (mut believes, mut anchors) = (Believes::default(), Vec::new());
     for Certificate { name, der } in trust.anchors {
         match Cert::parse(&der).and_then(|cert| {
             usage::check_any(&cert, at, rules.min_rsa_bits)?;
             usage::check_authority(&cert, 0)
         }) {
-            Ok(()) => believes.anchors.push(der),
+            Ok(()) => anchors.push(der),
             Err(e) => {
                 note(format!("CA {name}: {e}"));
                 // One that is not valid yet may be later; whether it is, is decided when it is used.
                 if matches!(e, spi::cert::CertError::NotValidNow(_)) {
-                    believes.anchors.push(der);
+                    anchors.push(der);
                 }
             }
         }
     }
+    believes.anchors = anchors.into();
     for Certificate { name, der } in trust.pinned {
         let read = Cert::parse(&der).map_err(|e| e.to_string()).and_then(|cert| {
             Ok((key::inspect(&cert.spki, rules.min_rsa_bits).map_err(|e| e.to_string())?, cert))
