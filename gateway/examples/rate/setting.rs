@@ -26,6 +26,9 @@ pub(crate) struct Setting {
 pub(crate) const RESPONDER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 pub(crate) const INITIATOR: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
 
+/// Private keys that a device opens.
+const KEYS: usize = 4000;
+
 struct Authority {
     issuer: Issuer<'static, KeyPair>,
     der: Vec<u8>,
@@ -42,9 +45,9 @@ impl Authority {
         Ok(Authority { issuer: Issuer::new(params, key), der })
     }
 
-    fn issue(&self, name: &str) -> Result<(Vec<u8>, Vec<u8>)> {
-        let mut params = CertificateParams::new(vec![name.to_owned()])?;
-        params.distinguished_name.push(DnType::CommonName, name);
+    fn issue(&self, names: Vec<String>) -> Result<(Vec<u8>, Vec<u8>)> {
+        let mut params = CertificateParams::new(names.clone())?;
+        params.distinguished_name.push(DnType::CommonName, names.concat().get(..14).unwrap_or("c"));
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
         Ok((params.signed_by(&key, &self.issuer)?.der().to_vec(), key.serialize_der()))
@@ -91,12 +94,16 @@ impl Setting {
         let [initiator, responder] = &mut keys;
         if self.certificates {
             let ca = Authority::new()?;
-            // One certificate for all would be known by its hash; a few show what new ones cost.
-            for n in 0..self.sas {
-                let (cert, key) = ca.issue(&name(n))?;
-                initiator.credentials.insert(format!("r{n}"), ca.credentials(&cert, &key));
+            // As many as a device has room for keys; beyond, several initiators share one.
+            let count = self.sas.min(KEYS);
+            for first in 0..count {
+                let of_cert = || (first..self.sas).step_by(count);
+                let (cert, key) = ca.issue(of_cert().map(name).collect())?;
+                for n in of_cert() {
+                    initiator.credentials.insert(format!("r{n}"), ca.credentials(&cert, &key));
+                }
             }
-            let (cert, key) = ca.issue("moon.lab.test")?;
+            let (cert, key) = ca.issue(vec!["moon.lab.test".into()])?;
             responder.credentials.insert("gate".into(), ca.credentials(&cert, &key));
         } else {
             for config in [&mut *initiator, &mut *responder] {
