@@ -146,6 +146,7 @@ impl Setting {
             virtual_ip: VirtualIpRequest::default(),
             pool: None,
             unique: true,
+            worker: None,
         })
     }
 

@@ -12,6 +12,7 @@ use crate::core::{Core, Timer, Todo};
 use crate::effect::{ChildId, ChildInstall, ChildRemoved, Effect, Event, KeyLogEntry, Path, Why};
 use crate::keymat::ChildKeys;
 use crate::narrow::Selectors;
+use crate::resource::{Asked, Place};
 use crate::sa::{IkeSa, Wanted};
 use crate::select::EspSuite;
 
@@ -38,6 +39,9 @@ pub(crate) struct Child {
     pub(crate) installed: Instant,
     pub(crate) rekey_at: Option<Instant>,
     pub(crate) expires_at: Option<Instant>,
+    pub(crate) place: Place,
+    /// See [`crate::resource`]; mostly nothing.
+    pub(crate) asked: Option<Box<Asked>>,
 }
 
 /// The children of an IKE SA, by name. Mostly there is one, so they are a list and take no more than they need.
@@ -130,6 +134,7 @@ pub(crate) struct ChildOffer {
     pub(crate) sa: Sa,
     pub(crate) selectors: Selectors,
     pub(crate) mode: ChildMode,
+    pub(crate) place: Place,
 }
 
 /// A child both sides agree on.
@@ -140,6 +145,7 @@ pub(crate) struct Agreed {
     pub(crate) spi_out: u32,
     pub(crate) mode: ChildMode,
     pub(crate) selectors: Selectors,
+    pub(crate) place: Place,
 }
 
 /// How an agreed child comes in.
@@ -239,6 +245,9 @@ impl IkeSa {
             use_outbound: entry.outbound,
             soft_bytes,
             soft_packets,
+            lane: agreed.place.lane,
+            resource: agreed.place.resource(),
+            fallback: agreed.place.fallback,
         })));
         cx.event(Event::ChildEstablished {
             id,
@@ -248,13 +257,15 @@ impl IkeSa {
             ts_local: agreed.selectors.local.clone(),
             ts_remote: agreed.selectors.remote.clone(),
             replaces: entry.replaces,
+            resource: agreed.place.resource(),
         });
-        cx.todo.push_back(Todo::ChildUp {
-            id: self.id,
-            realm,
-            name: agreed.name.clone(),
-            rekeyed: entry.replaces.is_some(),
-        });
+        if agreed.place.fallback.is_none() {
+            let (name, rekeyed) = (agreed.name.clone(), entry.replaces.is_some());
+            cx.todo.push_back(Todo::ChildUp { id: self.id, realm, name, rekeyed });
+        }
+        if let Some(old) = entry.replaces {
+            self.move_beside(old, id);
+        }
         let child = Child {
             name: agreed.name,
             suite: agreed.suite,
@@ -268,6 +279,8 @@ impl IkeSa {
             installed: cx.now,
             rekey_at,
             expires_at,
+            place: agreed.place,
+            asked: None,
         };
         self.children.insert(id, child);
         id
@@ -289,9 +302,12 @@ impl IkeSa {
             cx.free_esp_spi(child.spi_in);
             cx.fx.push(Effect::RemoveChild(removed));
         }
+        if !replaced {
+            self.delete_beside(id);
+        }
         let realm = self.realm_name();
         cx.event(Event::ChildClosed { id, realm: realm.clone(), name: child.name.clone(), why });
-        if !replaced && child.state != ChildState::Redundant {
+        if !replaced && child.state != ChildState::Redundant && child.place.fallback.is_none() {
             cx.todo.push_back(Todo::ChildDown { realm, name: child.name });
         }
     }

@@ -1,6 +1,6 @@
 //! What all IKE SAs share: configuration, time, effects to come, timers, the tables of work that is out.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::cookie::{CookieJar, Gate, Load, Switch, Thresholds};
 use crate::effect::{ChildId, ChildRemoved, Effect, Event, IkeSaId, InnerAddress, Path, Why};
 use crate::handler::Handlers;
+use crate::lanes::Lanes;
 use crate::pool::AddressPool;
 use crate::protect::Opened;
 use crate::realms::Realms;
@@ -73,7 +74,7 @@ pub(crate) struct Core {
     pub(crate) closing: bool,
     crypto: InFlight<CryptoWait>,
     asks: InFlight<IkeSaId>,
-    esp_spis: HashSet<u32>,
+    pub(crate) lanes: Lanes,
     drop_reports: (Option<Instant>, u32),
     told: (Option<Instant>, u32),
     last_sa: u64,
@@ -241,7 +242,7 @@ impl Core {
             closing: false,
             crypto: InFlight::new(limit),
             asks: InFlight::new(limit),
-            esp_spis: HashSet::new(),
+            lanes: Lanes::new(config.lanes),
             drop_reports: (None, 0),
             told: (None, 0),
             last_sa: 0,
@@ -485,20 +486,18 @@ impl Core {
         }
     }
 
-    /// A fresh SPI for packets to us: random, above the reserved 255 (RFC 4303 section 2.1), not in use.
-    pub(crate) fn esp_spi(&mut self) -> u32 {
-        loop {
-            let mut bytes = [0; 4];
-            self.ops.random(&mut bytes);
-            let spi = u32::from_be_bytes(bytes);
-            if spi > 255 && self.esp_spis.insert(spi) {
-                return spi;
-            }
-        }
+    /// A fresh SPI for packets to us, of this lane.
+    pub(crate) fn esp_spi(&mut self, lane: u16) -> u32 {
+        self.lanes.take(&*self.ops, lane)
     }
 
     pub(crate) fn free_esp_spi(&mut self, spi: u32) {
-        self.esp_spis.remove(&spi);
+        self.lanes.free(spi);
+    }
+
+    /// The lane for a new child of a realm: the one the realm names, or the one with the fewest SAs.
+    pub(crate) fn lane_for(&self, realm: &Realm) -> u16 {
+        realm.worker.map_or_else(|| self.lanes.least(), |worker| worker % self.lanes.count())
     }
 
     pub(crate) fn nonce(&mut self) -> Vec<u8> {

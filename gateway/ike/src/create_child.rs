@@ -7,6 +7,7 @@ mod responder;
 pub(crate) use initiator::{OurChild, Progress, TEMPORARY};
 pub(crate) use responder::TheirChild;
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -22,6 +23,7 @@ use crate::core::{Core, DownKind, Todo};
 use crate::effect::{ChildId, Event, Why};
 use crate::narrow::{self, Dynamic, Selectors, Substitution};
 use crate::rekey_ike::{OurRekey, TheirRekey};
+use crate::resource::{self, Place};
 use crate::sa::{IkeSa, Wanted};
 use crate::select::{self, NoChoice};
 
@@ -54,6 +56,8 @@ pub(crate) struct Choice {
     ts_i: TsPayload,
     ts_r: TsPayload,
     more_possible: bool,
+    /// The peer said SA_RESOURCE_INFO, and so do we.
+    says_resource: bool,
 }
 
 /// Why the peer gets no child.
@@ -79,6 +83,7 @@ impl ChildOffer {
         payloads.push(self.sa.clone().into());
         payloads.push(Body::TsI(TsPayload::new(self.selectors.local.iter().copied())).into());
         payloads.push(Body::TsR(TsPayload::new(self.selectors.remote.iter().copied())).into());
+        payloads.extend(self.place.info());
         payloads
     }
 }
@@ -100,17 +105,21 @@ impl Choice {
         if self.more_possible {
             payloads.push(Notify::new(NotifyType::ADDITIONAL_TS_POSSIBLE).into());
         }
+        if self.says_resource {
+            payloads.extend(self.agreed.place.info());
+        }
         payloads
     }
 }
 
 impl IkeSa {
-    /// Puts together the offer of a child; its inbound SPI is taken.
+    /// Puts together the offer of a child; its inbound SPI is taken. `place`: where the one is that it rekeys.
     pub(crate) fn offer_child(
         &mut self,
         cx: &mut Core,
         wanted: Wanted,
         with_pfs: bool,
+        place: Option<Place>,
     ) -> Result<ChildOffer, (Arc<str>, Why)> {
         let Some(child) = self.child_policy(&wanted.name) else {
             let why = format!("realm {} has no child {}", self.realm_name(), wanted.name);
@@ -122,9 +131,13 @@ impl IkeSa {
             let why = format!("child {} has no selectors yet", wanted.name);
             return Err((wanted.name, Why::Misconfigured(why)));
         };
-        let spi_in = cx.esp_spi();
+        let lane = self.realm.as_ref().map_or(0, |realm| cx.lane_for(realm));
+        // RFC 9611 section 4: who wants others beside it says so with the first.
+        let wants_more = cx.lanes.count() > 1 && cx.config.resources_asked > 0;
+        let place = place.unwrap_or(Place { shared: wants_more, ..Place::on(lane) });
+        let spi_in = cx.esp_spi(place.lane);
         let sa = select::offer_esp(&child.esp, spi_in, with_pfs);
-        Ok(ChildOffer { wanted, spi_in, sa, selectors, mode: child.mode })
+        Ok(ChildOffer { wanted, spi_in, sa, selectors, mode: child.mode, place })
     }
 
     /// The child's configuration. As a client that has no inner address yet, `dynamic` on our side is everything: the other
@@ -195,8 +208,15 @@ impl IkeSa {
             }
             _ => {}
         }
+        if offer.place.fallback.is_some() && selectors != offer.selectors {
+            return Err(bad(
+                "other traffic selectors than those of the child beside which it is to be".into()
+            ));
+        }
         let (name, spi_in, mode) = (offer.wanted.name.clone(), offer.spi_in, offer.mode);
-        Ok(Agreed { name, suite, spi_in, spi_out, mode, selectors })
+        let shared = offer.place.shared && resource::is_said(message);
+        let place = Place { shared, ..offer.place };
+        Ok(Agreed { name, suite, spi_in, spi_out, mode, selectors, place })
     }
 
     /// Chooses a child for a request. `rekeyed`: only the same one will do.
@@ -214,11 +234,16 @@ impl IkeSa {
             let why = Why::PeerMisbehaved("a child asked for without SA, TSi or TSr".into());
             return Err(refused(NotifyType::INVALID_SYNTAX, "", why));
         };
-        if self.children.len() >= cx.config.children_limit || cx.closing {
-            let why = Why::Normal(format!("{} children are there already", self.children.len()));
-            return Err(refused(NotifyType::NO_ADDITIONAL_SAS, "", why));
+        let is_full = self.children.len() >= cx.config.children_limit || cx.closing;
+        let full = |n| {
+            refused(NotifyType::NO_ADDITIONAL_SAS, "", Why::Normal(format!("{n} children are there already")))
+        };
+        // What is to be beside another child is refused otherwise; which one it is is seen below.
+        if is_full && !resource::is_said(message) {
+            return Err(full(self.children.len()));
         }
-        let name = rekeyed.and_then(|id| self.children.get(id)).map(|c| c.name.clone());
+        let old = rekeyed.and_then(|id| self.children.get(id));
+        let (name, old_place) = (old.map(|c| c.name.clone()), old.map(|c| c.place));
         let ke = message.ke().map(|ke| Group(ke.method.0));
         let (local, remote) = self.dynamic_addresses();
         let dynamic = Dynamic { local: &local, remote: &remote };
@@ -255,8 +280,22 @@ impl IkeSa {
                 {
                     continue;
                 }
-                let spi_in = cx.esp_spi();
-                match select::choose_esp(&child.esp, offer, spi_in, with_pfs, ke) {
+                // RFC 9611 section 4: one that is rekeyed stays where it was, whatever is said.
+                let (place, suite) = match old_place {
+                    Some(place) => (place, None),
+                    None => self.place_for(cx, message, &child.name, mode, &found.selectors)?,
+                };
+                if is_full {
+                    return Err(match place.fallback {
+                        Some(_) => self.no_more_beside(&child.name),
+                        None => full(self.children.len()),
+                    });
+                }
+                let esp = suite.map_or(Cow::Borrowed(&child.esp), |suite| {
+                    Cow::Owned(resource::of_suite(&child.esp, &suite))
+                });
+                let spi_in = cx.esp_spi(place.lane);
+                match select::choose_esp(&esp, offer, spi_in, with_pfs, ke) {
                     Ok(chosen) => {
                         let said = substitution
                             .map_or_else(|| found.selectors.clone(), |s| s.undo(&found.selectors));
@@ -267,6 +306,7 @@ impl IkeSa {
                             spi_out: chosen.spi,
                             mode,
                             selectors: found.selectors,
+                            place,
                         };
                         return Ok(Choice {
                             agreed,
@@ -274,6 +314,7 @@ impl IkeSa {
                             ts_i: TsPayload::new(said.remote.iter().copied()),
                             ts_r: TsPayload::new(said.local.iter().copied()),
                             more_possible: found.more_possible,
+                            says_resource: resource::is_said(message),
                         });
                     }
                     Err(none) => {

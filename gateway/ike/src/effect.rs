@@ -153,6 +153,12 @@ pub struct ChildInstall {
     pub soft_bytes: u64,
     /// See `soft_bytes`.
     pub soft_packets: u64,
+    /// The worker of the data path whose SA it is: `spi_in` divided by their number leaves it.
+    pub lane: u16,
+    /// The worker for which alone it is (RFC 9611); `None`: it is for all.
+    pub resource: Option<u16>,
+    /// The child that is for all, beside which this one is for one. It goes when that goes; its successor takes its place.
+    pub fallback: Option<ChildId>,
 }
 
 /// A Child SA pair that is gone.
@@ -198,6 +204,14 @@ pub enum EspSignal {
         child: ChildId,
         /// From where.
         remote: SocketAddr,
+    },
+    /// A worker has packets for a child that is not its own, and would rather have an SA for itself (RFC 9611). May be said for
+    /// every packet.
+    WantResource {
+        /// The child that serves it meanwhile.
+        child: ChildId,
+        /// The worker.
+        resource: u16,
     },
 }
 
@@ -321,6 +335,19 @@ pub enum Event {
         ts_remote: Arc<[TrafficSelector]>,
         /// The child it replaces.
         replaces: Option<ChildId>,
+        /// The worker it is for, if it is for one alone (RFC 9611).
+        resource: Option<u16>,
+    },
+    /// The peer gives no Child SA for one worker alone (RFC 9611); the one for all serves it.
+    ResourceRefused {
+        /// The realm.
+        realm: Arc<str>,
+        /// The child's name.
+        name: Arc<str>,
+        /// The worker.
+        resource: u16,
+        /// Why.
+        why: Why,
     },
     /// A Child SA pair is gone.
     ChildClosed {

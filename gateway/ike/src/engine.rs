@@ -119,6 +119,9 @@ impl Engine {
             EspSignal::PeerMoved { child, remote } => {
                 self.with_child(child, |sa, cx| sa.peer_moved(cx, remote))
             }
+            EspSignal::WantResource { child, resource } => {
+                self.with_child(child, |sa, cx| sa.want_resource(cx, child, resource));
+            }
         }
         self.settle(fx);
     }

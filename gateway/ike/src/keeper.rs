@@ -249,7 +249,10 @@ impl Engine {
     fn reauthenticate(&mut self, id: IkeSaId) {
         let Some(sa) = self.sas.get(&id).filter(|sa| sa.is_established()) else { return };
         let Some(realm) = sa.realm.clone() else { return };
-        let installed = sa.children.iter().filter(|(_, c)| c.state == ChildState::Installed);
+        let installed = sa
+            .children
+            .iter()
+            .filter(|(_, c)| c.state == ChildState::Installed && c.place.fallback.is_none());
         let wanted = installed
             .map(|(child, c)| Wanted { name: c.name.clone(), packet: None, replaces: Some(child) })
             .collect::<VecDeque<_>>();
@@ -403,6 +406,7 @@ impl Engine {
             sa.unmourned = false;
             sa.rival_of = None;
             sa.children.take_over(children);
+            sa.forget_refusals();
             sa.ext.cfg = cfg;
             sa.tasks.extend(tasks);
             sa.replaces = replaces;
@@ -554,7 +558,9 @@ impl Engine {
                 let children = self.sas.get(&id).map(|sa| &sa.children);
                 let found = children.and_then(|c| {
                     c.iter()
-                        .find(|(_, c)| *c.name == *name && c.state == ChildState::Installed)
+                        .find(|(_, c)| {
+                            *c.name == *name && c.state == ChildState::Installed && c.place.fallback.is_none()
+                        })
                         .map(|(id, _)| id)
                 });
                 let Some(child) = found else {

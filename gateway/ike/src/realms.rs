@@ -101,6 +101,7 @@ mod tests {
             virtual_ip: VirtualIpRequest::default(),
             pool: None,
             unique: true,
+            worker: None,
         })
     }
 

@@ -77,6 +77,8 @@ pub(crate) struct IkeSa {
     pub(crate) predecessor: Option<IkeSaId>,
     /// Whether its children live on in another SA of the same peer.
     pub(crate) superseded: bool,
+    /// The peer said NO_ADDITIONAL_SAS.
+    pub(crate) no_more_children: bool,
     pub(crate) half_open: bool,
     /// Of the request that began it (responder), to know it again.
     pub(crate) fingerprint: Option<u64>,
@@ -253,6 +255,7 @@ impl IkeSa {
             rival_of: None,
             predecessor: None,
             superseded: false,
+            no_more_children: false,
             half_open: false,
             fingerprint: None,
         }

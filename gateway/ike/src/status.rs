@@ -106,6 +106,10 @@ pub struct ChildView {
     pub rekey_at: Option<Instant>,
     /// When it is given up.
     pub expires_at: Option<Instant>,
+    /// The worker of the data path whose SA it is.
+    pub lane: u16,
+    /// The worker it is for, if it is for one alone (RFC 9611).
+    pub resource: Option<u16>,
 }
 
 /// Looks at an engine.
@@ -143,6 +147,8 @@ fn sa_view(core: &Core, sa: &IkeSa) -> IkeSaView {
         installed: c.installed,
         rekey_at: c.rekey_at,
         expires_at: c.expires_at,
+        lane: c.place.lane,
+        resource: c.place.resource(),
     });
     IkeSaView {
         id: sa.id,

@@ -12,6 +12,8 @@ use crate::sa::{IkeSa, State, Wanted};
 /// Something to be done by an exchange of ours.
 pub(crate) enum Task {
     NewChild(Wanted),
+    /// A child beside this one, for this lane (RFC 9611).
+    NewResource(ChildId, u16),
     RekeyChild(ChildId),
     RekeyIke,
     DeleteChild(ChildId),
@@ -25,6 +27,27 @@ pub(crate) enum Task {
 pub(crate) struct Queued {
     task: Task,
     not_before: Option<Instant>,
+}
+
+impl Queued {
+    /// Whether it is to make a child beside another.
+    pub(crate) fn is_beside(&self, fallback: ChildId) -> bool {
+        matches!(self.task, Task::NewResource(of, _) if of == fallback)
+    }
+
+    /// The same, for one lane.
+    pub(crate) fn is_resource(&self, fallback: ChildId, lane: u16) -> bool {
+        matches!(self.task, Task::NewResource(of, on) if of == fallback && on == lane)
+    }
+
+    /// A child has taken the place of the other.
+    pub(crate) fn move_beside(&mut self, old: ChildId, new: ChildId) {
+        if let Task::NewResource(of, _) = &mut self.task
+            && *of == old
+        {
+            *of = new;
+        }
+    }
 }
 
 impl From<Task> for Queued {
@@ -56,6 +79,7 @@ impl IkeSa {
                         self.begin_child(cx, Wanted { name, packet: None, replaces: None }, Some(id));
                     }
                 }
+                Task::NewResource(fallback, lane) => self.begin_resource(cx, fallback, lane),
                 Task::RekeyIke => self.begin_rekey(cx),
                 Task::DeleteChild(id) => {
                     if self.children.get(id).is_some_and(|c| c.state != ChildState::Deleting) {
@@ -121,7 +145,7 @@ impl IkeSa {
     pub(crate) fn is_child_coming(&self, name: &str) -> bool {
         let waiting = self.tasks.iter().any(|q| matches!(&q.task, Task::NewChild(w) if *w.name == *name));
         let making =
-            matches!(&self.ours, Some(Ours::Child(c)) if c.rekeys.is_none() && *c.offer.wanted.name == *name);
+            matches!(&self.ours, Some(Ours::Child(c)) if c.is_new() && *c.offer.wanted.name == *name);
         let setup = self.setup.iter().any(|s| {
             s.child.iter().any(|c| *c.wanted.name == *name) || s.wanted.iter().any(|w| *w.name == *name)
         });
@@ -169,7 +193,8 @@ impl IkeSa {
     pub(crate) fn expire_child(&mut self, cx: &mut Core, id: ChildId, what: &str) {
         let Some(child) = self.children.get(id) else { return };
         let name = child.name.clone();
-        let again = child.state == ChildState::Installed;
+        // One for a single worker is asked for again by the data path.
+        let again = child.state == ChildState::Installed && child.place.fallback.is_none();
         cx.event(Event::ChildFailed {
             realm: self.realm_name(),
             name: name.clone(),
@@ -185,11 +210,16 @@ impl IkeSa {
     /// still there, so another one is not asked for at once.
     pub(crate) fn not_installed(&mut self, cx: &mut Core, id: ChildId) {
         let Some(child) = self.children.get(id) else { return };
-        let (realm, name) = (self.realm_name(), child.name.clone());
+        let (realm, name, place) = (self.realm_name(), child.name.clone(), child.place);
         let why = Why::Device("the Child SA could not be installed".into());
         cx.event(Event::ChildFailed { realm: realm.clone(), name: name.clone(), why: why.clone() });
-        let why = why.to_string();
-        cx.todo.push_back(Todo::ChildFailed { id: self.id, realm, name, why, again: true });
+        match place.fallback {
+            Some(fallback) => self.hold_resources(cx, fallback),
+            None => {
+                let why = why.to_string();
+                cx.todo.push_back(Todo::ChildFailed { id: self.id, realm, name, why, again: true });
+            }
+        }
         self.queue(Task::DeleteChild(id));
         self.pump(cx);
     }
@@ -257,7 +287,7 @@ impl IkeSa {
 
     /// Whether children are still to come.
     pub(crate) fn is_busy_with_children(&self) -> bool {
-        let making = matches!(&self.ours, Some(Ours::Child(c)) if c.rekeys.is_none());
+        let making = matches!(&self.ours, Some(Ours::Child(c)) if c.is_new());
         making || self.tasks.iter().any(|q| matches!(q.task, Task::NewChild(_)))
     }
 
@@ -271,7 +301,11 @@ impl IkeSa {
         let concerns = |task: &Task| {
             matches!(
                 task,
-                Task::NewChild(_) | Task::RekeyChild(_) | Task::DeleteChild(_) | Task::DeleteSpi(_)
+                Task::NewChild(_)
+                    | Task::NewResource(..)
+                    | Task::RekeyChild(_)
+                    | Task::DeleteChild(_)
+                    | Task::DeleteSpi(_)
             )
         };
         let (taken, kept) =

@@ -53,6 +53,8 @@ pub struct Realm {
     pub pool: Option<Pool>,
     /// Whether a second IKE SA of the same identity replaces the first (RFC 7296 section 2.4, INITIAL_CONTACT).
     pub unique: bool,
+    /// The worker of the data path that carries its Child SAs; `None`: whichever has the fewest.
+    pub worker: Option<u16>,
 }
 
 /// Where a peer may be.
@@ -215,6 +217,7 @@ pub(crate) mod tests {
             virtual_ip: VirtualIpRequest::default(),
             pool: None,
             unique: true,
+            worker: None,
         }
     }
 }

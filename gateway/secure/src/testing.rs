@@ -91,6 +91,7 @@ pub(crate) fn realm(name: &str, local: &str, remote: &str, auth: AuthPolicy) -> 
         virtual_ip: VirtualIpRequest::default(),
         pool: None,
         unique: true,
+        worker: None,
     }
 }
 

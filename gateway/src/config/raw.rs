@@ -59,6 +59,7 @@ pub(crate) struct Realm {
     pub(crate) ike_reauth: Option<Word>,
     pub(crate) jitter: Option<Spanned<f64>>,
     pub(crate) unique: Option<bool>,
+    pub(crate) worker: Option<u16>,
     pub(crate) dpd: Option<Spanned<Dpd>>,
     pub(crate) local_auth: Option<Spanned<Auth>>,
     pub(crate) remote_auth: Option<Spanned<Auth>>,

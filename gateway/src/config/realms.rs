@@ -89,6 +89,7 @@ pub(crate) fn realm(
         virtual_ip: virtual_ip(raw.virtual_ip.as_ref(), reader),
         pool: raw.pool.as_ref().and_then(|raw| pool(raw, reader)),
         unique: raw.unique.unwrap_or(true),
+        worker: raw.worker,
     })
 }
 

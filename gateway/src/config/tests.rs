@@ -60,6 +60,9 @@ fn the_whole_format_is_understood() {
     let other = parse(Path::new("/etc/x/g.toml"), &text, 0o600).map_err(|p| p.to_string()).unwrap();
     let seconds = [&loaded, &other].map(|loaded| loaded.settings.keepalive.as_secs());
     assert_eq!(seconds, [20, 15]);
+    let (text, _) = with("start = \"boot\"", "worker = 3");
+    let pinned = parse(Path::new("/etc/x/g.toml"), &text, 0o600).map_err(|p| p.to_string()).unwrap();
+    assert_eq!([&loaded, &pinned].map(|loaded| loaded.realms[0].worker), [None, Some(3)]);
     let realm = &loaded.realms[0];
     assert_eq!((&*realm.name, realm.start, realm.children[0].start), ("site-b", Start::Boot, Start::Boot));
     assert_eq!(realm.ike_rekey.time, Duration::from_secs(7200));

@@ -228,6 +228,7 @@ fn child_sa(child: &ChildView, now: Instant, carried: &mut HashMap<ike::ChildId,
     ChildSa {
         id: child.id.0,
         name: child.name.to_string(),
+        resource: child.resource,
         state: state(child.state),
         spi_in: format!("{:08x}", child.spi_in),
         spi_out: format!("{:08x}", child.spi_out),

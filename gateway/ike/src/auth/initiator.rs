@@ -46,7 +46,7 @@ impl IkeSa {
         let without = self.ext.childless && realm.childless == Childless::Prefer;
         while !without && self.setup.as_ref().is_some_and(|s| s.child.is_none()) {
             let Some(wanted) = self.setup.as_mut().and_then(|s| s.wanted.pop_front()) else { break };
-            match self.offer_child(cx, wanted, false) {
+            match self.offer_child(cx, wanted, false, None) {
                 Ok(offer) => {
                     payloads.extend(offer.payloads());
                     if let Some(setup) = &mut self.setup {

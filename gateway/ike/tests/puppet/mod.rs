@@ -65,6 +65,7 @@ pub fn realm() -> Realm {
         virtual_ip: VirtualIpRequest::default(),
         pool: None,
         unique: true,
+        worker: None,
     }
 }
 

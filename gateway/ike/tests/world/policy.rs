@@ -69,6 +69,7 @@ pub fn realm(node: usize) -> Realm {
         virtual_ip: VirtualIpRequest::default(),
         pool: None,
         unique: false,
+        worker: None,
     }
 }
 
