@@ -3,9 +3,14 @@
 //!
 //!     cargo run --release --example rate -- --sas 2000 --certificates --child
 //!
+//! or what a flood of strangers costs:
+//!
+//!     cargo run --release --example rate -- --flood 100000
+//!
 //! The two ends take turns, a window of SAs at a time, so the processor time of the process during a turn is the time of that
 //! end: its engine, its key side and the helpers of its devices.
 
+mod flood;
 mod mem;
 mod setting;
 mod side;
@@ -44,10 +49,16 @@ struct Options {
     /// ESP proposal.
     #[arg(long, default_value = "aes128gcm16")]
     esp: String,
+    /// Instead, so many IKE_SA_INIT requests from addresses that are nobody's.
+    #[arg(long)]
+    flood: Option<usize>,
     /// Count allocations; times are then a little longer.
     #[arg(long)]
     count: bool,
 }
+
+/// Its number as an end.
+const RESPONDER: usize = 1;
 
 const STAGES: [(usize, &str); 5] = [
     (0, "IKE_SA_INIT request"),
@@ -78,7 +89,10 @@ fn main() -> anyhow::Result<()> {
         ike: options.ike.clone(),
         esp: options.esp.clone(),
     };
-    mem::on_behalf(Part::Harness, || measure(&options, &setting))
+    mem::on_behalf(Part::Harness, || match options.flood {
+        Some(packets) => flood::flood(&setting, packets, options.count),
+        None => measure(&options, &setting),
+    })
 }
 
 fn measure(options: &Options, setting: &Setting) -> anyhow::Result<()> {
