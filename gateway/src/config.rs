@@ -53,11 +53,11 @@ pub struct Loaded {
     /// Carve-outs.
     pub carve_outs: Vec<CarveOut>,
     /// How often dummy packets go out, by realm and child.
-    pub dummies: BTreeMap<(String, String), Duration>,
+    pub dummies: BTreeMap<(Arc<str>, Arc<str>), Duration>,
     /// Children, by realm and name, whose traffic goes nowhere while they are down.
-    pub guarded: BTreeSet<(String, String)>,
+    pub guarded: BTreeSet<(Arc<str>, Arc<str>)>,
     /// How packets are worked on, by realm, where it is not as usual.
-    pub works: BTreeMap<String, RealmWork>,
+    pub works: BTreeMap<Arc<str>, RealmWork>,
     /// What is worth a word.
     pub warnings: Vec<Problem>,
 }
@@ -228,7 +228,7 @@ impl File<'_> {
         let realm = realms::realm(name, &raw, at.clone(), &mut self.reader());
         let work = settings::realm_work(&raw, &mut self.reader());
         if work != RealmWork::default() {
-            loaded.works.insert(name.to_owned(), work);
+            loaded.works.insert(name.into(), work);
         }
         let start = realm.as_ref().map_or(Start::Manual, |realm| realm.start);
         let children = self.children(name, children, start, at.clone(), loaded);
@@ -265,10 +265,10 @@ impl File<'_> {
                 self.problems.error(self.source, name_at, text);
             }
             if !read.dummy.is_zero() {
-                loaded.dummies.insert((realm.to_owned(), read.child.name.clone()), read.dummy);
+                loaded.dummies.insert((realm.into(), read.child.name.clone()), read.dummy);
             }
             if read.blocks {
-                loaded.guarded.insert((realm.to_owned(), read.child.name.clone()));
+                loaded.guarded.insert((realm.into(), read.child.name.clone()));
             }
             children.push(read.child);
         }
@@ -322,8 +322,8 @@ impl File<'_> {
     }
 
     /// What makes no sense between realms, or for want of a secret.
-    fn across_realms(&mut self, loaded: &Loaded, places: &[(String, Range<usize>)]) {
-        let place = |name: &str| places.iter().find(|(n, _)| n == name).map_or(0..0, |(_, at)| at.clone());
+    fn across_realms(&mut self, loaded: &Loaded, places: &[(Arc<str>, Range<usize>)]) {
+        let place = |name: &str| places.iter().find(|(n, _)| **n == *name).map_or(0..0, |(_, at)| at.clone());
         let realms: Vec<Realm> = loaded.realms.iter().map(|realm| (**realm).clone()).collect();
         for found in policy::ambiguities(&realms) {
             self.problems.error(self.source, place(&found.second), found.to_string());

@@ -91,6 +91,8 @@ pub enum Notice {
         selectors: String,
         /// The pair it replaces.
         replaces: Option<u64>,
+        /// The worker it is for, if it is for one alone (RFC 9611).
+        resource: Option<u16>,
     },
     /// A Child SA pair is gone.
     ChildClosed {
@@ -109,6 +111,17 @@ pub enum Notice {
         realm: String,
         /// Its name, when known.
         name: String,
+        /// Why.
+        why: String,
+    },
+    /// There is no Child SA for a worker alone.
+    ResourceRefused {
+        /// Its realm.
+        realm: String,
+        /// Its name.
+        name: String,
+        /// The worker.
+        resource: u16,
         /// Why.
         why: String,
     },
@@ -196,6 +209,20 @@ impl Default for Events {
 }
 
 impl Events {
+    /// Tells of something that the engine says, if anybody wants to know. Never waits.
+    pub fn tell(&self, event: Event) {
+        let logged = match event {
+            Event::Dropped { .. } => tracing::enabled!(tracing::Level::DEBUG),
+            Event::IkeEstablished { .. } | Event::ChildEstablished { .. } => {
+                tracing::enabled!(tracing::Level::INFO)
+            }
+            _ => true,
+        };
+        if logged || self.to.receiver_count() > 0 {
+            self.publish(event.into());
+        }
+    }
+
     /// Tells the log and the listeners. Never waits.
     pub fn publish(&self, notice: Notice) {
         log(&notice);
@@ -217,41 +244,51 @@ impl From<Event> for Notice {
                 let Path { local, remote } = path;
                 Notice::IkeEstablished {
                     sa: sa.0,
-                    realm,
+                    realm: realm.to_string(),
                     peer: peer.to_string(),
                     local: local.to_string(),
                     remote: remote.to_string(),
-                    suite,
-                    how,
+                    suite: suite.to_string(),
+                    how: how.to_string(),
                 }
             }
             Event::IkeRekeyed { old, new } => Notice::IkeRekeyed { old: old.0, new: new.0 },
             Event::IkeClosed { sa, realm, remote, why, was_up } => Notice::IkeClosed {
                 sa: sa.0,
-                realm,
+                realm: realm.map(|realm| realm.to_string()),
                 remote: remote.to_string(),
                 normal: matches!(why, Why::Normal(_)),
                 why: why.to_string(),
                 was_up,
             },
-            Event::ChildEstablished { id, realm, name, suite, selectors, replaces } => {
+            Event::ChildEstablished { id, realm, name, suite, ts_local, ts_remote, replaces, resource } => {
                 Notice::ChildEstablished {
                     child: id.0,
-                    realm,
-                    name,
-                    suite,
-                    selectors,
+                    realm: realm.to_string(),
+                    name: name.to_string(),
+                    suite: suite.to_string(),
+                    selectors: ike::selectors_text(&ts_local, &ts_remote),
                     replaces: replaces.map(|old| old.0),
+                    resource,
                 }
             }
-            Event::ChildClosed { id, realm, name, why } => {
-                Notice::ChildClosed { child: id.0, realm, name, why: why.to_string() }
-            }
+            Event::ChildClosed { id, realm, name, why } => Notice::ChildClosed {
+                child: id.0,
+                realm: realm.to_string(),
+                name: name.to_string(),
+                why: why.to_string(),
+            },
             Event::ChildFailed { realm, name, why } => {
-                Notice::ChildFailed { realm, name, why: why.to_string() }
+                Notice::ChildFailed { realm: realm.to_string(), name: name.to_string(), why: why.to_string() }
             }
+            Event::ResourceRefused { realm, name, resource, why } => Notice::ResourceRefused {
+                realm: realm.to_string(),
+                name: name.to_string(),
+                resource,
+                why: why.to_string(),
+            },
             Event::PeerDead { sa, realm, after } => {
-                Notice::PeerDead { sa: sa.0, realm, after: after.as_secs_f64() }
+                Notice::PeerDead { sa: sa.0, realm: realm.to_string(), after: after.as_secs_f64() }
             }
             Event::PeerMoved { sa, path } => Notice::PeerMoved { sa: sa.0, remote: path.remote.to_string() },
             Event::Dropped { remote, reason } => {
@@ -282,13 +319,16 @@ fn log(notice: &Notice) {
                 warn!(sa, %realm, %remote, %why, "IKE SA closed");
             }
         }
-        Notice::ChildEstablished { child, realm, name, suite, selectors, replaces } => {
-            info!(child, %realm, %name, %suite, %selectors, ?replaces, "Child SA established");
+        Notice::ChildEstablished { child, realm, name, suite, selectors, replaces, resource } => {
+            info!(child, %realm, %name, %suite, %selectors, ?replaces, ?resource, "Child SA established");
         }
         Notice::ChildClosed { child, realm, name, why } => {
             info!(child, %realm, %name, %why, "Child SA closed")
         }
         Notice::ChildFailed { realm, name, why } => warn!(%realm, %name, %why, "Child SA failed"),
+        Notice::ResourceRefused { realm, name, resource, why } => {
+            info!(%realm, %name, resource, %why, "no Child SA for this worker alone");
+        }
         Notice::PeerDead { sa, realm, after } => warn!(sa, %realm, after, "peer does not answer"),
         Notice::PeerMoved { sa, remote } => info!(sa, %remote, "peer moved"),
         Notice::Dropped { remote, reason } => debug!(%remote, %reason, "IKE message dropped"),

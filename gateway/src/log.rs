@@ -17,6 +17,10 @@ use crate::config::{LogFormat, Settings};
 
 /// Lines that may wait.
 const BACKLOG: usize = 4096;
+/// How long the first line waits for others to be written with it: whoever logs much need not wake the log for each line.
+const GATHER: Duration = Duration::from_millis(2);
+/// Octets written at once.
+const AT_ONCE: usize = 64 * 1024;
 /// How long the last lines may take at the end.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -118,12 +122,28 @@ impl Drop for Line<'_> {
 }
 
 fn write(mut out: impl Write, from: &Receiver<Item>, lost: &AtomicU64) {
-    for item in from {
+    let mut lines = Vec::new();
+    while let Ok(first) = from.recv() {
+        let mut flushed = Vec::new();
+        let mut take = |item, lines: &mut Vec<u8>| match item {
+            Item::Line(line) => lines.extend_from_slice(&line),
+            Item::Flush(done) => flushed.push(done),
+        };
+        if matches!(first, Item::Line(_)) {
+            std::thread::sleep(GATHER);
+        }
+        take(first, &mut lines);
+        while lines.len() < AT_ONCE
+            && let Ok(item) = from.try_recv()
+        {
+            take(item, &mut lines);
+        }
         // To whom should it be told that the log cannot be written?
-        match item {
-            Item::Line(line) => drop(out.write_all(&line)),
-            Item::Flush(done) => {
-                let _ = out.flush();
+        let _ = out.write_all(&lines);
+        lines.clear();
+        if !flushed.is_empty() {
+            let _ = out.flush();
+            for done in flushed {
                 let _ = done.try_send(());
             }
         }

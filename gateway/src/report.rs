@@ -315,6 +315,8 @@ pub struct ChildSa {
     pub id: u64,
     /// Its name in the realm.
     pub name: String,
+    /// The worker it is for, if it is for one alone: one of several with the same selectors (RFC 9611).
+    pub resource: Option<u16>,
     /// `installed`, or what is going on with it.
     pub state: String,
     /// SPI of packets to us, 8 hexadecimal digits.

@@ -6,13 +6,14 @@
 //! 2. the classes of the dispatch table in their order, each up to its quota: `control` (orders, answers of the key side,
 //!    completed operations, reports of lanes, timers), `ike` (messages of peers that have proved who they are), `critical` and
 //!    `esp` (lane 0, see [`crate::plane`]), `stranger` (messages of everybody else);
-//! 3. the engine's effects were carried out after each step; what lane 0 has to tell is listened to at the end.
+//! 3. operations that messages gave rise to, as far as they are cheap;
+//! 4. the engine's effects were carried out after each step; what lane 0 has to tell is listened to at the end.
 //!
 //! | module | what it holds |
 //! |---|---|
 //! | [`order`] | what the control thread may want |
 //! | `lanes` | the lanes: their threads, orders to them, and their answers |
-//! | `accel` | devices: which of them serves an SA or an operation |
+//! | `accel`, `operations` | devices: which of them serves an SA; key exchanges |
 //! | `ask` | the channel to the key side |
 //! | `letters` | IKE messages in and out, in the order of their senders' standing |
 //! | `signals` | what the data path tells, in the engine's words |
@@ -29,6 +30,7 @@ mod effects;
 mod install;
 mod lanes;
 mod letters;
+mod operations;
 pub mod order;
 mod routes;
 mod signals;
@@ -157,9 +159,9 @@ struct Worker {
     table: Arc<Table>,
     realms: Vec<Arc<Realm>>,
     carve_outs: Vec<CarveOut>,
-    dummies: BTreeMap<(String, String), Duration>,
-    guarded: BTreeSet<(String, String)>,
-    works: BTreeMap<String, RealmWork>,
+    dummies: BTreeMap<(Arc<str>, Arc<str>), Duration>,
+    guarded: BTreeSet<(Arc<str>, Arc<str>)>,
+    works: BTreeMap<Arc<str>, RealmWork>,
     engine: Engine,
     fx: Vec<Effect>,
     lanes: Lanes,
@@ -177,7 +179,7 @@ struct Worker {
     routes: Routes,
     trap_routes: Vec<RouteKey>,
     /// Inner addresses we were given, by realm, and the device each is on.
-    given: HashMap<String, Vec<(IpAddr, String)>>,
+    given: HashMap<Arc<str>, Vec<(IpAddr, Arc<str>)>>,
     events: Events,
     keylog: Option<KeyLog>,
     taker: Taker,
@@ -212,6 +214,8 @@ impl Worker {
             None => None,
         };
         let mark = settings.mark;
+        let most = ike::Config::default();
+        let only_with = |most: u16| if settings.sas_per_worker { most } else { 0 };
         let engine = Engine::new(
             ike::Config {
                 realms: initial.realms.clone(),
@@ -223,6 +227,9 @@ impl Worker {
                 retransmission: settings.retransmission,
                 cookie_threshold: settings.cookie_threshold,
                 ike_sa_limit: settings.ike_sa_limit,
+                lanes: settings.workers,
+                resources_asked: only_with(most.resources_asked),
+                resources_accepted: only_with(most.resources_accepted),
                 key_log: keylog.is_some(),
                 ..ike::Config::default()
             },
@@ -346,6 +353,7 @@ impl Worker {
                 Class::Critical | Class::Esp => self.lanes.own.serve(now, class, ready),
             }
         }
+        ready.more |= self.take_operations(now);
         self.lanes.own.end_turn(now);
         self.hear_own_lane(now);
         self.is_over(now)
@@ -362,9 +370,7 @@ impl Worker {
         if rang(KEY_ANSWERS) || self.ask.has_refused() {
             more |= self.take_answers(now);
         }
-        if rang(KEY_OPERATIONS) || self.accel.has_failed() || self.accel.is_blind() {
-            more |= self.take_operations(now);
-        }
+        more |= self.take_operations(now);
         more |= self.hear_lanes(now, quota);
         if rang(KEY_LINKS) {
             self.hear_of_links();
@@ -430,7 +436,7 @@ impl Worker {
         self.works = works;
         let realms = self.realms.clone();
         self.book.retain_configured(|realm, child| {
-            realms.iter().any(|r| r.name == realm && r.children.iter().any(|c| c.name == child))
+            realms.iter().any(|r| *r.name == *realm && r.child(child).is_some())
         });
         self.open_tuns();
         self.set_policies();
@@ -455,16 +461,6 @@ impl Worker {
                     }
                 }
             }
-        }
-        more
-    }
-
-    fn take_operations(&mut self, now: Instant) -> bool {
-        let mut done = Vec::new();
-        let more = self.accel.poll_operations(|operation| done.push(operation));
-        for operation in done {
-            self.engine.handle_crypto(now, operation, &mut self.fx);
-            self.carry_out(now);
         }
         more
     }
@@ -497,6 +493,6 @@ impl Worker {
     }
 
     fn realm(&self, name: &str) -> Option<&Arc<Realm>> {
-        self.realms.iter().find(|realm| realm.name == name)
+        self.realms.iter().find(|realm| *realm.name == *name)
     }
 }

@@ -1,6 +1,7 @@
 //! The SPI for certificates: who vouches for a public key. Backends are the built-in path validator and, later, stores and
 //! tokens. Control plane, on the side that holds keys; may take its time, so answers come by completion.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::inflight::Token;
@@ -15,8 +16,9 @@ pub struct CertJob {
     pub token: Token,
     /// End-entity certificate first, DER (RFC 5280).
     pub chain: Vec<Vec<u8>>,
-    /// DER of the trust anchors that count for this realm.
-    pub anchors: Vec<Vec<u8>>,
+    /// DER of the trust anchors that count for this realm. Whoever asks again and again shares one list, so that the backend
+    /// can know it again.
+    pub anchors: Arc<[Vec<u8>]>,
     /// The moment to judge validity at.
     pub at: SystemTime,
 }

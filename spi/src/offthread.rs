@@ -52,7 +52,7 @@ impl<J: Send + 'static, D: Send + 'static> OffThread<J, D> {
         S: Send + 'static,
         F: Fn(&mut S, J) -> D + Send + Sync + 'static,
     {
-        let bell = Doorbell::new()?;
+        let bell = Doorbell::between_threads()?;
         let shared = Arc::new(Shared {
             state: Mutex::new(State { jobs: VecDeque::new(), stop: false }),
             wake: Condvar::new(),
@@ -84,6 +84,12 @@ impl<J: Send + 'static, D: Send + 'static> OffThread<J, D> {
         }
         Ok(queue)
     }
+
+    /// The bell that [`doorbell`](Queue::doorbell) lends, for a queue around this one that has other things to ring for.
+    /// [`poll`](Queue::poll) answers it.
+    pub fn bell(&self) -> Doorbell {
+        self.bell.clone()
+    }
 }
 
 fn next<J>(shared: &Shared<J>) -> Option<J> {
@@ -107,7 +113,10 @@ impl<J: Send, D: Send> Queue for OffThread<J, D> {
         let take = self.room().min(jobs.len());
         if take > 0 {
             self.shared.lock().jobs.extend(jobs.drain(..take));
-            self.shared.wake.notify_all();
+            match take {
+                1 => self.shared.wake.notify_one(),
+                _ => self.shared.wake.notify_all(),
+            }
             self.out += take;
         }
         Ok(take)

@@ -25,6 +25,8 @@ pub struct ChildSa {
     pub spis: (String, String),
     /// Whether it carries traffic (not merely lingering after a rekey).
     pub installed: bool,
+    /// Whether it is beside another with the same selectors, for one worker alone (RFC 9611).
+    pub beside: bool,
 }
 
 /// One IKE SA with one Child SA, by SPI: what a healthy tunnel of this lab looks like from one end.
@@ -66,11 +68,11 @@ pub trait Peer {
     fn log(&self) -> &Path;
 }
 
-/// The tunnel, if there is exactly one usable IKE SA with exactly one usable Child SA.
+/// The tunnel, if there is exactly one usable IKE SA with exactly one usable Child SA; those for single workers do not count.
 pub fn tunnel(peer: &dyn Peer) -> Result<Option<Tunnel>> {
     let all = peer.sas()?;
     let [ike] = all.iter().filter(|sa| sa.established).collect::<Vec<_>>()[..] else { return Ok(None) };
-    let [child] = ike.children.iter().filter(|sa| sa.installed).collect::<Vec<_>>()[..] else {
+    let [child] = ike.children.iter().filter(|sa| sa.installed && !sa.beside).collect::<Vec<_>>()[..] else {
         return Ok(None);
     };
     Ok(Some(Tunnel { ike: ike.spis.clone(), child: child.spis.clone() }))

@@ -270,6 +270,7 @@ fn child_sa(section: &swanctl::Section) -> ChildSa {
     ChildSa {
         spis: (section.value("spi-in").to_owned(), section.value("spi-out").to_owned()),
         installed: section.value("state") == "INSTALLED",
+        beside: false,
     }
 }
 

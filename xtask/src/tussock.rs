@@ -209,7 +209,11 @@ fn ike_sa(sa: &Value) -> IkeSa {
 }
 
 fn child_sa(sa: &Value) -> ChildSa {
-    ChildSa { spis: (word(sa, "spi_in"), word(sa, "spi_out")), installed: word(sa, "state") == "installed" }
+    ChildSa {
+        spis: (word(sa, "spi_in"), word(sa, "spi_out")),
+        installed: word(sa, "state") == "installed",
+        beside: sa.get("resource").is_some_and(|worker| !worker.is_null()),
+    }
 }
 
 fn word(object: &Value, key: &str) -> String {

@@ -11,7 +11,7 @@ pub(crate) const RING: usize = 8192;
 pub(crate) const MAX_SAS: usize = 1 << 18;
 
 /// Long-term keys at one time.
-pub(crate) const MAX_KEYS: usize = 4096;
+pub(crate) const MAX_KEYS: usize = 1 << 16;
 
 /// The hashes that signatures are made with. SHA-1 is verified for old peers (RFC 7296 section 2.15) and never made.
 pub(crate) const SHA2: [Hash; 3] = [Hash::Sha256, Hash::Sha384, Hash::Sha512];

@@ -4,16 +4,16 @@
 //! curve or of small order is refused as [`Reject::BadPublicInput`]. Secrets come out at full length, leading zeroes and
 //! all (RFC 7296 section 2.14).
 
-use aws_lc_rs::agreement::{self, PrivateKey, UnparsedPublicKey};
-use aws_lc_rs::encoding::{AsBigEndian, Curve25519SeedBin, EcPrivateKeyBin};
+use aws_lc_rs::agreement::{self, PrivateKey};
+use aws_lc_rs::encoding::{AsBigEndian, EcPrivateKeyBin};
 use aws_lc_rs::kem::{self, DecapsulationKey, EncapsulationKey};
 use openssl::derive::Deriver;
 use openssl::pkey::{Id, PKey};
-use spi::alg::GroupKind;
+use spi::alg::{Curve, GroupKind};
 use spi::{FaultKind, Group, Outcome, Reject, Secret};
 
 use crate::op::failed;
-use crate::sys::modp;
+use crate::sys::{agree, modp};
 
 const UNSUPPORTED: Outcome = failed(FaultKind::Unsupported);
 const INTERNAL: Outcome = failed(FaultKind::Internal);
@@ -82,23 +82,22 @@ fn modp_derive(group: Group, ours: &Secret, theirs: &[u8]) -> Result<Secret, Out
     modp::power(group, theirs, ours).map(Secret::new).ok_or(INTERNAL)
 }
 
-fn curve(group: Group) -> Result<&'static agreement::Algorithm, Outcome> {
+fn curve(group: Group) -> Result<(&'static agreement::Algorithm, Curve), Outcome> {
     Ok(match group {
-        Group::ECP256 => &agreement::ECDH_P256,
-        Group::ECP384 => &agreement::ECDH_P384,
-        Group::ECP521 => &agreement::ECDH_P521,
-        Group::X25519 => &agreement::X25519,
+        Group::ECP256 => (&agreement::ECDH_P256, Curve::P256),
+        Group::ECP384 => (&agreement::ECDH_P384, Curve::P384),
+        Group::ECP521 => (&agreement::ECDH_P521, Curve::P521),
         _ => return Err(UNSUPPORTED),
     })
 }
 
 fn curve_generate(group: Group) -> Result<(Secret, Vec<u8>), Outcome> {
-    let key = PrivateKey::generate(curve(group)?).map_err(|_| INTERNAL)?;
-    let public = key.compute_public_key().map_err(|_| INTERNAL)?;
     if group == Group::X25519 {
-        let scalar: Curve25519SeedBin<'_> = key.as_be_bytes().map_err(|_| INTERNAL)?;
-        return Ok((Secret::from_slice(scalar.as_ref()), public.as_ref().to_vec()));
+        let (private, public) = agree::x25519_generate();
+        return Ok((private, public.to_vec()));
     }
+    let key = PrivateKey::generate(curve(group)?.0).map_err(|_| INTERNAL)?;
+    let public = key.compute_public_key().map_err(|_| INTERNAL)?;
     let scalar: EcPrivateKeyBin<'_> = key.as_be_bytes().map_err(|_| INTERNAL)?;
     // RFC 5903 section 7: the coordinates alone, without the octet that says "uncompressed".
     let (_, point) = public.as_ref().split_first().ok_or(INTERNAL)?;
@@ -106,17 +105,21 @@ fn curve_generate(group: Group) -> Result<(Secret, Vec<u8>), Outcome> {
 }
 
 fn curve_derive(group: Group, ours: &Secret, theirs: &[u8]) -> Result<Secret, Outcome> {
-    let algorithm = curve(group)?;
-    let key = PrivateKey::from_private_key(algorithm, ours.expose()).map_err(|_| INTERNAL)?;
-    let mut point = Vec::with_capacity(theirs.len() + 1);
-    if group != Group::X25519 {
-        point.push(4);
+    if group == Group::X25519 {
+        if ours.len() != theirs.len() {
+            return Err(INTERNAL);
+        }
+        return agree::x25519(ours.expose(), theirs).ok_or(BAD);
     }
+    let (_, curve) = curve(group)?;
+    // A scalar of ours that is none is no fault of the peer's.
+    if ours.len() != curve.coordinate_len() || ours.ct_eq(&vec![0; ours.len()]) {
+        return Err(INTERNAL);
+    }
+    let mut point = Vec::with_capacity(theirs.len() + 1);
+    point.push(4);
     point.extend_from_slice(theirs);
-    // AWS-LC refuses points off the curve and, for X25519, a result of all zeroes (RFC 7748 section 6.1).
-    agreement::agree(&key, UnparsedPublicKey::new(algorithm, point), BAD, |secret| {
-        Ok(Secret::from_slice(secret))
-    })
+    agree::ecdh(curve, ours.expose(), &point).ok_or(BAD)
 }
 
 fn x448_generate() -> Result<(Secret, Vec<u8>), Outcome> {

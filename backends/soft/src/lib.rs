@@ -1,5 +1,5 @@
 //! The software backend: every transform of the table, computed at once on the worker's own thread, by AWS-LC and, where it is
-//! built in and faster, by Intel's ipsec-mb.
+//! built in and faster, by Intel's ipsec-mb. Only dear operations of the key exchange go to helper threads.
 //!
 //! It is always there, so it is what the gateway falls back to, and it is the backend to copy when writing another.
 //!
@@ -12,11 +12,13 @@
 //! | `transform`, `xcbc` | the building blocks that ESP and IKE messages share |
 //! | `short` | `ShortOps` |
 //! | `dh`, `sign`, `op` | operations of the key exchange |
+//! | `cost` | which of them are done at once and which on a helper thread |
 //! | `ring`, `scratch`, `stamped`, `table` | queues, what a queue keeps, resets, handles |
 //! | `sys` | the C interfaces of AWS-LC and ipsec-mb; the only unsafe code |
 
 mod caps;
 mod choose;
+mod cost;
 mod device;
 mod dh;
 mod esp;

@@ -1,4 +1,4 @@
-//! Carries out one operation of the key exchange, on a helper thread.
+//! Carries out one operation of the key exchange, on whatever thread it is called.
 
 use spi::{CryptoOp, CryptoOutput, DhPrivate, FaultKind, Outcome, Secret};
 

@@ -58,7 +58,8 @@ impl Esp {
             && away.tell_again.is_none_or(|again| again <= now)
         {
             away.tell_again = Some(now + self.config.acquire_retry);
-            out.events.push_back(Event::Elsewhere { child });
+            let sa = away.sas.iter().rev().find(|sa| sa.lane == lane);
+            out.events.extend(sa.map(|sa| Event::Elsewhere { child, spi: sa.spi }));
         }
         let mut buf = self.config.pool.take().ok_or(DropReason::PoolDry)?;
         let len = packet.bytes.len();

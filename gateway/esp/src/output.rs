@@ -93,6 +93,8 @@ pub enum Event {
     Elsewhere {
         /// The child.
         child: ChildId,
+        /// The peer's SPI of the SA they go to.
+        spi: u32,
     },
     /// An SA has carried so much that it should be re-keyed. Raised once per SA.
     Rekey {

@@ -29,6 +29,7 @@ const MAX_STEPS: usize = 64;
 
 /// Children the peer may make on one IKE SA.
 const CHILDREN: usize = 12;
+const LANES: u16 = 3;
 
 /// Datagrams of the peer that are kept to be sent again.
 const MAX_HISTORY: usize = 32;
@@ -76,6 +77,7 @@ impl Play {
             half_open_limit: 60,
             ike_sa_limit: 100,
             children_limit: CHILDREN,
+            lanes: LANES,
             key_log: true,
             ..Config::default()
         };
@@ -174,6 +176,7 @@ impl Play {
     }
 
     fn auth(&mut self, drop: Option<u8>, add: &Inside, honest: bool) {
+        let info = self.resource_info();
         let Some(peer) = self.peers.last_mut() else { return };
         if peer.init_request.is_empty() {
             return;
@@ -182,6 +185,7 @@ impl Play {
         if !honest {
             list[1] = wire::ike::Auth::new(wire::numbers::AuthMethod::SHARED_KEY_MIC, vec![1; 32]).into();
         }
+        list.extend(info);
         spoil(&mut list, drop, add);
         self.proved |= honest;
         peer.next_id = 1;
@@ -218,7 +222,14 @@ impl Play {
             let spi = self.child(which).map_or(u32::from(which), |(_, out)| out);
             list.insert(0, Notify::rekey_sa(ProtocolId::ESP, spi).into());
         }
+        list.extend(self.resource_info());
         self.request(ExchangeType::CREATE_CHILD_SA, &list);
+    }
+
+    /// Every other peer can have several children with the same selectors.
+    fn resource_info(&self) -> Option<Payload> {
+        let info = || Notify::with_data(NotifyType::SA_RESOURCE_INFO, vec![1]).into();
+        self.seeds.is_multiple_of(2).then(info)
     }
 
     fn rekey_ike(&mut self, nonce: u8) {
@@ -385,11 +396,12 @@ impl Play {
                 remote,
             });
         };
-        self.rig.esp(match signal % 4 {
+        self.rig.esp(match signal % 8 {
             0 => EspSignal::SoftLimit(child),
             1 => EspSignal::HardLimit(child),
             2 => EspSignal::PeerAlive(child),
-            _ => EspSignal::PeerMoved { child, remote: "192.0.2.77:4500".parse().expect("an address") },
+            3 => EspSignal::PeerMoved { child, remote: "192.0.2.77:4500".parse().expect("an address") },
+            lane => EspSignal::WantResource { child, resource: u16::from(lane) - 4 },
         });
     }
 
@@ -406,6 +418,7 @@ impl Play {
             for child in &sa.children {
                 let installed = self.rig.children.get(&child.id);
                 assert_eq!(installed, Some(&(child.spi_in, child.spi_out)), "said to be there, and is not");
+                assert_eq!(child.spi_in % u32::from(LANES), u32::from(child.lane), "on another lane");
             }
         }
         let mut inbound: Vec<u32> = self.rig.children.values().map(|(spi, _)| *spi).collect();

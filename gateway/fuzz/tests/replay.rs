@@ -53,6 +53,10 @@ fn scripts_tell_the_stories_they_are_named_for() {
             seed.name
         );
         assert!(ike || !seed.name.starts_with("rekey_ike"), "{}", seed.name);
+        let single = any(&|e| matches!(e, Event::ChildEstablished { resource: Some(_), .. }));
+        let none = any(&|e| matches!(e, Event::ResourceRefused { .. }));
+        assert!(single || seed.name != "resources");
+        assert!(none || seed.name != "resources_refused");
         stories += 1;
     }
     assert!(stories > 20);

@@ -12,6 +12,7 @@ use wire::numbers::CertEncoding;
 
 use crate::core::{Core, DownKind};
 use crate::effect::Why;
+use crate::keymat;
 use crate::sa::{IkeSa, State};
 
 /// Certificates taken from one peer.
@@ -20,7 +21,7 @@ const MAX_CERTS: usize = 16;
 impl IkeSa {
     /// Asks the key side for our proof.
     pub(super) fn ask_own_auth(&mut self, cx: &mut Core, peer_id: Option<Identity>) {
-        let (Some(realm), Some(own_id)) = (self.realm.clone(), self.own_id.clone()) else { return };
+        let (Some(realm), Some(own_id)) = (self.realm.clone(), self.own_id().cloned()) else { return };
         let (kind, data) = own_id.to_wire();
         let id = Id::new(kind, data);
         let Some(input) = self.auth_input(cx, self.role, &id) else {
@@ -43,7 +44,7 @@ impl IkeSa {
         claimed: Identity,
         message: &[Payload],
     ) -> bool {
-        let (Some(realm), Some(own_id)) = (self.realm.clone(), self.own_id.clone()) else { return false };
+        let (Some(realm), Some(own_id)) = (self.realm.clone(), self.own_id().cloned()) else { return false };
         let prover = match self.role {
             Role::Initiator => Role::Responder,
             Role::Responder => Role::Initiator,
@@ -87,12 +88,13 @@ impl IkeSa {
     /// What `prover` signs: its IKE_SA_INIT message, the other side's nonce, and its identity under its SK_p (RFC 7296
     /// section 2.15).
     fn auth_input(&self, cx: &Core, prover: Role, id: &Id) -> Option<AuthInput> {
-        let (setup, keys, prf) = (self.setup.as_ref()?, self.keys.as_ref()?, self.suite?.prf);
-        let (message, nonce) = match prover {
-            Role::Initiator => (&setup.init_request, &setup.nr),
-            Role::Responder => (&setup.init_response, &setup.ni),
+        let (setup, prf) = (self.setup.as_ref()?, self.suite?.prf);
+        let (sk_pi, sk_pr) = setup.sk_p.as_ref()?;
+        let (message, nonce, sk_p) = match prover {
+            Role::Initiator => (&setup.init_request, &setup.nr, sk_pi),
+            Role::Responder => (&setup.init_response, &setup.ni, sk_pr),
         };
-        let maced_id = keys.maced_id(&*cx.ops, prf, prover, &id.body()).ok()?;
+        let maced_id = keymat::maced_id(&*cx.ops, prf, sk_p, &id.body()).ok()?;
         let (message, nonce) = (message.clone(), nonce.clone());
         Some(AuthInput { role: self.role, message, nonce, maced_id, prf, int_auth: Vec::new() })
     }

@@ -1,5 +1,6 @@
 //! Child SAs: what is kept of a pair, how it is installed and how it goes (RFC 7296 sections 1.3, 1.4.1, 2.8, 2.17).
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use policy::{ChildMode, Encap, Lifetime};
@@ -11,6 +12,7 @@ use crate::core::{Core, Timer, Todo};
 use crate::effect::{ChildId, ChildInstall, ChildRemoved, Effect, Event, KeyLogEntry, Path, Why};
 use crate::keymat::ChildKeys;
 use crate::narrow::Selectors;
+use crate::resource::{Asked, Place};
 use crate::sa::{IkeSa, Wanted};
 use crate::select::EspSuite;
 
@@ -24,7 +26,7 @@ pub(crate) const REDUNDANT: Duration = Duration::from_secs(20);
 
 /// A Child SA pair.
 pub(crate) struct Child {
-    pub(crate) name: String,
+    pub(crate) name: Arc<str>,
     pub(crate) suite: EspSuite,
     pub(crate) spi_in: u32,
     pub(crate) spi_out: u32,
@@ -37,6 +39,68 @@ pub(crate) struct Child {
     pub(crate) installed: Instant,
     pub(crate) rekey_at: Option<Instant>,
     pub(crate) expires_at: Option<Instant>,
+    pub(crate) place: Place,
+    /// See [`crate::resource`]; mostly nothing.
+    pub(crate) asked: Option<Box<Asked>>,
+}
+
+/// The children of an IKE SA, by name. Mostly there is one, so they are a list and take no more than they need.
+#[derive(Default)]
+pub(crate) struct Children(Vec<(ChildId, Child)>);
+
+impl Children {
+    /// Takes one in. Names are given out in their order, so that it goes last; but children pass from one IKE SA to another.
+    pub(crate) fn insert(&mut self, id: ChildId, child: Child) {
+        match self.0.binary_search_by_key(&id, |(id, _)| *id) {
+            Ok(at) => self.0[at].1 = child,
+            Err(at) => {
+                self.0.reserve_exact(1);
+                self.0.insert(at, (id, child));
+            }
+        }
+    }
+
+    pub(crate) fn remove(&mut self, id: ChildId) -> Option<Child> {
+        let at = self.0.binary_search_by_key(&id, |(id, _)| *id).ok()?;
+        let (_, child) = self.0.remove(at);
+        self.0.shrink_to_fit();
+        Some(child)
+    }
+
+    pub(crate) fn get(&self, id: ChildId) -> Option<&Child> {
+        let at = self.0.binary_search_by_key(&id, |(id, _)| *id).ok()?;
+        self.0.get(at).map(|(_, child)| child)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: ChildId) -> Option<&mut Child> {
+        let at = self.0.binary_search_by_key(&id, |(id, _)| *id).ok()?;
+        self.0.get_mut(at).map(|(_, child)| child)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (ChildId, &Child)> {
+        self.0.iter().map(|(id, child)| (*id, child))
+    }
+
+    pub(crate) fn values(&self) -> impl Iterator<Item = &Child> {
+        self.0.iter().map(|(_, child)| child)
+    }
+
+    pub(crate) fn ids(&self) -> Vec<ChildId> {
+        self.0.iter().map(|(id, _)| *id).collect()
+    }
+
+    pub(crate) fn contains(&self, id: ChildId) -> bool {
+        self.get(id).is_some()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Takes all of another's in.
+    pub(crate) fn take_over(&mut self, others: Children) {
+        others.0.into_iter().for_each(|(id, child)| self.insert(id, child));
+    }
 }
 
 /// What is going on with a child.
@@ -70,16 +134,18 @@ pub(crate) struct ChildOffer {
     pub(crate) sa: Sa,
     pub(crate) selectors: Selectors,
     pub(crate) mode: ChildMode,
+    pub(crate) place: Place,
 }
 
 /// A child both sides agree on.
 pub(crate) struct Agreed {
-    pub(crate) name: String,
+    pub(crate) name: Arc<str>,
     pub(crate) suite: EspSuite,
     pub(crate) spi_in: u32,
     pub(crate) spi_out: u32,
     pub(crate) mode: ChildMode,
     pub(crate) selectors: Selectors,
+    pub(crate) place: Place,
 }
 
 /// How an agreed child comes in.
@@ -103,19 +169,21 @@ impl IkeSa {
         ni: &[u8],
         nr: &[u8],
     ) -> Option<ChildKeys> {
-        let (prf, keys) = (self.suite?.prf, self.keys.as_ref()?);
-        ChildKeys::derive(&*cx.ops, prf, &keys.sk_d, g_ir, ni, nr, suite.encr, suite.integ).ok()
+        let (prf, sk_d) = (self.suite?.prf, self.sk_d.as_ref()?);
+        ChildKeys::derive(&*cx.ops, prf, sk_d, g_ir, ni, nr, suite.encr, suite.integ).ok()
     }
 
     /// Installs a child.
     pub(crate) fn install_child(
         &mut self,
         cx: &mut Core,
-        agreed: Agreed,
+        mut agreed: Agreed,
         keys: ChildKeys,
         entry: Entry,
     ) -> ChildId {
         let id = cx.next_child(self.id);
+        agreed.selectors.local = cx.share(agreed.selectors.local);
+        agreed.selectors.remote = cx.share(agreed.selectors.remote);
         let lifetime = self.child_lifetime(&agreed.name);
         let (path, encap) = self.esp_path(cx);
         let (encr_key_out, integ_key_out, encr_key_in, integ_key_in) = match entry.initiator {
@@ -177,21 +245,27 @@ impl IkeSa {
             use_outbound: entry.outbound,
             soft_bytes,
             soft_packets,
+            lane: agreed.place.lane,
+            resource: agreed.place.resource(),
+            fallback: agreed.place.fallback,
         })));
         cx.event(Event::ChildEstablished {
             id,
             realm: realm.clone(),
             name: agreed.name.clone(),
-            suite: agreed.suite.to_string(),
-            selectors: selectors_text(&agreed.selectors),
+            suite: agreed.suite,
+            ts_local: agreed.selectors.local.clone(),
+            ts_remote: agreed.selectors.remote.clone(),
             replaces: entry.replaces,
+            resource: agreed.place.resource(),
         });
-        cx.todo.push_back(Todo::ChildUp {
-            id: self.id,
-            realm,
-            name: agreed.name.clone(),
-            rekeyed: entry.replaces.is_some(),
-        });
+        if agreed.place.fallback.is_none() {
+            let (name, rekeyed) = (agreed.name.clone(), entry.replaces.is_some());
+            cx.todo.push_back(Todo::ChildUp { id: self.id, realm, name, rekeyed });
+        }
+        if let Some(old) = entry.replaces {
+            self.move_beside(old, id);
+        }
         let child = Child {
             name: agreed.name,
             suite: agreed.suite,
@@ -205,6 +279,8 @@ impl IkeSa {
             installed: cx.now,
             rekey_at,
             expires_at,
+            place: agreed.place,
+            asked: None,
         };
         self.children.insert(id, child);
         id
@@ -212,7 +288,7 @@ impl IkeSa {
 
     /// Takes a child out. When another pair carries its traffic on, late packets are still taken for a while.
     pub(crate) fn remove_child(&mut self, cx: &mut Core, id: ChildId, why: Why, replaced: bool) {
-        let Some(child) = self.children.remove(&id) else { return };
+        let Some(child) = self.children.remove(id) else { return };
         cx.child_of.remove(&id);
         cx.disarm(Timer::RekeyChild(id));
         cx.disarm(Timer::ExpireChild(id));
@@ -226,16 +302,19 @@ impl IkeSa {
             cx.free_esp_spi(child.spi_in);
             cx.fx.push(Effect::RemoveChild(removed));
         }
+        if !replaced {
+            self.delete_beside(id);
+        }
         let realm = self.realm_name();
         cx.event(Event::ChildClosed { id, realm: realm.clone(), name: child.name.clone(), why });
-        if !replaced && child.state != ChildState::Redundant {
+        if !replaced && child.state != ChildState::Redundant && child.place.fallback.is_none() {
             cx.todo.push_back(Todo::ChildDown { realm, name: child.name });
         }
     }
 
     /// From now on our packets go through this child.
     pub(crate) fn use_outbound(&mut self, cx: &mut Core, id: ChildId) {
-        if let Some(child) = self.children.get_mut(&id)
+        if let Some(child) = self.children.get_mut(id)
             && !child.outbound
             && child.state == ChildState::Installed
         {
@@ -249,16 +328,16 @@ impl IkeSa {
         self.children
             .iter()
             .find(|(_, c)| c.replaces == Some(id) && c.state == ChildState::Installed)
-            .map(|(id, _)| *id)
+            .map(|(id, _)| id)
     }
 
     /// The child whose packets to the peer have this SPI: how the peer names it (RFC 7296 sections 1.3.3 and 1.4.1).
     pub(crate) fn child_by_peer_spi(&self, spi: u32) -> Option<ChildId> {
-        self.children.iter().find(|(_, c)| c.spi_out == spi).map(|(id, _)| *id)
+        self.children.iter().find(|(_, c)| c.spi_out == spi).map(|(id, _)| id)
     }
 
     fn child_lifetime(&self, name: &str) -> Lifetime {
-        let child = self.realm.as_ref().and_then(|r| r.children.iter().find(|c| c.name == name));
+        let child = self.realm.as_ref().and_then(|r| r.child(name));
         child.map_or(Lifetime::of(Duration::ZERO), |c| c.rekey)
     }
 
@@ -281,8 +360,8 @@ impl IkeSa {
 }
 
 /// Selectors for people: ours, then the peer's.
-pub(crate) fn selectors_text(selectors: &Selectors) -> String {
-    format!("{} === {}", side_text(&selectors.local), side_text(&selectors.remote))
+pub fn selectors_text(local: &[TrafficSelector], remote: &[TrafficSelector]) -> String {
+    format!("{} === {}", side_text(local), side_text(remote))
 }
 
 fn side_text(side: &[TrafficSelector]) -> String {

@@ -38,6 +38,13 @@ pub struct Config {
     pub ike_sa_limit: usize,
     /// Child SAs one IKE SA may hold.
     pub children_limit: usize,
+    /// Workers of the data path, one at least: the remainder of an inbound SPI by this number is the worker whose SA it is.
+    pub lanes: u16,
+    /// Child SAs for single workers (RFC 9611) that we ask for beside one child; 0: none.
+    pub resources_asked: u16,
+    /// Such SAs that a peer may have beside one child; 0: none. RFC 9611 section 4 recommends twice as many as the peer may have
+    /// processors.
+    pub resources_accepted: u16,
     /// Jobs and questions that may be out at once.
     pub in_flight_limit: usize,
     /// Whether to give [`Effect::KeyLog`](crate::Effect::KeyLog).
@@ -57,8 +64,11 @@ impl Default for Config {
             cookie_threshold: 64,
             half_open_limit: 1000,
             half_open_life: Duration::from_secs(30),
-            ike_sa_limit: 20_000,
+            ike_sa_limit: 1 << 17,
             children_limit: 256,
+            lanes: 1,
+            resources_asked: 16,
+            resources_accepted: 64,
             in_flight_limit: 4096,
             key_log: false,
         }

@@ -102,7 +102,7 @@ impl Key {
 pub struct Thresholds {
     /// Half-open IKE SAs; 0: always ask.
     pub half_open: usize,
-    /// New IKE_SA_INIT requests within a second; 0: no such limit.
+    /// New IKE_SA_INIT requests within a second, less those whose sender has proved itself since; 0: no such limit.
     pub per_second: u32,
     /// Ask when the crypto queue has room for fewer jobs than this; 0: no such limit.
     pub crypto_room: usize,
@@ -130,8 +130,9 @@ pub struct Gate {
     thresholds: Thresholds,
     on: bool,
     second: Option<Instant>,
+    /// Strangers of this second.
     arrived: u32,
-    /// In the second before.
+    /// Of the second before.
     arrived_before: u32,
     calm_since: Option<Instant>,
 }
@@ -162,6 +163,15 @@ impl Gate {
         self.turn_second(now);
         self.arrived = self.arrived.saturating_add(1);
         self.look(now, load)
+    }
+
+    /// A stranger proved who it is: it does not count as one any more. However many peers come at once, those that are let in
+    /// are no reason to ask the others for cookies.
+    pub fn note_proved(&mut self) {
+        match self.arrived {
+            0 => self.arrived_before = self.arrived_before.saturating_sub(1),
+            arrived => self.arrived = arrived - 1,
+        }
     }
 
     /// Looks at the load without a request, so that cookies also go off when nobody comes any more.
@@ -310,6 +320,24 @@ mod tests {
         let switches: Vec<Switch> = (0..21).map(|_| by_rate.handle_request(t0, QUIET)).collect();
         assert_eq!(switches.iter().position(|s| *s == Switch::On), Some(20));
         assert!(by_rate.is_on());
+    }
+
+    #[test]
+    fn strangers_that_prove_themselves_make_no_rate() {
+        let (t0, mut gate) = (Instant::now(), gate());
+        for i in 0..5000 {
+            let now = t0 + Duration::from_millis(i);
+            assert_eq!(gate.handle_request(now, QUIET), Switch::Same);
+            // Those of one second may prove themselves in the next.
+            if i >= 15 {
+                gate.note_proved();
+            }
+        }
+        let switches: Vec<Switch> = (0..21).map(|_| gate.handle_request(t0 + CALM, QUIET)).collect();
+        assert!(switches.contains(&Switch::On), "those that do not, do");
+        let mut idle = self::gate();
+        (0..10).for_each(|_| idle.note_proved());
+        assert_eq!((idle.arrived, idle.arrived_before), (0, 0), "no credit is given");
     }
 
     #[test]

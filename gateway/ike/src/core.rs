@@ -1,6 +1,7 @@
 //! What all IKE SAs share: configuration, time, effects to come, timers, the tables of work that is out.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,9 +16,12 @@ use crate::config::Config;
 use crate::cookie::{CookieJar, Gate, Load, Switch, Thresholds};
 use crate::effect::{ChildId, ChildRemoved, Effect, Event, IkeSaId, InnerAddress, Path, Why};
 use crate::handler::Handlers;
+use crate::lanes::Lanes;
 use crate::pool::AddressPool;
 use crate::protect::Opened;
+use crate::realms::Realms;
 use crate::sa::IkeSa;
+use crate::shelf::Shelf;
 use crate::timer::Timers;
 
 /// Octets of our nonces: at least half the key of every PRF in the table (RFC 7296 section 2.10).
@@ -37,7 +41,9 @@ const DROP_REPORTS: u32 = 10;
 
 /// Shared by all IKE SAs. Everything an SA does to the world goes through here.
 pub(crate) struct Core {
+    /// All but the realms.
     pub(crate) config: Config,
+    pub(crate) realms: Realms,
     pub(crate) ops: Arc<dyn ShortOps>,
     pub(crate) now: Instant,
     pub(crate) fx: Vec<Effect>,
@@ -53,27 +59,39 @@ pub(crate) struct Core {
     pub(crate) jar: CookieJar,
     pub(crate) gate: Gate,
     /// By realm, with the configuration they were made from.
-    pub(crate) pools: BTreeMap<String, (policy::Pool, AddressPool)>,
+    pub(crate) pools: BTreeMap<Arc<str>, (policy::Pool, AddressPool)>,
     pub(crate) handlers: Handlers,
     pub(crate) dropped: BTreeMap<&'static str, u64>,
     pub(crate) half_open: usize,
-    /// Established IKE SAs by realm and the peer's identity.
-    pub(crate) by_peer: BTreeMap<String, HashMap<Identity, Vec<IkeSaId>>>,
+    /// Established IKE SAs by a hash of realm and the peer's identity.
+    by_peer: BTreeSet<(u64, IkeSaId)>,
+    of_realm: HashMap<Arc<str>, OfRealm>,
+    pub(crate) hasher: RandomState,
+    shelf: Shelf,
     /// Inner addresses assigned to us, and by how many IKE SAs.
-    addresses: HashMap<(String, IpAddr), usize>,
+    addresses: HashMap<(Arc<str>, IpAddr), usize>,
     pub(crate) crypto_room: usize,
     pub(crate) closing: bool,
     crypto: InFlight<CryptoWait>,
     asks: InFlight<IkeSaId>,
-    esp_spis: HashSet<u32>,
+    pub(crate) lanes: Lanes,
     drop_reports: (Option<Instant>, u32),
     told: (Option<Instant>, u32),
     last_sa: u64,
     last_child: u64,
 }
 
+/// The IKE SAs of a realm.
+#[derive(Default)]
+struct OfRealm {
+    /// Those we set up, and all that are or were established.
+    all: BTreeSet<IkeSaId>,
+    /// How many are established.
+    up: usize,
+}
+
 /// What falls due.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Timer {
     /// Our request was not answered yet.
     Retransmit(IkeSaId),
@@ -94,8 +112,8 @@ pub(crate) enum Timer {
     Redundant(ChildId),
     /// The last late packets of a child are through.
     Faded(ChildId),
-    /// Try the realm again.
-    Realm(String),
+    /// Try the realms again whose time has come.
+    Realms,
     /// Look whether cookies may go off.
     Gate,
 }
@@ -116,21 +134,21 @@ pub(crate) enum Todo {
     /// A redundant SA: delete it if the peer does not.
     Redundant(IkeSaId),
     /// Another SA proved the same identity. `forget`: the peer said that it knows of no other (INITIAL_CONTACT).
-    Superseded { by: IkeSaId, realm: String, peer: Identity, forget: bool },
+    Superseded { by: IkeSaId, realm: Arc<str>, peer: Identity, forget: bool },
     /// An IKE SA came up.
-    IkeUp { id: IkeSaId, realm: String },
+    IkeUp { id: IkeSaId, realm: Arc<str> },
     /// It is gone or never came up.
-    IkeDown { realm: String, down: Down },
+    IkeDown { realm: Arc<str>, down: Down },
     /// An IKE SA was rekeyed.
-    IkeRekeyed { realm: String },
+    IkeRekeyed { realm: Arc<str> },
     /// Rekeying an IKE SA failed; it will be tried again.
-    RekeyFailed { realm: String, why: String },
+    RekeyFailed { realm: Arc<str>, why: String },
     /// A child came up, perhaps in place of another.
-    ChildUp { id: IkeSaId, realm: String, name: String, rekeyed: bool },
+    ChildUp { id: IkeSaId, realm: Arc<str>, name: Arc<str>, rekeyed: bool },
     /// A child did not come up.
-    ChildFailed { id: IkeSaId, realm: String, name: String, why: String, again: bool },
+    ChildFailed { id: IkeSaId, realm: Arc<str>, name: Arc<str>, why: String, again: bool },
     /// A child is gone and nothing took its place.
-    ChildDown { realm: String, name: String },
+    ChildDown { realm: Arc<str>, name: Arc<str> },
     /// Replace an SA by a new one with fresh authentication.
     Reauthenticate(IkeSaId),
 }
@@ -140,7 +158,7 @@ pub(crate) struct Down {
     pub(crate) why: Why,
     pub(crate) kind: DownKind,
     /// Names of the children that went with it.
-    pub(crate) children: Vec<String>,
+    pub(crate) children: Vec<Arc<str>>,
 }
 
 /// What to make of it.
@@ -194,7 +212,8 @@ pub(crate) struct CryptoWait {
 }
 
 impl Core {
-    pub(crate) fn new(config: Config, ops: Arc<dyn ShortOps>, now: Instant, handlers: Handlers) -> Self {
+    pub(crate) fn new(mut config: Config, ops: Arc<dyn ShortOps>, now: Instant, handlers: Handlers) -> Self {
+        let realms = Realms::new(std::mem::take(&mut config.realms));
         let limit = config.in_flight_limit.max(8);
         let jar = CookieJar::new(&*ops, now);
         let gate = Gate::new(Thresholds { half_open: config.cookie_threshold, ..Thresholds::default() });
@@ -202,7 +221,7 @@ impl Core {
             ops,
             now,
             fx: Vec::new(),
-            timers: Timers::new(),
+            timers: Timers::new(now),
             todo: VecDeque::new(),
             ike_spis: HashMap::new(),
             child_of: HashMap::new(),
@@ -213,13 +232,17 @@ impl Core {
             handlers,
             dropped: BTreeMap::new(),
             half_open: 0,
-            by_peer: BTreeMap::new(),
+            by_peer: BTreeSet::new(),
+            of_realm: HashMap::new(),
+            hasher: RandomState::new(),
+            shelf: Shelf::new(),
+            realms,
             addresses: HashMap::new(),
             crypto_room: usize::MAX,
             closing: false,
             crypto: InFlight::new(limit),
             asks: InFlight::new(limit),
-            esp_spis: HashSet::new(),
+            lanes: Lanes::new(config.lanes),
             drop_reports: (None, 0),
             told: (None, 0),
             last_sa: 0,
@@ -331,48 +354,71 @@ impl Core {
         }
     }
 
-    /// Realms that may be spoken of between these addresses, best first.
-    pub(crate) fn realms_by_path(&self, path: Path) -> Vec<Arc<Realm>> {
-        let realms = &self.config.realms;
-        let ranked =
-            policy::realms_by_path(realms.iter().map(Arc::as_ref), path.local.ip(), path.remote.ip());
-        let by_place: HashMap<*const Realm, &Arc<Realm>> =
-            realms.iter().map(|r| (Arc::as_ptr(r), r)).collect();
-        ranked
-            .into_iter()
-            .filter_map(|r| by_place.get(&std::ptr::from_ref(r)).map(|a| Arc::clone(a)))
-            .collect()
-    }
-
     /// Whether no IKE SA of the realm is up.
     pub(crate) fn is_first_contact(&self, realm: &str) -> bool {
-        self.by_peer.get(realm).is_none_or(HashMap::is_empty)
+        self.of_realm.get(realm).is_none_or(|of| of.up == 0)
     }
 
     /// An IKE SA is up.
-    pub(crate) fn note_up(&mut self, realm: &str, peer: &Identity, id: IkeSaId) {
-        self.by_peer.entry(realm.to_owned()).or_default().entry(peer.clone()).or_default().push(id);
+    pub(crate) fn note_up(&mut self, realm: &Arc<str>, peer: &Identity, id: IkeSaId) {
+        self.by_peer.insert((self.hasher.hash_one((realm, peer)), id));
+        let of = self.of_realm.entry(Arc::clone(realm)).or_default();
+        of.all.insert(id);
+        of.up += 1;
     }
 
     /// It no longer is.
-    pub(crate) fn note_down(&mut self, realm: &str, peer: &Identity, id: IkeSaId) {
-        let Some(peers) = self.by_peer.get_mut(realm) else { return };
-        if let Some(ids) = peers.get_mut(peer) {
-            ids.retain(|i| *i != id);
-            if ids.is_empty() {
-                peers.remove(peer);
-            }
-        }
-        if peers.is_empty() {
-            self.by_peer.remove(realm);
+    pub(crate) fn note_down(&mut self, realm: &Arc<str>, peer: &Identity, id: IkeSaId) {
+        if self.by_peer.remove(&(self.hasher.hash_one((realm, peer)), id))
+            && let Some(of) = self.of_realm.get_mut(realm)
+        {
+            of.up = of.up.saturating_sub(1);
         }
     }
 
+    /// We are setting up an IKE SA for a realm.
+    pub(crate) fn note_coming(&mut self, realm: &Arc<str>, id: IkeSaId) {
+        self.of_realm.entry(Arc::clone(realm)).or_default().all.insert(id);
+    }
+
+    /// An IKE SA is gone.
+    pub(crate) fn note_gone(&mut self, realm: &Arc<str>, id: IkeSaId) {
+        if let Some(of) = self.of_realm.get_mut(realm) {
+            of.all.remove(&id);
+            if of.all.is_empty() {
+                self.of_realm.remove(realm);
+            }
+        }
+    }
+
+    /// IKE SAs that may be established with this peer under this realm, oldest first: the caller looks, for hashes may be alike.
+    pub(crate) fn with_peer(&self, realm: &Arc<str>, peer: &Identity) -> Vec<IkeSaId> {
+        let hash = self.hasher.hash_one((realm, peer));
+        self.by_peer
+            .range((hash, ipc::IkeSaRef(0))..=(hash, ipc::IkeSaRef(u64::MAX)))
+            .map(|(_, id)| *id)
+            .collect()
+    }
+
+    /// The IKE SAs of a realm that we set up, or that are established, oldest first.
+    pub(crate) fn of_realm(&self, realm: &str) -> impl DoubleEndedIterator<Item = IkeSaId> {
+        self.of_realm.get(realm).into_iter().flat_map(|of| of.all.iter().copied())
+    }
+
+    /// The same selectors, kept once for all children that have them.
+    pub(crate) fn share(&mut self, selectors: Arc<[TrafficSelector]>) -> Arc<[TrafficSelector]> {
+        self.shelf.share(selectors)
+    }
+
     /// Counts inner addresses in; returns those that are new to us.
-    pub(crate) fn use_addresses(&mut self, realm: &str, addresses: &[InnerAddress]) -> Vec<InnerAddress> {
+    pub(crate) fn use_addresses(
+        &mut self,
+        realm: &Arc<str>,
+        addresses: &[InnerAddress],
+    ) -> Vec<InnerAddress> {
         let mut new = Vec::new();
         for inner in addresses {
-            let users = self.addresses.entry((realm.to_owned(), inner.address)).or_default();
+            let users = self.addresses.entry((Arc::clone(realm), inner.address)).or_default();
             *users += 1;
             if *users == 1 {
                 new.push(*inner);
@@ -382,10 +428,14 @@ impl Core {
     }
 
     /// Counts them out; returns those nobody uses any more.
-    pub(crate) fn drop_addresses(&mut self, realm: &str, addresses: &[InnerAddress]) -> Vec<InnerAddress> {
+    pub(crate) fn drop_addresses(
+        &mut self,
+        realm: &Arc<str>,
+        addresses: &[InnerAddress],
+    ) -> Vec<InnerAddress> {
         let mut gone = Vec::new();
         for inner in addresses {
-            let key = (realm.to_owned(), inner.address);
+            let key = (Arc::clone(realm), inner.address);
             if let Some(users) = self.addresses.get_mut(&key) {
                 *users -= 1;
                 if *users == 0 {
@@ -436,20 +486,18 @@ impl Core {
         }
     }
 
-    /// A fresh SPI for packets to us: random, above the reserved 255 (RFC 4303 section 2.1), not in use.
-    pub(crate) fn esp_spi(&mut self) -> u32 {
-        loop {
-            let mut bytes = [0; 4];
-            self.ops.random(&mut bytes);
-            let spi = u32::from_be_bytes(bytes);
-            if spi > 255 && self.esp_spis.insert(spi) {
-                return spi;
-            }
-        }
+    /// A fresh SPI for packets to us, of this lane.
+    pub(crate) fn esp_spi(&mut self, lane: u16) -> u32 {
+        self.lanes.take(&*self.ops, lane)
     }
 
     pub(crate) fn free_esp_spi(&mut self, spi: u32) {
-        self.esp_spis.remove(&spi);
+        self.lanes.free(spi);
+    }
+
+    /// The lane for a new child of a realm: the one the realm names, or the one with the fewest SAs.
+    pub(crate) fn lane_for(&self, realm: &Realm) -> u16 {
+        realm.worker.map_or_else(|| self.lanes.least(), |worker| worker % self.lanes.count())
     }
 
     pub(crate) fn nonce(&mut self) -> Vec<u8> {
@@ -489,15 +537,14 @@ impl Core {
     }
 
     pub(crate) fn realm(&self, name: &str) -> Option<Arc<Realm>> {
-        self.config.realms.iter().find(|r| r.name == name).cloned()
+        self.realms.named(name).cloned()
     }
 
     /// Makes the address pools the realms name; those that did not change keep their leases.
     pub(crate) fn make_pools(&mut self) {
-        let realms = &self.config.realms;
-        self.pools
-            .retain(|name, (of, _)| realms.iter().any(|r| r.name == *name && r.pool.as_ref() == Some(of)));
-        for realm in realms {
+        let realms = &self.realms;
+        self.pools.retain(|name, (of, _)| realms.named(name).is_some_and(|r| r.pool.as_ref() == Some(of)));
+        for realm in realms.iter() {
             if let Some(pool) = &realm.pool
                 && !self.pools.contains_key(&realm.name)
             {

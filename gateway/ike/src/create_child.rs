@@ -7,7 +7,9 @@ mod responder;
 pub(crate) use initiator::{OurChild, Progress, TEMPORARY};
 pub(crate) use responder::TheirChild;
 
+use std::borrow::Cow;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipc::Role;
 use policy::{Child as ChildPolicy, ChildMode, SelectorSpec};
@@ -21,6 +23,7 @@ use crate::core::{Core, DownKind, Todo};
 use crate::effect::{ChildId, Event, Why};
 use crate::narrow::{self, Dynamic, Selectors, Substitution};
 use crate::rekey_ike::{OurRekey, TheirRekey};
+use crate::resource::{self, Place};
 use crate::sa::{IkeSa, Wanted};
 use crate::select::{self, NoChoice};
 
@@ -53,12 +56,14 @@ pub(crate) struct Choice {
     ts_i: TsPayload,
     ts_r: TsPayload,
     more_possible: bool,
+    /// The peer said SA_RESOURCE_INFO, and so do we.
+    says_resource: bool,
 }
 
 /// Why the peer gets no child.
 pub(crate) struct Refused {
     pub(crate) notify: Notify,
-    pub(crate) name: String,
+    pub(crate) name: Arc<str>,
     pub(crate) why: Why,
 }
 
@@ -78,6 +83,7 @@ impl ChildOffer {
         payloads.push(self.sa.clone().into());
         payloads.push(Body::TsI(TsPayload::new(self.selectors.local.iter().copied())).into());
         payloads.push(Body::TsR(TsPayload::new(self.selectors.remote.iter().copied())).into());
+        payloads.extend(self.place.info());
         payloads
     }
 }
@@ -99,18 +105,22 @@ impl Choice {
         if self.more_possible {
             payloads.push(Notify::new(NotifyType::ADDITIONAL_TS_POSSIBLE).into());
         }
+        if self.says_resource {
+            payloads.extend(self.agreed.place.info());
+        }
         payloads
     }
 }
 
 impl IkeSa {
-    /// Puts together the offer of a child; its inbound SPI is taken.
+    /// Puts together the offer of a child; its inbound SPI is taken. `place`: where the one is that it rekeys.
     pub(crate) fn offer_child(
         &mut self,
         cx: &mut Core,
         wanted: Wanted,
         with_pfs: bool,
-    ) -> Result<ChildOffer, (String, Why)> {
+        place: Option<Place>,
+    ) -> Result<ChildOffer, (Arc<str>, Why)> {
         let Some(child) = self.child_policy(&wanted.name) else {
             let why = format!("realm {} has no child {}", self.realm_name(), wanted.name);
             return Err((wanted.name, Why::Misconfigured(why)));
@@ -121,18 +131,22 @@ impl IkeSa {
             let why = format!("child {} has no selectors yet", wanted.name);
             return Err((wanted.name, Why::Misconfigured(why)));
         };
-        let spi_in = cx.esp_spi();
+        let lane = self.realm.as_ref().map_or(0, |realm| cx.lane_for(realm));
+        // RFC 9611 section 4: who wants others beside it says so with the first.
+        let wants_more = cx.lanes.count() > 1 && cx.config.resources_asked > 0;
+        let place = place.unwrap_or(Place { shared: wants_more, ..Place::on(lane) });
+        let spi_in = cx.esp_spi(place.lane);
         let sa = select::offer_esp(&child.esp, spi_in, with_pfs);
-        Ok(ChildOffer { wanted, spi_in, sa, selectors, mode: child.mode })
+        Ok(ChildOffer { wanted, spi_in, sa, selectors, mode: child.mode, place })
     }
 
     /// The child's configuration. As a client that has no inner address yet, `dynamic` on our side is everything: the other
     /// side narrows it to what it assigns (RFC 7296 section 2.19).
     pub(crate) fn child_policy(&self, name: &str) -> Option<ChildPolicy> {
         let realm = self.realm.as_ref()?;
-        let mut child = realm.children.iter().find(|c| c.name == name)?.clone();
+        let mut child = realm.child(name)?.clone();
         if self.role == Role::Initiator
-            && self.ext.cfg.ours.is_empty()
+            && self.ext.cfg().ours.is_empty()
             && (realm.virtual_ip.v4 || realm.virtual_ip.v6)
         {
             let any = [
@@ -160,7 +174,7 @@ impl IkeSa {
             [] => vec![outer],
             inner => inner.iter().map(|a| a.address).collect(),
         };
-        (or(&self.ext.cfg.ours, self.path.local.ip()), or(&self.ext.cfg.leased, self.path.remote.ip()))
+        (or(&self.ext.cfg().ours, self.path.local.ip()), or(&self.ext.cfg().leased, self.path.remote.ip()))
     }
 
     /// Checks what the responder made of our offer (RFC 7296 sections 2.7, 2.9, 1.3.1).
@@ -172,7 +186,11 @@ impl IkeSa {
     ) -> Result<Agreed, Failure> {
         let (Some(answer), Some(ts_i), Some(ts_r)) = (message.sa(), message.ts_i(), message.ts_r()) else {
             let why = match message.error_notify() {
-                Some(e) => format!("{}; we asked for {}", e.kind, selectors_text(&offer.selectors)),
+                Some(e) => format!(
+                    "{}; we asked for {}",
+                    e.kind,
+                    selectors_text(&offer.selectors.local, &offer.selectors.remote)
+                ),
                 None => "no child in the response".to_owned(),
             };
             return Err(Failure { made: false, why: Why::PeerRefused(why) });
@@ -190,8 +208,15 @@ impl IkeSa {
             }
             _ => {}
         }
+        if offer.place.fallback.is_some() && selectors != offer.selectors {
+            return Err(bad(
+                "other traffic selectors than those of the child beside which it is to be".into()
+            ));
+        }
         let (name, spi_in, mode) = (offer.wanted.name.clone(), offer.spi_in, offer.mode);
-        Ok(Agreed { name, suite, spi_in, spi_out, mode, selectors })
+        let shared = offer.place.shared && resource::is_said(message);
+        let place = Place { shared, ..offer.place };
+        Ok(Agreed { name, suite, spi_in, spi_out, mode, selectors, place })
     }
 
     /// Chooses a child for a request. `rekeyed`: only the same one will do.
@@ -209,15 +234,20 @@ impl IkeSa {
             let why = Why::PeerMisbehaved("a child asked for without SA, TSi or TSr".into());
             return Err(refused(NotifyType::INVALID_SYNTAX, "", why));
         };
-        if self.children.len() >= cx.config.children_limit || cx.closing {
-            let why = Why::Normal(format!("{} children are there already", self.children.len()));
-            return Err(refused(NotifyType::NO_ADDITIONAL_SAS, "", why));
+        let is_full = self.children.len() >= cx.config.children_limit || cx.closing;
+        let full = |n| {
+            refused(NotifyType::NO_ADDITIONAL_SAS, "", Why::Normal(format!("{n} children are there already")))
+        };
+        // What is to be beside another child is refused otherwise; which one it is is seen below.
+        if is_full && !resource::is_said(message) {
+            return Err(full(self.children.len()));
         }
-        let name = rekeyed.and_then(|id| self.children.get(&id)).map(|c| c.name.clone());
+        let old = rekeyed.and_then(|id| self.children.get(id));
+        let (name, old_place) = (old.map(|c| c.name.clone()), old.map(|c| c.place));
         let ke = message.ke().map(|ke| Group(ke.method.0));
         let (local, remote) = self.dynamic_addresses();
         let dynamic = Dynamic { local: &local, remote: &remote };
-        let mut no_choice: Option<(String, NoChoice)> = None;
+        let mut no_choice: Option<(Arc<str>, NoChoice)> = None;
         // RFC 7296 section 1.3.1: transport mode is a wish of the initiator; tunnel mode is the answer where we don't share it.
         let transport = message.notify(NotifyType::USE_TRANSPORT_MODE).is_some();
         for mode in [ChildMode::Transport, ChildMode::Tunnel] {
@@ -250,8 +280,22 @@ impl IkeSa {
                 {
                     continue;
                 }
-                let spi_in = cx.esp_spi();
-                match select::choose_esp(&child.esp, offer, spi_in, with_pfs, ke) {
+                // RFC 9611 section 4: one that is rekeyed stays where it was, whatever is said.
+                let (place, suite) = match old_place {
+                    Some(place) => (place, None),
+                    None => self.place_for(cx, message, &child.name, mode, &found.selectors)?,
+                };
+                if is_full {
+                    return Err(match place.fallback {
+                        Some(_) => self.no_more_beside(&child.name),
+                        None => full(self.children.len()),
+                    });
+                }
+                let esp = suite.map_or(Cow::Borrowed(&child.esp), |suite| {
+                    Cow::Owned(resource::of_suite(&child.esp, &suite))
+                });
+                let spi_in = cx.esp_spi(place.lane);
+                match select::choose_esp(&esp, offer, spi_in, with_pfs, ke) {
                     Ok(chosen) => {
                         let said = substitution
                             .map_or_else(|| found.selectors.clone(), |s| s.undo(&found.selectors));
@@ -262,13 +306,15 @@ impl IkeSa {
                             spi_out: chosen.spi,
                             mode,
                             selectors: found.selectors,
+                            place,
                         };
                         return Ok(Choice {
                             agreed,
                             answer: chosen.answer,
-                            ts_i: TsPayload::new(said.remote),
-                            ts_r: TsPayload::new(said.local),
+                            ts_i: TsPayload::new(said.remote.iter().copied()),
+                            ts_r: TsPayload::new(said.local.iter().copied()),
                             more_possible: found.more_possible,
+                            says_resource: resource::is_said(message),
                         });
                     }
                     Err(none) => {
@@ -287,10 +333,10 @@ impl IkeSa {
                     local: ts_r.selectors().copied().collect(),
                     remote: ts_i.selectors().copied().collect(),
                 };
-                let names: Vec<&str> = realm.children.iter().map(|c| c.name.as_str()).collect();
+                let names: Vec<&str> = realm.children.iter().map(|c| &*c.name).collect();
                 let why = format!(
                     "the peer asks for {}; children of realm {}: {}",
-                    selectors_text(&asked),
+                    selectors_text(&asked.local, &asked.remote),
                     realm.name,
                     names.join(", ")
                 );
@@ -300,7 +346,7 @@ impl IkeSa {
     }
 
     /// Tells that a child did not come up; the IKE SA lives on.
-    pub(crate) fn child_failed(&mut self, cx: &mut Core, name: String, why: Why, again: bool) {
+    pub(crate) fn child_failed(&mut self, cx: &mut Core, name: Arc<str>, why: Why, again: bool) {
         let realm = self.realm_name();
         cx.event(Event::ChildFailed { realm: realm.clone(), name: name.clone(), why: why.clone() });
         cx.todo.push_back(Todo::ChildFailed { id: self.id, realm, name, why: why.to_string(), again });
@@ -418,5 +464,5 @@ impl IkeSa {
 }
 
 fn refused(kind: NotifyType, name: &str, why: Why) -> Refused {
-    Refused { notify: Notify::new(kind), name: name.to_owned(), why }
+    Refused { notify: Notify::new(kind), name: name.into(), why }
 }

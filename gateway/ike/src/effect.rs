@@ -1,12 +1,16 @@
 //! What the engine wants done, and what it must be told.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipc::{IkeSaRef, Request};
 use policy::{ChildMode, Identity};
 use spi::{CryptoJob, Encr, Integ, Secret, Token};
 use wire::TrafficSelector;
+
+use crate::keymat::IkeSuite;
+use crate::select::EspSuite;
 
 /// Name of an IKE SA, never reused; the same as towards the key side.
 pub type IkeSaId = IkeSaRef;
@@ -69,7 +73,7 @@ pub enum Effect {
         /// The IKE SA.
         sa: IkeSaId,
         /// Its realm.
-        realm: String,
+        realm: Arc<str>,
         /// What was assigned to us; empty when we are the server.
         ours: Vec<InnerAddress>,
         /// Name servers for us.
@@ -106,9 +110,9 @@ pub struct ChildInstall {
     /// Of which IKE SA.
     pub ike: IkeSaId,
     /// The realm.
-    pub realm: String,
+    pub realm: Arc<str>,
     /// The child's name in the realm.
-    pub name: String,
+    pub name: Arc<str>,
     /// The child it replaces, which stays until `RemoveChild`.
     pub replaces: Option<ChildId>,
     /// SPI of packets to us.
@@ -132,9 +136,9 @@ pub struct ChildInstall {
     /// Tunnel or transport, as agreed.
     pub mode: ChildMode,
     /// Our selectors, narrowed.
-    pub ts_local: Vec<TrafficSelector>,
+    pub ts_local: Arc<[TrafficSelector]>,
     /// The peer's selectors, narrowed.
-    pub ts_remote: Vec<TrafficSelector>,
+    pub ts_remote: Arc<[TrafficSelector]>,
     /// Where the outer packets go.
     pub path: Path,
     /// ESP in UDP.
@@ -149,6 +153,12 @@ pub struct ChildInstall {
     pub soft_bytes: u64,
     /// See `soft_bytes`.
     pub soft_packets: u64,
+    /// The worker of the data path whose SA it is: `spi_in` divided by their number leaves it.
+    pub lane: u16,
+    /// The worker for which alone it is (RFC 9611); `None`: it is for all.
+    pub resource: Option<u16>,
+    /// The child that is for all, beside which this one is for one. It goes when that goes; its successor takes its place.
+    pub fallback: Option<ChildId>,
 }
 
 /// A Child SA pair that is gone.
@@ -171,9 +181,9 @@ pub enum EspSignal {
     /// (RFC 7296 section 2.9).
     Acquire {
         /// The realm whose policy matched.
-        realm: String,
+        realm: Arc<str>,
         /// The child's name.
-        child: String,
+        child: Arc<str>,
         /// The packet: our side.
         local: TrafficSelector,
         /// The packet: the peer's side.
@@ -194,6 +204,14 @@ pub enum EspSignal {
         child: ChildId,
         /// From where.
         remote: SocketAddr,
+    },
+    /// A worker has packets for a child that is not its own, and would rather have an SA for itself (RFC 9611). May be said for
+    /// every packet.
+    WantResource {
+        /// The child that serves it meanwhile.
+        child: ChildId,
+        /// The worker.
+        resource: u16,
     },
 }
 
@@ -271,15 +289,15 @@ pub enum Event {
         /// Which.
         sa: IkeSaId,
         /// The realm.
-        realm: String,
+        realm: Arc<str>,
         /// The peer's identity.
         peer: Identity,
         /// Where.
         path: Path,
-        /// The suite, as proposals write it.
-        suite: String,
+        /// The suite; prints as proposals write it.
+        suite: IkeSuite,
         /// How the peer proved itself.
-        how: String,
+        how: Arc<str>,
     },
     /// An IKE SA was rekeyed: the first is replaced by the second.
     IkeRekeyed {
@@ -293,7 +311,7 @@ pub enum Event {
         /// Which.
         sa: IkeSaId,
         /// The realm, when it was known.
-        realm: Option<String>,
+        realm: Option<Arc<str>>,
         /// The peer's address.
         remote: SocketAddr,
         /// Why.
@@ -306,33 +324,48 @@ pub enum Event {
         /// Which.
         id: ChildId,
         /// The realm.
-        realm: String,
+        realm: Arc<str>,
         /// Its name.
-        name: String,
-        /// The suite.
-        suite: String,
-        /// Selectors, ours and theirs, for people.
-        selectors: String,
+        name: Arc<str>,
+        /// The suite; prints as proposals write it.
+        suite: EspSuite,
+        /// Our selectors.
+        ts_local: Arc<[TrafficSelector]>,
+        /// The peer's selectors.
+        ts_remote: Arc<[TrafficSelector]>,
         /// The child it replaces.
         replaces: Option<ChildId>,
+        /// The worker it is for, if it is for one alone (RFC 9611).
+        resource: Option<u16>,
+    },
+    /// The peer gives no Child SA for one worker alone (RFC 9611); the one for all serves it.
+    ResourceRefused {
+        /// The realm.
+        realm: Arc<str>,
+        /// The child's name.
+        name: Arc<str>,
+        /// The worker.
+        resource: u16,
+        /// Why.
+        why: Why,
     },
     /// A Child SA pair is gone.
     ChildClosed {
         /// Which.
         id: ChildId,
         /// The realm.
-        realm: String,
+        realm: Arc<str>,
         /// Its name.
-        name: String,
+        name: Arc<str>,
         /// Why.
         why: Why,
     },
     /// Setting up or rekeying a Child SA failed; the IKE SA lives on.
     ChildFailed {
         /// The realm.
-        realm: String,
+        realm: Arc<str>,
         /// Its name, when known.
-        name: String,
+        name: Arc<str>,
         /// Why.
         why: Why,
     },
@@ -341,7 +374,7 @@ pub enum Event {
         /// Which.
         sa: IkeSaId,
         /// The realm.
-        realm: String,
+        realm: Arc<str>,
         /// After this long.
         after: Duration,
     },

@@ -4,12 +4,13 @@
 //! `informational` for the exchanges, in `handler` for the extensions, in `keeper` for what keeps realms up.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::Instant;
 
 use ipc::Reply;
 use policy::Realm;
-use spi::{CryptoDone, FaultKind, Hash, Outcome, ShortOps, Token};
+use spi::{CryptoDone, FaultKind, Outcome, ShortOps, Token};
 use wire::ike::{Flags, Header, Message, Notify, peek_header};
 use wire::numbers::{ExchangeType, NotifyType, PayloadType};
 
@@ -26,10 +27,10 @@ use crate::status::Status;
 pub struct Engine {
     pub(crate) core: Core,
     pub(crate) sas: BTreeMap<IkeSaId, Box<IkeSa>>,
-    /// IKE_SA_INIT requests that were let in, by their hash: a retransmission is known by all of its octets
-    /// (RFC 7296 section 2.1).
-    requests: HashMap<Vec<u8>, IkeSaId>,
-    pub(crate) keepers: BTreeMap<String, Keeper>,
+    /// IKE_SA_INIT requests that were let in, by a hash of all of their octets with a secret in it: that is how a retransmission
+    /// is known (RFC 7296 section 2.1).
+    requests: HashMap<u64, IkeSaId>,
+    pub(crate) keepers: BTreeMap<Arc<str>, Keeper>,
     pub(crate) waiters: Vec<Waiter>,
 }
 
@@ -57,7 +58,7 @@ impl Engine {
     /// Brings up what is to be up by itself: realms and children with `start = boot`.
     pub fn start(&mut self, now: Instant, fx: &mut Vec<Effect>) {
         self.core.now = now;
-        for realm in self.core.config.realms.clone() {
+        for realm in self.core.realms.iter().cloned().collect::<Vec<_>>() {
             self.keep(&realm);
         }
         self.settle(fx);
@@ -117,6 +118,9 @@ impl Engine {
             EspSignal::PeerAlive(child) => self.with_child(child, |sa, cx| sa.peer_alive(cx, child)),
             EspSignal::PeerMoved { child, remote } => {
                 self.with_child(child, |sa, cx| sa.peer_moved(cx, remote))
+            }
+            EspSignal::WantResource { child, resource } => {
+                self.with_child(child, |sa, cx| sa.want_resource(cx, child, resource));
             }
         }
         self.settle(fx);
@@ -214,6 +218,9 @@ impl Engine {
     /// Takes a new SA in.
     pub(crate) fn adopt(&mut self, sa: Box<IkeSa>) {
         let id = sa.id;
+        if let Some(realm) = &sa.realm {
+            self.core.note_coming(&realm.name, id);
+        }
         self.sas.insert(id, sa);
         self.bury(id);
     }
@@ -224,8 +231,9 @@ impl Engine {
             && let Some(sa) = self.sas.remove(&id)
         {
             self.core.ike_spis.remove(&sa.own_spi());
-            if let Some(fingerprint) = &sa.fingerprint {
-                self.requests.remove(fingerprint);
+            sa.fingerprint.map(|fingerprint| self.requests.remove(&fingerprint));
+            if let Some(realm) = &sa.realm {
+                self.core.note_gone(&realm.name, id);
             }
         }
     }
@@ -287,18 +295,15 @@ impl Engine {
     }
 
     fn stranger(&mut self, path: Path, bytes: &[u8]) {
-        let Ok(fingerprint) = self.core.ops.hash(Hash::Sha256, &[path.remote.to_string().as_bytes(), bytes])
-        else {
-            return;
-        };
-        if let Some(id) = self.requests.get(&fingerprint) {
-            return self.with(*id, |sa, cx| sa.repeat_init_response(cx, path));
+        let fingerprint = self.core.hasher.hash_one((path.remote, bytes));
+        if let Some(id) = self.requests.get(&fingerprint).copied() {
+            return self.with(id, |sa, cx| sa.repeat_init_response(cx, path, bytes));
         }
         if self.sas.len() >= self.core.config.ike_sa_limit {
             return self.core.dropped(path.remote, "too many IKE SAs");
         }
         if let Some(mut sa) = init::admit(&mut self.core, path, bytes) {
-            sa.fingerprint = Some(fingerprint.clone());
+            sa.fingerprint = Some(fingerprint);
             self.requests.insert(fingerprint, sa.id);
             self.adopt(sa);
         }
@@ -346,7 +351,7 @@ impl Engine {
                     self.core.fx.push(Effect::RemoveChild(removed));
                 }
             }
-            Timer::Realm(name) => self.retry_realm(&name),
+            Timer::Realms => self.retry_realms(),
             Timer::Gate => {
                 let (now, load) = (self.core.now, self.core.load());
                 let switch = self.core.gate.handle_timeout(now, load);

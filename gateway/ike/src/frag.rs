@@ -79,8 +79,8 @@ pub enum Progress {
 /// The caller has looked at the message ID before: fragments of messages outside the window do not come here.
 #[derive(Default)]
 pub struct Reassembly {
-    request: Option<Partial>,
-    response: Option<Partial>,
+    request: Option<Box<Partial>>,
+    response: Option<Box<Partial>>,
 }
 
 struct Partial {
@@ -122,7 +122,7 @@ impl Reassembly {
             Some(p) if p.header.message_id == sk.header.message_id && p.total == place.total => {
                 slot.insert(p)
             }
-            _ => slot.insert(Partial::new(sk.header, place.total)),
+            _ => slot.insert(Box::new(Partial::new(sk.header, place.total))),
         };
         partial.store(place.number, sk.first_inner, plain);
         if partial.octets > MAX_MESSAGE {

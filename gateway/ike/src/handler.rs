@@ -118,8 +118,6 @@ pub(crate) fn standard() -> Handlers {
 /// What the extensions remember of an IKE SA.
 #[derive(Default)]
 pub(crate) struct Extensions {
-    /// COOKIE to send back.
-    pub(crate) cookie: Option<Vec<u8>>,
     /// The peer reassembles fragments, and our policy allows them.
     pub(crate) fragments: bool,
     /// The peer is another gateway of this kind.
@@ -128,20 +126,24 @@ pub(crate) struct Extensions {
     pub(crate) childless: bool,
     /// The peer said INITIAL_CONTACT.
     pub(crate) initial_contact: bool,
-    /// Inner addresses.
-    pub(crate) cfg: cfg::Inner,
+    /// Inner addresses, where there are any.
+    pub(crate) cfg: Option<Box<cfg::Inner>>,
 }
 
 impl Extensions {
+    /// Inner addresses.
+    pub(crate) fn cfg(&self) -> &cfg::Inner {
+        self.cfg.as_deref().unwrap_or(&cfg::NONE)
+    }
+
     /// What outlives a rekey.
     pub(crate) fn inherit(&mut self) -> Extensions {
         Extensions {
-            cookie: None,
             fragments: self.fragments,
             peer_is_ours: self.peer_is_ours,
             childless: self.childless,
             initial_contact: false,
-            cfg: cfg::Inner::default(),
+            cfg: None,
         }
     }
 }
@@ -175,7 +177,7 @@ impl IkeSa {
             match self.obey(cx, stage, flow) {
                 Step::Next => {}
                 Step::Wait(token) => {
-                    self.suspended = Some(Suspended { stage, handler: index, message, token });
+                    self.suspended = Some(Box::new(Suspended { stage, handler: index, message, token }));
                     return;
                 }
                 Step::Stop => return,
@@ -187,13 +189,15 @@ impl IkeSa {
     /// The answer a suspended exchange waited for.
     pub(crate) fn resume(&mut self, cx: &mut Core, token: Token, answer: (Outcome, CryptoOutput)) {
         let Some(suspended) = self.suspended.take_if(|s| s.token == token) else { return };
-        let Suspended { stage, handler: index, message, .. } = suspended;
+        let Suspended { stage, handler: index, message, .. } = *suspended;
         let handlers = cx.handlers.clone();
         let Some(handler) = handlers.get(index) else { return };
         let flow = handler.resume(stage, self, cx, &message, answer);
         match self.obey(cx, stage, flow) {
             Step::Next => self.examine_from(cx, stage, message, index + 1),
-            Step::Wait(token) => self.suspended = Some(Suspended { stage, handler: index, message, token }),
+            Step::Wait(token) => {
+                self.suspended = Some(Box::new(Suspended { stage, handler: index, message, token }));
+            }
             Step::Stop => {}
         }
     }
@@ -231,7 +235,7 @@ impl IkeSa {
             Stage::InitRequest => {
                 let header =
                     Header::new(self.spi_i, Spi::ZERO, ExchangeType::IKE_SA_INIT, Flags::INITIATOR, 0);
-                crate::init::send_stateless(cx, self.reply_path, &header, vec![notify.into()]);
+                crate::init::send_stateless(cx, self.reply_path(), &header, vec![notify.into()]);
                 self.close(cx, DownKind::Failed, why);
             }
             Stage::AuthRequest => {

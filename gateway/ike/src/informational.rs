@@ -71,7 +71,7 @@ impl IkeSa {
     /// The peer deletes one child. Returns our SPI, for the response, unless our own Delete says it already (RFC 7296
     /// sections 1.4.1 and 2.25.1).
     fn handle_child_delete(&mut self, cx: &mut Core, id: ChildId) -> Option<u32> {
-        let child = self.children.get(&id)?;
+        let child = self.children.get(id)?;
         let (state, spi_in) = (child.state, child.spi_in);
         let successor = self.successor_of(id);
         let replaced = successor.is_some() || matches!(state, ChildState::Replaced | ChildState::Redundant);
@@ -127,7 +127,7 @@ impl IkeSa {
     pub(crate) fn send_child_deletes(&mut self, cx: &mut Core, children: Vec<ChildId>, spi: Option<u32>) {
         let mut spis: Vec<u32> = spi.into_iter().collect();
         for id in &children {
-            if let Some(child) = self.children.get_mut(id) {
+            if let Some(child) = self.children.get_mut(*id) {
                 if child.state != ChildState::Replaced {
                     child.state = ChildState::Deleting;
                 }

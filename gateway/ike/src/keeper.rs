@@ -1,6 +1,6 @@
 //! Keeps up what is to be up, and answers commands when they are done: the level above single IKE SAs.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,8 @@ use crate::core::{Down, DownKind, PacketSelectors, Timer, Todo};
 use crate::effect::{Command, CommandId, Effect, IkeSaId, Why};
 use crate::engine::Engine;
 use crate::init::initiate;
-use crate::sa::{State, Wanted};
+use crate::realms::Realms;
+use crate::sa::{IkeSa, State, Wanted};
 use crate::tasks::Task;
 
 /// First wait before a realm is tried again; doubles each time.
@@ -39,12 +40,14 @@ pub(crate) struct Keeper {
     failures: u32,
     /// Packets begin nothing before this.
     hold: Option<Instant>,
+    /// When it is tried again.
+    retry_at: Option<Instant>,
 }
 
 /// A command that is not done.
 pub(crate) struct Waiter {
     command: CommandId,
-    realm: String,
+    realm: Arc<str>,
     goal: Goal,
 }
 
@@ -52,14 +55,14 @@ enum Goal {
     /// These children, and if `ike` the IKE SA, are still to come up.
     Up {
         ike: bool,
-        children: Vec<String>,
+        children: Vec<Arc<str>>,
     },
     /// All IKE SAs of the realm.
     Down,
     /// One child of it.
-    ChildDown(String),
+    ChildDown(Arc<str>),
     RekeyIke,
-    RekeyChild(String),
+    RekeyChild(Arc<str>),
     Shutdown,
 }
 
@@ -76,7 +79,7 @@ impl Engine {
     }
 
     /// Sets up these children: on the IKE SA that is there, or on a new one.
-    fn bring_up(&mut self, realm: &Arc<Realm>, children: Vec<String>) -> bool {
+    fn bring_up(&mut self, realm: &Arc<Realm>, children: Vec<Arc<str>>) -> bool {
         let wanted = children.into_iter().map(|name| Wanted { name, packet: None, replaces: None });
         self.bring_up_wanted(realm, wanted.collect())
     }
@@ -112,8 +115,7 @@ impl Engine {
 
     /// The IKE SA of a realm to make children on: an established one, else one we are setting up; the newest.
     fn sa_of(&self, realm: &str) -> Option<IkeSaId> {
-        let of_realm =
-            || self.sas.values().rev().filter(|sa| sa.realm.as_ref().is_some_and(|r| r.name == realm));
+        let of_realm = || self.core.of_realm(realm).rev().filter_map(|id| self.sas.get(&id));
         let up = of_realm().find(|sa| sa.is_the_one());
         let coming = || {
             of_realm().find(|sa| {
@@ -126,7 +128,7 @@ impl Engine {
     }
 
     /// A packet wants a child.
-    pub(crate) fn acquire(&mut self, realm: &str, child: String, packet: PacketSelectors) {
+    pub(crate) fn acquire(&mut self, realm: &str, child: Arc<str>, packet: PacketSelectors) {
         let Some(realm) = self.core.realm(realm) else { return };
         let now = self.core.now;
         if self.keepers.get(&realm.name).and_then(|k| k.hold).is_some_and(|until| until > now) {
@@ -136,8 +138,43 @@ impl Engine {
         self.bring_up_wanted(&realm, VecDeque::from([wanted]));
     }
 
-    /// The wait is over.
-    pub(crate) fn retry_realm(&mut self, name: &str) {
+    /// Tries the realms again whose wait is over.
+    pub(crate) fn retry_realms(&mut self) {
+        let now = self.core.now;
+        let mut due = Vec::new();
+        for (name, keeper) in &mut self.keepers {
+            if keeper.retry_at.take_if(|at| *at <= now).is_some() {
+                due.push(Arc::clone(name));
+            }
+        }
+        due.into_iter().for_each(|name| self.retry_realm(&name));
+        self.arm_retry();
+    }
+
+    /// Has the realm tried again after this time, or not by itself.
+    fn set_retry(&mut self, realm: &Arc<str>, after: Option<Duration>) {
+        let at = after.and_then(|after| self.core.now.checked_add(after));
+        match (at, self.keepers.get_mut(realm)) {
+            (None, None) => return,
+            (Some(_), None) => self.keepers.entry(Arc::clone(realm)).or_default().retry_at = at,
+            (at, Some(keeper)) => {
+                if keeper.retry_at == at {
+                    return;
+                }
+                keeper.retry_at = at;
+            }
+        }
+        self.arm_retry();
+    }
+
+    fn arm_retry(&mut self) {
+        match self.keepers.values().filter_map(|k| k.retry_at).min() {
+            Some(at) => self.core.timers.arm(Timer::Realms, at),
+            None => self.core.disarm(Timer::Realms),
+        }
+    }
+
+    fn retry_realm(&mut self, name: &str) {
         let wanted = self.keepers.get(name).is_some_and(|k| k.wanted);
         if let Some(realm) = self.core.realm(name).filter(|_| wanted)
             && self.sa_of(name).is_none()
@@ -148,33 +185,32 @@ impl Engine {
 
     /// Other realms in the place of the present ones.
     pub(crate) fn replace_realms(&mut self, realms: Vec<Arc<Realm>>) {
-        let old = std::mem::replace(&mut self.core.config.realms, realms);
-        let new = self.core.config.realms.clone();
+        let old = std::mem::replace(&mut self.core.realms, Realms::new(realms));
         self.core.make_pools();
-        let same = |r: &Realm| new.iter().any(|n| **n == *r);
-        let changed: Vec<&str> = old.iter().filter(|r| !same(r)).map(|r| r.name.as_str()).collect();
+        let same = |realms: &Realms, r: &Realm| realms.named(&r.name).is_some_and(|n| **n == *r);
+        let changed: HashSet<&str> =
+            old.iter().filter(|r| !same(&self.core.realms, r)).map(|r| &*r.name).collect();
         for name in &changed {
             self.keepers.remove(*name);
-            self.core.disarm(Timer::Realm((*name).to_owned()));
         }
+        self.arm_retry();
         for id in self.sas.keys().copied().collect::<Vec<_>>() {
             self.with(id, |sa, cx| {
                 if let Some(setup) = &mut sa.setup {
-                    setup.candidates.retain(|r| !changed.contains(&r.name.as_str()));
+                    setup.candidates.retain(|r| !changed.contains(&*r.name));
                 }
-                if sa.realm.as_ref().is_some_and(|r| changed.contains(&r.name.as_str())) {
+                if sa.realm.as_ref().is_some_and(|r| changed.contains(&*r.name)) {
                     sa.finish(cx, "the realm's configuration changed");
                 }
             });
         }
-        for realm in new.iter().filter(|n| !old.iter().any(|o| **o == ***n)) {
-            self.keep(realm);
-        }
+        let new: Vec<_> = self.core.realms.iter().filter(|r| !same(&old, r)).cloned().collect();
+        new.iter().for_each(|realm| self.keep(realm));
     }
 
     /// How long to wait before the next attempt, and a note that this one failed.
-    fn back_off(&mut self, realm: &str) -> Duration {
-        let keeper = self.keepers.entry(realm.to_owned()).or_default();
+    fn back_off(&mut self, realm: &Arc<str>) -> Duration {
+        let keeper = self.keepers.entry(Arc::clone(realm)).or_default();
         let wait = FIRST_WAIT.saturating_mul(1 << keeper.failures.min(8)).min(LONGEST_WAIT);
         keeper.failures = keeper.failures.saturating_add(1);
         keeper.hold = self.core.now.checked_add(wait);
@@ -182,7 +218,7 @@ impl Engine {
     }
 
     /// An IKE SA is gone: is another one to come?
-    fn ike_down(&mut self, realm: &str, down: &Down) {
+    fn ike_down(&mut self, realm: &Arc<str>, down: &Down) {
         let Some(policy) = self.core.realm(realm) else { return };
         if self.core.closing || down.kind == DownKind::Meant || policy.initiates_to().is_none() {
             return;
@@ -194,7 +230,7 @@ impl Engine {
         match down.kind {
             DownKind::Meant => {}
             DownKind::Dead if policy.dpd.action == DpdAction::Restart => {
-                self.keepers.entry(realm.to_owned()).or_default().wanted = true;
+                self.keepers.entry(Arc::clone(realm)).or_default().wanted = true;
                 self.bring_up(&policy, down.children.clone());
             }
             // Cleared, or left to the next packet.
@@ -202,7 +238,7 @@ impl Engine {
             DownKind::ByPeer | DownKind::Failed => {
                 let wait = self.back_off(realm);
                 if wanted {
-                    self.core.arm(Timer::Realm(realm.to_owned()), wait);
+                    self.set_retry(realm, Some(wait));
                 }
             }
         }
@@ -213,9 +249,12 @@ impl Engine {
     fn reauthenticate(&mut self, id: IkeSaId) {
         let Some(sa) = self.sas.get(&id).filter(|sa| sa.is_established()) else { return };
         let Some(realm) = sa.realm.clone() else { return };
-        let installed = sa.children.iter().filter(|(_, c)| c.state == ChildState::Installed);
+        let installed = sa
+            .children
+            .iter()
+            .filter(|(_, c)| c.state == ChildState::Installed && c.place.fallback.is_none());
         let wanted = installed
-            .map(|(child, c)| Wanted { name: c.name.clone(), packet: None, replaces: Some(*child) })
+            .map(|(child, c)| Wanted { name: c.name.clone(), packet: None, replaces: Some(child) })
             .collect::<VecDeque<_>>();
         let path = sa.path;
         match initiate(&mut self.core, &realm, wanted, Some((id, path))) {
@@ -271,17 +310,22 @@ impl Engine {
                 }
             }
             Todo::Superseded { by, realm, peer, forget } => {
-                let others =
-                    self.core.by_peer.get(&realm).and_then(|p| p.get(&peer)).cloned().unwrap_or_default();
-                for id in others.into_iter().filter(|id| *id != by) {
-                    self.supersede(id, by, forget);
+                for id in self.core.with_peer(&realm, &peer).into_iter().filter(|id| *id != by) {
+                    // Those of this very peer, and not of one whose hash is alike.
+                    let same = self.sas.get(&id).is_some_and(|sa| {
+                        sa.peer_id.as_ref() == Some(&peer)
+                            && sa.realm.as_ref().is_some_and(|r| r.name == realm)
+                    });
+                    if same {
+                        self.supersede(id, by, forget);
+                    }
                 }
             }
             Todo::IkeUp { id, realm } => {
                 let keeper = self.keepers.entry(realm.clone()).or_default();
                 keeper.failures = 0;
                 keeper.hold = None;
-                self.core.disarm(Timer::Realm(realm.clone()));
+                self.set_retry(&realm, None);
                 self.progress(&realm, |goal| {
                     if let Goal::Up { ike, .. } = goal {
                         *ike = false;
@@ -348,8 +392,8 @@ impl Engine {
         if let Some((_, pool)) = self.core.pools.get_mut(&realm) {
             pool.transfer(from, to);
         }
-        for child in children.keys() {
-            self.core.child_of.insert(*child, to);
+        for child in children.ids() {
+            self.core.child_of.insert(child, to);
         }
         // A peer that never deletes what it rekeyed must not fill our memory: only the last one waits.
         if let Some(before) = before {
@@ -361,7 +405,8 @@ impl Engine {
         self.with(to, |sa, cx| {
             sa.unmourned = false;
             sa.rival_of = None;
-            sa.children.extend(children);
+            sa.children.take_over(children);
+            sa.forget_refusals();
             sa.ext.cfg = cfg;
             sa.tasks.extend(tasks);
             sa.replaces = replaces;
@@ -396,9 +441,9 @@ impl Engine {
         }
     }
 
-    fn retry_child(&mut self, id: IkeSaId, realm: &str, name: String, again: bool) {
+    fn retry_child(&mut self, id: IkeSaId, realm: &Arc<str>, name: Arc<str>, again: bool) {
         let now = self.core.now;
-        let keeper = self.keepers.entry(realm.to_owned()).or_default();
+        let keeper = self.keepers.entry(Arc::clone(realm)).or_default();
         keeper.hold = now.checked_add(FIRST_WAIT);
         let wanted = keeper.wanted;
         let boot = self.core.realm(realm).is_some_and(|r| {
@@ -429,7 +474,7 @@ impl Engine {
             Command::Shutdown => {
                 self.core.closing = true;
                 self.keepers.clear();
-                self.waiters.push(Waiter { command, realm: String::new(), goal: Goal::Shutdown });
+                self.waiters.push(Waiter { command, realm: "".into(), goal: Goal::Shutdown });
                 for id in self.sas.keys().copied().collect::<Vec<_>>() {
                     self.with(id, |sa, cx| sa.finish(cx, "shut down"));
                 }
@@ -443,56 +488,56 @@ impl Engine {
             return self.answer(command, Err(format!("there is no realm {realm}")));
         };
         let children = match child {
-            Some(child) if policy.children.iter().any(|c| c.name == child) => vec![child],
+            Some(child) if policy.child(&child).is_some() => vec![child.into()],
             Some(child) => return self.answer(command, Err(format!("realm {realm} has no child {child}"))),
             None => boot_children(&policy),
         };
         let sa = self.sa_of(realm).and_then(|id| self.sas.get(&id)).filter(|sa| sa.is_established());
-        let is_up = |name: &String| {
+        let is_up = |name: &Arc<str>| {
             sa.is_some_and(|sa| {
                 sa.children.values().any(|c| c.name == *name && c.state == ChildState::Installed)
             })
         };
-        let missing: Vec<String> = children.into_iter().filter(|name| !is_up(name)).collect();
+        let missing: Vec<Arc<str>> = children.into_iter().filter(|name| !is_up(name)).collect();
         if sa.is_some() && missing.is_empty() {
             return self.answer(command, Ok("up already".into()));
         }
         let goal = Goal::Up { ike: sa.is_none(), children: missing.clone() };
-        self.waiters.push(Waiter { command, realm: realm.to_owned(), goal });
+        let realm = &policy.name;
+        self.waiters.push(Waiter { command, realm: Arc::clone(realm), goal });
         if policy.start == Start::Boot {
-            self.keepers.entry(realm.to_owned()).or_default().wanted = true;
+            self.keepers.entry(Arc::clone(realm)).or_default().wanted = true;
         }
-        self.core.disarm(Timer::Realm(realm.to_owned()));
+        self.set_retry(realm, None);
         self.bring_up(&policy, missing);
     }
 
     fn command_down(&mut self, command: CommandId, realm: &str, child: Option<String>) {
-        if self.core.realm(realm).is_none() && !self.sas.values().any(|sa| sa.realm_name() == realm) {
+        let of_realm = |sa: &IkeSa| sa.realm.as_ref().is_some_and(|r| *r.name == *realm);
+        let ids: Vec<IkeSaId> = self.sas.values().filter(|sa| of_realm(sa)).map(|sa| sa.id).collect();
+        if self.core.realm(realm).is_none() && ids.is_empty() {
             return self.answer(command, Err(format!("there is no realm {realm}")));
         }
-        let ids: Vec<IkeSaId> =
-            self.sas.values().filter(|sa| sa.realm_name() == realm).map(|sa| sa.id).collect();
+        let realm: Arc<str> = realm.into();
         match child {
             None => {
-                if let Some(keeper) = self.keepers.get_mut(realm) {
+                if let Some(keeper) = self.keepers.get_mut(&realm) {
                     keeper.wanted = false;
                 }
-                self.core.disarm(Timer::Realm(realm.to_owned()));
-                self.waiters.push(Waiter { command, realm: realm.to_owned(), goal: Goal::Down });
+                self.set_retry(&realm, None);
+                self.waiters.push(Waiter { command, realm: Arc::clone(&realm), goal: Goal::Down });
                 for id in ids {
                     self.with(id, |sa, cx| sa.finish(cx, "taken down"));
                 }
             }
             Some(child) => {
-                self.waiters.push(Waiter {
-                    command,
-                    realm: realm.to_owned(),
-                    goal: Goal::ChildDown(child.clone()),
-                });
+                let child: Arc<str> = child.into();
+                let goal = Goal::ChildDown(Arc::clone(&child));
+                self.waiters.push(Waiter { command, realm: Arc::clone(&realm), goal });
                 for id in ids {
                     self.with(id, |sa, cx| {
                         sa.forget_child(&child);
-                        let named = sa.children.iter().filter(|(_, c)| c.name == child).map(|(id, _)| *id);
+                        let named = sa.children.iter().filter(|(_, c)| c.name == child).map(|(id, _)| id);
                         for id in named.collect::<Vec<_>>() {
                             sa.queue(Task::DeleteChild(id));
                         }
@@ -501,7 +546,7 @@ impl Engine {
                 }
             }
         }
-        self.check_down(realm);
+        self.check_down(&realm);
     }
 
     fn command_rekey(&mut self, command: CommandId, realm: &str, child: Option<String>) {
@@ -513,16 +558,18 @@ impl Engine {
                 let children = self.sas.get(&id).map(|sa| &sa.children);
                 let found = children.and_then(|c| {
                     c.iter()
-                        .find(|(_, c)| c.name == name && c.state == ChildState::Installed)
-                        .map(|(id, _)| *id)
+                        .find(|(_, c)| {
+                            *c.name == *name && c.state == ChildState::Installed && c.place.fallback.is_none()
+                        })
+                        .map(|(id, _)| id)
                 });
                 let Some(child) = found else {
                     return self.answer(command, Err(format!("child {name} is not up")));
                 };
-                (Goal::RekeyChild(name), Task::RekeyChild(child))
+                (Goal::RekeyChild(name.into()), Task::RekeyChild(child))
             }
         };
-        self.waiters.push(Waiter { command, realm: realm.to_owned(), goal });
+        self.waiters.push(Waiter { command, realm: realm.into(), goal });
         self.with(id, |sa, cx| {
             sa.queue(task);
             sa.pump(cx);
@@ -537,7 +584,7 @@ impl Engine {
     fn progress(&mut self, realm: &str, mut done: impl FnMut(&mut Goal) -> bool) {
         let mut answered = Vec::new();
         self.waiters.retain_mut(|w| {
-            let done = w.realm == realm && done(&mut w.goal);
+            let done = *w.realm == *realm && done(&mut w.goal);
             if done {
                 answered.push((w.command, w.goal.what_happened()));
             }
@@ -549,7 +596,7 @@ impl Engine {
     fn fail_if(&mut self, realm: &str, why: &str, concerns: impl Fn(&Goal) -> bool) {
         let mut failed = Vec::new();
         self.waiters.retain(|w| {
-            let fails = w.realm == realm && concerns(&w.goal);
+            let fails = *w.realm == *realm && concerns(&w.goal);
             if fails {
                 failed.push(w.command);
             }
@@ -562,8 +609,10 @@ impl Engine {
     fn fail_waiters(&mut self, realm: &str, child: Option<&str>, why: &str) {
         self.fail_if(realm, why, |goal| match (goal, child) {
             (Goal::Up { .. } | Goal::RekeyIke | Goal::RekeyChild(_), None) => true,
-            (Goal::Up { children, .. }, Some(name)) => name.is_empty() || children.iter().any(|c| c == name),
-            (Goal::RekeyChild(child), Some(name)) => child == name,
+            (Goal::Up { children, .. }, Some(name)) => {
+                name.is_empty() || children.iter().any(|c| **c == *name)
+            }
+            (Goal::RekeyChild(child), Some(name)) => **child == *name,
             _ => false,
         });
     }
@@ -573,13 +622,16 @@ impl Engine {
         if self.waiters.is_empty() {
             return;
         }
-        let living = |sa: &crate::sa::IkeSa| !matches!(sa.state, State::Closed | State::Gone);
+        let living = |sa: &IkeSa| !matches!(sa.state, State::Closed | State::Gone);
         let any = self.sas.values().any(|sa| living(sa));
-        let mut left = Vec::new();
-        for sa in self.sas.values().filter(|sa| living(sa) && sa.realm_name() == realm) {
-            left.extend(sa.children.values().map(|c| c.name.clone()));
+        // Of SAs that are set up by a peer no realm is known.
+        let of_realm =
+            || self.core.of_realm(realm).filter_map(|id| self.sas.get(&id)).filter(|sa| living(sa));
+        let mut left = HashSet::new();
+        if self.waiters.iter().any(|w| matches!(w.goal, Goal::ChildDown(_)) && *w.realm == *realm) {
+            left.extend(of_realm().flat_map(|sa| sa.children.values()).map(|c| c.name.clone()));
         }
-        let here = self.sas.values().any(|sa| living(sa) && sa.realm_name() == realm);
+        let here = of_realm().next().is_some();
         self.progress(realm, |goal| match goal {
             Goal::Down => !here,
             Goal::ChildDown(name) => !left.contains(name),
@@ -603,8 +655,8 @@ impl Goal {
 }
 
 /// Names of the children that come up with the realm: those that say so, or all.
-fn boot_children(realm: &Realm) -> Vec<String> {
+fn boot_children(realm: &Realm) -> Vec<Arc<str>> {
     let boot = realm.children.iter().filter(|c| c.start == Start::Boot).map(|c| c.name.clone());
-    let boot: Vec<String> = boot.collect();
+    let boot: Vec<Arc<str>> = boot.collect();
     if boot.is_empty() { realm.children.iter().map(|c| c.name.clone()).collect() } else { boot }
 }

@@ -95,12 +95,26 @@ impl IkeKeys {
         whose: Role,
         id_body: &[u8],
     ) -> Result<Vec<u8>, Fault> {
-        let key = match whose {
-            Role::Initiator => &self.sk_pi,
-            Role::Responder => &self.sk_pr,
-        };
-        Ok(ops.prf(prf, key.expose(), &[id_body])?.expose().to_vec())
+        maced_id(
+            ops,
+            prf,
+            match whose {
+                Role::Initiator => &self.sk_pi,
+                Role::Responder => &self.sk_pr,
+            },
+            id_body,
+        )
     }
+}
+
+/// See [`IkeKeys::maced_id`]; `sk_p` is SK_pi or SK_pr.
+pub(crate) fn maced_id(
+    ops: &dyn ShortOps,
+    prf: Prf,
+    sk_p: &Secret,
+    id_body: &[u8],
+) -> Result<Vec<u8>, Fault> {
+    Ok(ops.prf(prf, sk_p.expose(), &[id_body])?.expose().to_vec())
 }
 
 /// The keys of a Child SA pair. `i` is the initiator of the exchange that made it, not of the IKE SA.

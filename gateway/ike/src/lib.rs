@@ -11,6 +11,7 @@ pub mod config;
 pub mod cookie;
 mod core;
 mod create_child;
+pub mod datagrams;
 pub mod effect;
 pub mod engine;
 pub mod frag;
@@ -19,19 +20,24 @@ mod informational;
 mod init;
 mod keeper;
 pub mod keymat;
+mod lanes;
 mod message;
 pub mod narrow;
 pub mod natd;
 pub mod pool;
 pub mod protect;
+mod realms;
 mod rekey_ike;
+mod resource;
 mod sa;
 pub mod select;
+mod shelf;
 pub mod status;
 mod tasks;
 pub mod timer;
 pub mod window;
 
+pub use child::selectors_text;
 pub use config::{Config, SourceFor};
 pub use effect::{
     ChildId, ChildInstall, ChildRemoved, Command, CommandId, Effect, EspSignal, Event, IkeSaId, InnerAddress,

@@ -13,6 +13,7 @@ use wire::ike::{Delete, Flags, Header, Notify, Payload, PayloadList, sk_split};
 use wire::numbers::{ExchangeType, NotifyType};
 
 use crate::core::{Core, DownKind, Timer, Todo};
+use crate::datagrams::Datagrams;
 use crate::effect::{Effect, Event, Path, Why};
 use crate::frag::{self, Progress};
 use crate::protect::{OpenError, Opened, SealError};
@@ -38,10 +39,10 @@ impl IkeSa {
                 return false;
             }
         };
-        for message in &datagrams {
-            cx.fx.push(Effect::Send { path: self.path, message: message.clone() });
-        }
-        self.send.commit(Outgoing::new(id, datagrams, cx.now, &cx.config.retransmission));
+        let kept = Datagrams::new(&datagrams);
+        let path = self.path;
+        cx.fx.extend(datagrams.into_iter().map(|message| Effect::Send { path, message }));
+        self.send.commit(Outgoing::new(id, kept, cx.now, &cx.config.retransmission));
         self.arm_retransmission(cx);
         true
     }
@@ -54,11 +55,10 @@ impl IkeSa {
                 return self.close(cx, DownKind::Failed, Why::Device(format!("sealing a response: {error}")));
             }
         };
+        self.receive.respond(id, Datagrams::new(&datagrams));
         // RFC 7296 section 2.11: the response goes where the request came from.
-        for message in &datagrams {
-            cx.fx.push(Effect::Send { path: self.reply_path, message: message.clone() });
-        }
-        self.receive.respond(id, datagrams);
+        let path = self.reply_path();
+        cx.fx.extend(datagrams.into_iter().map(|message| Effect::Send { path, message }));
     }
 
     /// A response of one notification.
@@ -104,7 +104,7 @@ impl IkeSa {
             match request.handle_timeout(cx.now, &policy) {
                 Retry::NotYet => {}
                 Retry::Resend(datagrams) => {
-                    cx.fx.extend(datagrams.iter().map(|m| Effect::Send { path, message: m.clone() }));
+                    cx.fx.extend(datagrams.iter().map(|m| Effect::Send { path, message: m.to_vec() }));
                 }
                 Retry::GiveUp => dead = Some(cx.now.duration_since(request.sent_at())),
             }
@@ -157,7 +157,7 @@ impl IkeSa {
                     if !self.protection.as_ref().is_some_and(|p| p.is_authentic(&*cx.ops, bytes, &split)) {
                         return cx.dropped(path.remote, "integrity check failed");
                     }
-                    cx.fx.extend(datagrams.iter().map(|m| Effect::Send { path, message: m.clone() }));
+                    cx.fx.extend(datagrams.iter().map(|m| Effect::Send { path, message: m.to_vec() }));
                     return;
                 }
                 Incoming::InProgress | Incoming::LaterFragment => return,
@@ -219,7 +219,7 @@ impl IkeSa {
         if !self.receive.begin(id) {
             return;
         }
-        self.reply_path = path;
+        self.set_reply_path(path);
         self.note_alive(cx, path);
         match exchange {
             ExchangeType::IKE_AUTH => self.handle_auth_request(cx, id, payloads),
@@ -244,7 +244,7 @@ impl IkeSa {
         if !self.receive.begin(header.message_id) {
             return;
         }
-        self.reply_path = path;
+        self.set_reply_path(path);
         match error {
             OpenError::UnsupportedCritical(kind) => {
                 let notify = Notify::with_data(NotifyType::UNSUPPORTED_CRITICAL_PAYLOAD, vec![kind.0]);
@@ -304,8 +304,8 @@ impl IkeSa {
 
     /// The peer is at another address from now on.
     pub(crate) fn move_path(&mut self, cx: &mut Core, path: Path) {
-        self.path = path;
-        let children = self.children.keys().copied().collect::<Vec<_>>();
+        self.set_path(path);
+        let children = self.children.ids();
         if !children.is_empty() {
             let (path, encap) = self.esp_path(cx);
             cx.fx.push(Effect::MovePath { children, path, encap });

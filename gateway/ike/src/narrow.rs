@@ -4,6 +4,7 @@
 //! TSi is `local`; as its responder, TSr.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use policy::{Child, ChildMode, SelectorSpec};
 use wire::TrafficSelector;
@@ -27,9 +28,9 @@ pub struct Dynamic<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selectors {
     /// Ours.
-    pub local: Vec<TrafficSelector>,
+    pub local: Arc<[TrafficSelector]>,
     /// The peer's.
-    pub remote: Vec<TrafficSelector>,
+    pub remote: Arc<[TrafficSelector]>,
 }
 
 /// What a request was narrowed to.
@@ -74,7 +75,7 @@ pub fn offer(
         local.truncate(MAX_SELECTORS);
         remote.truncate(MAX_SELECTORS);
     }
-    Selectors { local, remote }.non_empty()
+    Selectors::of(local, remote)
 }
 
 /// Chooses the child and narrows the request to it. A child of the `mode` asked for that grants all of the request comes
@@ -112,17 +113,16 @@ pub fn narrow(
     local: &TsPayload,
     remote: &TsPayload,
 ) -> Option<Selectors> {
-    let local = meet(local, &resolve(&child.local, dynamic.local));
-    let remote = meet(remote, &resolve(&child.remote, dynamic.remote));
-    let both = Selectors { local, remote }.non_empty()?;
+    let mut local = meet(local, &resolve(&child.local, dynamic.local));
+    let mut remote = meet(remote, &resolve(&child.remote, dynamic.remote));
     // Families that only one side has lead nowhere.
-    let v4 = both.has_family(true);
-    let v6 = both.has_family(false);
+    let both_have =
+        |v4: bool| [&local, &remote].iter().all(|side| side.iter().any(|ts| ts.start.is_ipv4() == v4));
+    let (v4, v6) = (both_have(true), both_have(false));
     let pass = |ts: &TrafficSelector| if ts.start.is_ipv4() { v4 } else { v6 };
-    let Selectors { mut local, mut remote } = both;
     local.retain(pass);
     remote.retain(pass);
-    Selectors { local, remote }.non_empty()
+    Selectors::of(local, remote)
 }
 
 /// Checks what the responder made of our offer: not empty, and every selector inside one we offered. `None`: the Child SA
@@ -136,14 +136,14 @@ pub fn check_answer(offered: &Selectors, local: &TsPayload, remote: &TsPayload) 
     };
     let local = inside(local, &offered.local)?;
     let remote = inside(remote, &offered.remote)?;
-    Selectors { local, remote }.non_empty()
+    Selectors::of(local, remote)
 }
 
 /// What to ask for after SINGLE_PAIR_REQUIRED: one pair, that of the packet when there is one (RFC 7296 section 2.9).
 pub fn single_pair(offered: &Selectors) -> Option<Selectors> {
     let pairs = offered.local.iter().flat_map(|l| offered.remote.iter().map(move |r| (*l, *r)));
     let (l, r) = pairs.into_iter().find(|(l, r)| l.start.is_ipv4() == r.start.is_ipv4())?;
-    Selectors { local: vec![l], remote: vec![r] }.non_empty()
+    Selectors::of(vec![l], vec![r])
 }
 
 /// Whether the selectors speak of nothing but these two hosts: what transport mode can carry (RFC 7296 section 1.3.1).
@@ -208,13 +208,10 @@ impl Substitution {
 }
 
 impl Selectors {
-    fn non_empty(self) -> Option<Self> {
-        (!self.local.is_empty() && !self.remote.is_empty()).then_some(self)
-    }
-
-    fn has_family(&self, v4: bool) -> bool {
-        let has = |side: &[TrafficSelector]| side.iter().any(|ts| ts.start.is_ipv4() == v4);
-        has(&self.local) && has(&self.remote)
+    /// `None` when a side is empty.
+    fn of(local: Vec<TrafficSelector>, remote: Vec<TrafficSelector>) -> Option<Self> {
+        let any = !local.is_empty() && !remote.is_empty();
+        any.then(|| Selectors { local: local.into(), remote: remote.into() })
     }
 
     fn is_within(&self, other: &Selectors) -> bool {

@@ -124,8 +124,14 @@ impl From<wire::ike::TooLong> for SealError {
 impl Protection {
     /// Protection with the keys of an IKE SA of which we are `role` (who began the SA, not the exchange).
     pub fn new(suite: SkSuite, role: Role, keys: &IkeKeys) -> Self {
-        let i = DirectionKeys { encr: keys.sk_ei.duplicate(), integ: keys.sk_ai.duplicate() };
-        let r = DirectionKeys { encr: keys.sk_er.duplicate(), integ: keys.sk_ar.duplicate() };
+        let i = (keys.sk_ei.duplicate(), keys.sk_ai.duplicate());
+        Protection::of(suite, role, i, (keys.sk_er.duplicate(), keys.sk_ar.duplicate()))
+    }
+
+    /// The same with the keys themselves, encryption before integrity: the initiator's, the responder's.
+    pub(crate) fn of(suite: SkSuite, role: Role, i: (Secret, Secret), r: (Secret, Secret)) -> Self {
+        let i = DirectionKeys { encr: i.0, integ: i.1 };
+        let r = DirectionKeys { encr: r.0, integ: r.1 };
         let (own, peer) = match role {
             Role::Initiator => (i, r),
             Role::Responder => (r, i),

@@ -296,13 +296,13 @@ impl IkeSa {
         ni: &[u8],
         nr: &[u8],
     ) -> Option<Box<IkeSa>> {
-        let (old_prf, old) = (self.suite?.prf, self.keys.as_ref()?);
+        let (old_prf, old_sk_d) = (self.suite?.prf, self.sk_d.as_ref()?);
         let (spi_i, spi_r) = match role {
             Role::Initiator => (own, peer),
             Role::Responder => (peer, own),
         };
         // RFC 7296 section 2.18: SKEYSEED with the old PRF, everything after it with the new one.
-        let seed = skeyseed_rekey(&*cx.ops, old_prf, &old.sk_d, secret, ni, nr).ok()?;
+        let seed = skeyseed_rekey(&*cx.ops, old_prf, old_sk_d, secret, ni, nr).ok()?;
         let keys = IkeKeys::derive(&*cx.ops, &suite, &seed, ni, nr, spi_i, spi_r).ok()?;
         let mut new = Box::new(IkeSa::new(cx, id, role, self.path, State::Established));
         new.spi_i = spi_i;
@@ -311,7 +311,6 @@ impl IkeSa {
         new.send = SendWindow::starting_at(0);
         new.receive = ReceiveWindow::new(0, 1);
         new.realm = self.realm.clone();
-        new.own_id = self.own_id.clone();
         new.peer_id = self.peer_id.clone();
         new.how = self.how.clone();
         new.nat = self.nat;
@@ -348,7 +347,7 @@ impl IkeSa {
             Err(none) => {
                 cx.ike_spis.remove(&spi);
                 self.respond_error(cx, EXCHANGE, id, Notify::new(NotifyType::NO_PROPOSAL_CHOSEN));
-                let (realm, name) = (realm.name.clone(), "IKE SA".to_owned());
+                let (realm, name) = (realm.name.clone(), "IKE SA".into());
                 return cx.event(Event::ChildFailed {
                     realm,
                     name,

@@ -1,15 +1,15 @@
 //! One IKE SA: what is known of it, what it waits for, and how it ends.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipc::{Request, Role};
 use policy::{Identity, Realm};
-use spi::{DhPrivate, Group, Hash, Token};
+use spi::{DhPrivate, Group, Hash, Secret, Token};
 use wire::ike::{Id, Payload, Sa, Spi};
 
-use crate::child::{Child, ChildOffer};
+use crate::child::{ChildOffer, Children};
 use crate::core::{Core, Down, DownKind, Timer, Todo};
 use crate::create_child::{Ours, Theirs};
 use crate::effect::{ChildId, Effect, Event, IkeSaId, KeyLogEntry, Path, Why};
@@ -37,31 +37,31 @@ pub(crate) struct IkeSa {
     pub(crate) state: State,
     /// Where we send requests.
     pub(crate) path: Path,
-    /// Where the request being answered came from (RFC 7296 section 2.11).
-    pub(crate) reply_path: Path,
+    /// Where the request being answered came from, if from elsewhere (RFC 7296 section 2.11).
+    reply_path: Option<Box<Path>>,
     /// Known from the start as initiator, from IKE_AUTH on as responder.
     pub(crate) realm: Option<Arc<Realm>>,
-    pub(crate) own_id: Option<Identity>,
     /// Only once it is proved.
     pub(crate) peer_id: Option<Identity>,
-    pub(crate) how: Option<String>,
+    pub(crate) how: Option<Arc<str>>,
     pub(crate) nat: Nat,
     pub(crate) ext: Extensions,
     pub(crate) suite: Option<IkeSuite>,
-    pub(crate) keys: Option<IkeKeys>,
+    /// What the keys of children come from, and those of the next IKE SA.
+    pub(crate) sk_d: Option<Secret>,
     pub(crate) protection: Option<Protection>,
     pub(crate) send: SendWindow,
     pub(crate) receive: ReceiveWindow,
     pub(crate) reassembly: Reassembly,
     /// What is needed until the SA is authenticated, and not after.
     pub(crate) setup: Option<Box<Setup>>,
-    pub(crate) children: BTreeMap<ChildId, Child>,
+    pub(crate) children: Children,
     pub(crate) tasks: VecDeque<Queued>,
     /// Our outstanding exchange after IKE_AUTH.
     pub(crate) ours: Option<Ours>,
     /// The peer's request that waits for a device.
     pub(crate) theirs: Option<Theirs>,
-    pub(crate) suspended: Option<Suspended>,
+    pub(crate) suspended: Option<Box<Suspended>>,
     pub(crate) created: Instant,
     pub(crate) established: Option<Instant>,
     pub(crate) heard: Instant,
@@ -77,9 +77,11 @@ pub(crate) struct IkeSa {
     pub(crate) predecessor: Option<IkeSaId>,
     /// Whether its children live on in another SA of the same peer.
     pub(crate) superseded: bool,
+    /// The peer said NO_ADDITIONAL_SAS.
+    pub(crate) no_more_children: bool,
     pub(crate) half_open: bool,
     /// Of the request that began it (responder), to know it again.
-    pub(crate) fingerprint: Option<Vec<u8>>,
+    pub(crate) fingerprint: Option<u64>,
 }
 
 /// What an IKE SA waits for.
@@ -145,6 +147,10 @@ pub(crate) struct Setup {
     /// IKE_SA_INIT messages as they went over the wire (RFC 7296 section 2.15).
     pub(crate) init_request: Vec<u8>,
     pub(crate) init_response: Vec<u8>,
+    /// COOKIE to send back.
+    pub(crate) cookie: Option<Vec<u8>>,
+    /// SK_pi and SK_pr, of which nobody has need once both sides are authenticated.
+    pub(crate) sk_p: Option<(Secret, Secret)>,
     /// Times the request was built anew for a COOKIE or another group.
     pub(crate) restarts: u8,
     /// Why others say the exchange would fail, unauthenticated.
@@ -173,7 +179,7 @@ pub(crate) struct Setup {
 
 /// A child to bring up.
 pub(crate) struct Wanted {
-    pub(crate) name: String,
+    pub(crate) name: Arc<str>,
     /// The packet that asked for it.
     pub(crate) packet: Option<crate::core::PacketSelectors>,
     /// The child that it replaces: one of another IKE SA (reauthentication), or one that may carry nothing any more.
@@ -192,6 +198,8 @@ impl Setup {
             sa: None,
             init_request: Vec::new(),
             init_response: Vec::new(),
+            cookie: None,
+            sk_p: None,
             restarts: 0,
             hint: None,
             crypto: None,
@@ -219,21 +227,20 @@ impl IkeSa {
             spi_r: Spi::ZERO,
             state,
             path,
-            reply_path: path,
+            reply_path: None,
             realm: None,
-            own_id: None,
             peer_id: None,
             how: None,
             nat: Nat::default(),
             ext: Extensions::default(),
             suite: None,
-            keys: None,
+            sk_d: None,
             protection: None,
             send: SendWindow::starting_at(0),
             receive: ReceiveWindow::new(0, 1),
             reassembly: Reassembly::new(),
             setup: None,
-            children: BTreeMap::new(),
+            children: Children::default(),
             tasks: VecDeque::new(),
             ours: None,
             theirs: None,
@@ -248,6 +255,7 @@ impl IkeSa {
             rival_of: None,
             predecessor: None,
             superseded: false,
+            no_more_children: false,
             half_open: false,
             fingerprint: None,
         }
@@ -261,8 +269,31 @@ impl IkeSa {
         }
     }
 
-    pub(crate) fn realm_name(&self) -> String {
-        self.realm.as_ref().map_or_else(String::new, |r| r.name.clone())
+    pub(crate) fn realm_name(&self) -> Arc<str> {
+        self.realm.as_ref().map_or_else(|| Arc::from(""), |r| Arc::clone(&r.name))
+    }
+
+    /// The identity we claim.
+    pub(crate) fn own_id(&self) -> Option<&Identity> {
+        self.realm.as_ref().map(|r| &r.local_id)
+    }
+
+    /// Where the answer to the request at hand goes.
+    pub(crate) fn reply_path(&self) -> Path {
+        self.reply_path.as_deref().copied().unwrap_or(self.path)
+    }
+
+    /// A request came from there.
+    pub(crate) fn set_reply_path(&mut self, path: Path) {
+        self.reply_path = (path != self.path).then(|| Box::new(path));
+    }
+
+    /// Requests go there from now on; the answer to the one at hand goes where it came from.
+    pub(crate) fn set_path(&mut self, path: Path) {
+        if self.theirs.is_some() && self.reply_path.is_none() && path != self.path {
+            self.reply_path = Some(Box::new(self.path));
+        }
+        self.path = path;
     }
 
     /// Whether requests other than those of the set-up may pass: nothing is believed before AUTH (RFC 7296 section 2.15).
@@ -279,9 +310,8 @@ impl IkeSa {
         self.is_established() && !self.unmourned && !self.superseded && self.rival_of.is_none()
     }
 
-    /// The keys of the suite are there: keeps them and starts protecting messages.
+    /// The keys of the suite are there: keeps what is needed of them and starts protecting messages.
     pub(crate) fn take_keys(&mut self, cx: &mut Core, suite: IkeSuite, keys: IkeKeys) {
-        self.protection = Some(Protection::new(suite.sk_suite(), self.role, &keys));
         if cx.config.key_log {
             cx.fx.push(Effect::KeyLog(KeyLogEntry::Ike {
                 spi_i: self.spi_i.0,
@@ -295,7 +325,12 @@ impl IkeSa {
             }));
         }
         self.suite = Some(suite);
-        self.keys = Some(keys);
+        let IkeKeys { sk_d, sk_ai, sk_ar, sk_ei, sk_er, sk_pi, sk_pr } = keys;
+        self.protection = Some(Protection::of(suite.sk_suite(), self.role, (sk_ei, sk_ai), (sk_er, sk_ar)));
+        self.sk_d = Some(sk_d);
+        if let Some(setup) = &mut self.setup {
+            setup.sk_p = Some((sk_pi, sk_pr));
+        }
     }
 
     /// It is authenticated (or was made by rekeying one that is).
@@ -303,6 +338,9 @@ impl IkeSa {
         self.state = State::Established;
         self.established = Some(cx.now);
         self.heard = cx.now;
+        if self.half_open {
+            cx.gate.note_proved();
+        }
         self.no_longer_half_open(cx);
         cx.disarm(Timer::GiveUp(self.id));
         let Some(realm) = self.realm.clone() else { return };
@@ -351,7 +389,7 @@ impl IkeSa {
         let names = self.wanted_again();
         // What passes on to the SA that replaces this one is still to be fetched.
         if !moved {
-            for id in self.children.keys().copied().collect::<Vec<_>>() {
+            for id in self.children.ids() {
                 self.remove_child(cx, id, why.clone(), self.superseded);
             }
             self.release_addresses(cx);
@@ -406,14 +444,15 @@ impl IkeSa {
     }
 
     /// Names of the children that would have to be set up again with a new IKE SA, each once.
-    fn wanted_again(&self) -> Vec<String> {
-        let mut names: Vec<String> = Vec::new();
-        let waiting = self.setup.iter().flat_map(|s| {
-            s.child.iter().map(|c| c.wanted.name.as_str()).chain(s.wanted.iter().map(|w| w.name.as_str()))
-        });
-        for name in waiting.chain(self.children.values().map(|c| c.name.as_str())) {
-            if !names.iter().any(|n| n == name) {
-                names.push(name.to_owned());
+    fn wanted_again(&self) -> Vec<Arc<str>> {
+        let mut names: Vec<Arc<str>> = Vec::new();
+        let waiting = self
+            .setup
+            .iter()
+            .flat_map(|s| s.child.iter().map(|c| &c.wanted.name).chain(s.wanted.iter().map(|w| &w.name)));
+        for name in waiting.chain(self.children.values().map(|c| &c.name)) {
+            if !names.contains(name) {
+                names.push(Arc::clone(name));
             }
         }
         names

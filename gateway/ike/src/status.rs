@@ -1,6 +1,7 @@
 //! What `status` and `sas` show. Holds no secret.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use ipc::Role;
@@ -24,7 +25,7 @@ pub struct Status {
     /// Jobs and questions that are out.
     pub in_flight: usize,
     /// Addresses handed out, by realm.
-    pub leases: Vec<(String, usize)>,
+    pub leases: Vec<(Arc<str>, usize)>,
     /// Messages dropped, by reason.
     pub dropped: Vec<(&'static str, u64)>,
 }
@@ -35,7 +36,7 @@ pub struct IkeSaView {
     /// Its name.
     pub id: IkeSaId,
     /// The realm, once known.
-    pub realm: Option<String>,
+    pub realm: Option<Arc<str>>,
     /// Which end we are.
     pub role: Role,
     /// What is awaited, or `Established`.
@@ -45,7 +46,7 @@ pub struct IkeSaView {
     /// The peer's identity, once it is proved.
     pub peer_id: Option<Identity>,
     /// How the peer proved it.
-    pub how: Option<String>,
+    pub how: Option<Arc<str>>,
     /// Between which addresses.
     pub path: Path,
     /// Whether there is a NAT in front of us.
@@ -80,7 +81,7 @@ pub struct ChildView {
     /// Its name.
     pub id: ChildId,
     /// The child's name in the realm.
-    pub name: String,
+    pub name: Arc<str>,
     /// `Installed`, or what is going on with it.
     pub state: &'static str,
     /// SPI of packets to us.
@@ -92,9 +93,9 @@ pub struct ChildView {
     /// Tunnel or transport.
     pub mode: ChildMode,
     /// Our selectors.
-    pub ts_local: Vec<TrafficSelector>,
+    pub ts_local: Arc<[TrafficSelector]>,
     /// The peer's selectors.
-    pub ts_remote: Vec<TrafficSelector>,
+    pub ts_remote: Arc<[TrafficSelector]>,
     /// The peer's address, and whether ESP is in UDP.
     pub remote: SocketAddr,
     /// ESP in UDP.
@@ -105,6 +106,10 @@ pub struct ChildView {
     pub rekey_at: Option<Instant>,
     /// When it is given up.
     pub expires_at: Option<Instant>,
+    /// The worker of the data path whose SA it is.
+    pub lane: u16,
+    /// The worker it is for, if it is for one alone (RFC 9611).
+    pub resource: Option<u16>,
 }
 
 /// Looks at an engine.
@@ -128,7 +133,7 @@ pub(crate) fn of(engine: &Engine) -> Status {
 fn sa_view(core: &Core, sa: &IkeSa) -> IkeSaView {
     let (path, encap) = sa.esp_path(core);
     let children = sa.children.iter().map(|(id, c)| ChildView {
-        id: *id,
+        id,
         name: c.name.clone(),
         state: c.state.name(),
         spi_in: c.spi_in,
@@ -142,13 +147,15 @@ fn sa_view(core: &Core, sa: &IkeSa) -> IkeSaView {
         installed: c.installed,
         rekey_at: c.rekey_at,
         expires_at: c.expires_at,
+        lane: c.place.lane,
+        resource: c.place.resource(),
     });
     IkeSaView {
         id: sa.id,
         realm: sa.realm.as_ref().map(|r| r.name.clone()),
         role: sa.role,
         state: sa.state.name(),
-        own_id: sa.own_id.clone(),
+        own_id: sa.own_id().cloned(),
         peer_id: sa.peer_id.clone(),
         how: sa.how.clone(),
         path: sa.path,
@@ -162,7 +169,7 @@ fn sa_view(core: &Core, sa: &IkeSa) -> IkeSaView {
         rekey_at: sa.rekey_at,
         reauth_at: sa.reauth_at,
         heard: sa.heard,
-        addresses: sa.ext.cfg.ours.iter().chain(&sa.ext.cfg.leased).copied().collect(),
+        addresses: sa.ext.cfg().ours.iter().chain(&sa.ext.cfg().leased).copied().collect(),
         children: children.collect(),
     }
 }

@@ -1,5 +1,6 @@
 //! What an established IKE SA has still to do. One request may be outstanding at a time, so what is due waits in a queue.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::child::ChildState;
@@ -11,6 +12,8 @@ use crate::sa::{IkeSa, State, Wanted};
 /// Something to be done by an exchange of ours.
 pub(crate) enum Task {
     NewChild(Wanted),
+    /// A child beside this one, for this lane (RFC 9611).
+    NewResource(ChildId, u16),
     RekeyChild(ChildId),
     RekeyIke,
     DeleteChild(ChildId),
@@ -24,6 +27,27 @@ pub(crate) enum Task {
 pub(crate) struct Queued {
     task: Task,
     not_before: Option<Instant>,
+}
+
+impl Queued {
+    /// Whether it is to make a child beside another.
+    pub(crate) fn is_beside(&self, fallback: ChildId) -> bool {
+        matches!(self.task, Task::NewResource(of, _) if of == fallback)
+    }
+
+    /// The same, for one lane.
+    pub(crate) fn is_resource(&self, fallback: ChildId, lane: u16) -> bool {
+        matches!(self.task, Task::NewResource(of, on) if of == fallback && on == lane)
+    }
+
+    /// A child has taken the place of the other.
+    pub(crate) fn move_beside(&mut self, old: ChildId, new: ChildId) {
+        if let Task::NewResource(of, _) = &mut self.task
+            && *of == old
+        {
+            *of = new;
+        }
+    }
 }
 
 impl From<Task> for Queued {
@@ -50,14 +74,15 @@ impl IkeSa {
                 Task::RekeyChild(id) => {
                     // Replaced, being deleted, or being rekeyed by the peer: not any more.
                     let theirs = matches!(&self.theirs, Some(Theirs::Child(t)) if t.rekeys == Some(id));
-                    let name = self.children.get(&id).filter(|c| c.state == ChildState::Installed && !theirs);
+                    let name = self.children.get(id).filter(|c| c.state == ChildState::Installed && !theirs);
                     if let Some(name) = name.map(|c| c.name.clone()) {
                         self.begin_child(cx, Wanted { name, packet: None, replaces: None }, Some(id));
                     }
                 }
+                Task::NewResource(fallback, lane) => self.begin_resource(cx, fallback, lane),
                 Task::RekeyIke => self.begin_rekey(cx),
                 Task::DeleteChild(id) => {
-                    if self.children.get(&id).is_some_and(|c| c.state != ChildState::Deleting) {
+                    if self.children.get(id).is_some_and(|c| c.state != ChildState::Deleting) {
                         self.send_child_deletes(cx, vec![id], None);
                     }
                 }
@@ -94,7 +119,12 @@ impl IkeSa {
         {
             cx.timers.arm(Timer::Tasks(self.id), at);
         }
-        self.tasks.remove(at?)
+        let task = self.tasks.remove(at?);
+        if self.tasks.is_empty() {
+            // Most of the time nothing waits: then nothing is kept for it.
+            self.tasks = VecDeque::new();
+        }
+        task
     }
 
     /// Queues a task at the end.
@@ -113,11 +143,11 @@ impl IkeSa {
 
     /// Whether a child of that name waits or is being made.
     pub(crate) fn is_child_coming(&self, name: &str) -> bool {
-        let waiting = self.tasks.iter().any(|q| matches!(&q.task, Task::NewChild(w) if w.name == name));
+        let waiting = self.tasks.iter().any(|q| matches!(&q.task, Task::NewChild(w) if *w.name == *name));
         let making =
-            matches!(&self.ours, Some(Ours::Child(c)) if c.rekeys.is_none() && c.offer.wanted.name == name);
+            matches!(&self.ours, Some(Ours::Child(c)) if c.is_new() && *c.offer.wanted.name == *name);
         let setup = self.setup.iter().any(|s| {
-            s.child.iter().any(|c| c.wanted.name == name) || s.wanted.iter().any(|w| w.name == name)
+            s.child.iter().any(|c| *c.wanted.name == *name) || s.wanted.iter().any(|w| *w.name == *name)
         });
         waiting || making || setup
     }
@@ -154,16 +184,17 @@ impl IkeSa {
             Timer::RekeyChild(id) => self.queue(Task::RekeyChild(id)),
             Timer::ExpireChild(id) => self.expire_child(cx, id, "the end of its life"),
             Timer::Redundant(id) => self.queue(Task::DeleteChild(id)),
-            Timer::Tasks(_) | Timer::Faded(_) | Timer::Realm(_) | Timer::Gate => {}
+            Timer::Tasks(_) | Timer::Faded(_) | Timer::Realms | Timer::Gate => {}
         }
         self.pump(cx);
     }
 
     /// A child may carry no more traffic: it goes, and another one comes unless one is there already.
     pub(crate) fn expire_child(&mut self, cx: &mut Core, id: ChildId, what: &str) {
-        let Some(child) = self.children.get(&id) else { return };
+        let Some(child) = self.children.get(id) else { return };
         let name = child.name.clone();
-        let again = child.state == ChildState::Installed;
+        // One for a single worker is asked for again by the data path.
+        let again = child.state == ChildState::Installed && child.place.fallback.is_none();
         cx.event(Event::ChildFailed {
             realm: self.realm_name(),
             name: name.clone(),
@@ -178,12 +209,17 @@ impl IkeSa {
     /// The data path could not install a child: the peer must not go on believing in it. Whatever was in the way is likely
     /// still there, so another one is not asked for at once.
     pub(crate) fn not_installed(&mut self, cx: &mut Core, id: ChildId) {
-        let Some(child) = self.children.get(&id) else { return };
-        let (realm, name) = (self.realm_name(), child.name.clone());
+        let Some(child) = self.children.get(id) else { return };
+        let (realm, name, place) = (self.realm_name(), child.name.clone(), child.place);
         let why = Why::Device("the Child SA could not be installed".into());
         cx.event(Event::ChildFailed { realm: realm.clone(), name: name.clone(), why: why.clone() });
-        let why = why.to_string();
-        cx.todo.push_back(Todo::ChildFailed { id: self.id, realm, name, why, again: true });
+        match place.fallback {
+            Some(fallback) => self.hold_resources(cx, fallback),
+            None => {
+                let why = why.to_string();
+                cx.todo.push_back(Todo::ChildFailed { id: self.id, realm, name, why, again: true });
+            }
+        }
         self.queue(Task::DeleteChild(id));
         self.pump(cx);
     }
@@ -251,13 +287,13 @@ impl IkeSa {
 
     /// Whether children are still to come.
     pub(crate) fn is_busy_with_children(&self) -> bool {
-        let making = matches!(&self.ours, Some(Ours::Child(c)) if c.rekeys.is_none());
+        let making = matches!(&self.ours, Some(Ours::Child(c)) if c.is_new());
         making || self.tasks.iter().any(|q| matches!(q.task, Task::NewChild(_)))
     }
 
     /// Drops what would bring up a child of that name.
     pub(crate) fn forget_child(&mut self, name: &str) {
-        self.tasks.retain(|q| !matches!(&q.task, Task::NewChild(w) if w.name == name));
+        self.tasks.retain(|q| !matches!(&q.task, Task::NewChild(w) if *w.name == *name));
     }
 
     /// Takes out the tasks that concern children, for the SA that replaces this one.
@@ -265,7 +301,11 @@ impl IkeSa {
         let concerns = |task: &Task| {
             matches!(
                 task,
-                Task::NewChild(_) | Task::RekeyChild(_) | Task::DeleteChild(_) | Task::DeleteSpi(_)
+                Task::NewChild(_)
+                    | Task::NewResource(..)
+                    | Task::RekeyChild(_)
+                    | Task::DeleteChild(_)
+                    | Task::DeleteSpi(_)
             )
         };
         let (taken, kept) =

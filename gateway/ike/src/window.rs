@@ -5,14 +5,16 @@ use std::time::{Duration, Instant};
 
 use policy::Retransmission;
 
+use crate::datagrams::Datagrams;
+
 /// A request of ours that waits for its response. The octets are sealed once: every retransmission is the same
 /// (RFC 7296 section 2.1).
 #[derive(Clone, Debug)]
 pub struct Outgoing {
     /// Message ID.
     pub id: u32,
-    /// The datagrams: one, or the fragments (RFC 7383).
-    pub datagrams: Vec<Vec<u8>>,
+    /// What is sent again.
+    pub datagrams: Datagrams,
     sent_at: Instant,
     next_at: Instant,
     tries: u32,
@@ -24,14 +26,14 @@ pub enum Retry<'a> {
     /// Nothing before [`Outgoing::next_at`].
     NotYet,
     /// Send these again.
-    Resend(&'a [Vec<u8>]),
+    Resend(&'a Datagrams),
     /// The peer counts as dead.
     GiveUp,
 }
 
 impl Outgoing {
     /// A request that is being sent now.
-    pub fn new(id: u32, datagrams: Vec<Vec<u8>>, now: Instant, policy: &Retransmission) -> Self {
+    pub fn new(id: u32, datagrams: Datagrams, now: Instant, policy: &Retransmission) -> Self {
         Outgoing { id, datagrams, sent_at: now, next_at: now + wait(policy, 0), tries: 0 }
     }
 
@@ -79,13 +81,14 @@ pub struct SendWindow {
     /// 33 bits would be one too many: past the last ID the SA must be replaced (RFC 7296 section 2.2).
     next: Option<u32>,
     size: u32,
-    waiting: VecDeque<Outgoing>,
+    /// Oldest first. Mostly empty, and then without memory.
+    waiting: Vec<Outgoing>,
 }
 
 impl SendWindow {
     /// Requests begin at `first`; one may be outstanding until the peer says more.
     pub fn starting_at(first: u32) -> Self {
-        SendWindow { next: Some(first), size: 1, waiting: VecDeque::new() }
+        SendWindow { next: Some(first), size: 1, waiting: Vec::new() }
     }
 
     /// The peer's SET_WINDOW_SIZE (RFC 7296 section 2.3). A window never shrinks, and is bounded.
@@ -96,7 +99,7 @@ impl SendWindow {
     /// The ID for a new request; `None` while the window is full (RFC 7296 section 2.3), and for good when the IDs are used
     /// up.
     pub fn next_id(&self) -> Option<u32> {
-        let oldest = self.waiting.front().map(|o| o.id).or(self.next)?;
+        let oldest = self.waiting.first().map(|o| o.id).or(self.next)?;
         self.next.filter(|next| next - oldest < self.size)
     }
 
@@ -109,13 +112,16 @@ impl SendWindow {
     pub fn commit(&mut self, request: Outgoing) {
         debug_assert_eq!(Some(request.id), self.next, "requests are numbered one after the other");
         self.next = request.id.checked_add(1);
-        self.waiting.push_back(request);
+        self.waiting.reserve_exact(1);
+        self.waiting.push(request);
     }
 
     /// The request an authenticated response belongs to; `None`: to none that waits, drop it.
     pub fn handle_response(&mut self, id: u32) -> Option<Outgoing> {
         let at = self.waiting.iter().position(|o| o.id == id)?;
-        self.waiting.remove(at)
+        let request = self.waiting.remove(at);
+        self.waiting.shrink_to_fit();
+        Some(request)
     }
 
     /// Whether a response with this ID is waited for. Ask before decrypting.
@@ -155,7 +161,7 @@ pub struct ReceiveWindow {
 enum Slot {
     Empty,
     InProgress,
-    Answered(Vec<Vec<u8>>),
+    Answered(Datagrams),
 }
 
 /// What a request is, by its message ID.
@@ -166,7 +172,7 @@ pub enum Incoming<'a> {
     /// Being carried out: drop. The response will come.
     InProgress,
     /// Answered before: send the same octets again, without looking inside.
-    Retransmission(&'a [Vec<u8>]),
+    Retransmission(&'a Datagrams),
     /// A later fragment of what was answered before: drop. The first one has the response sent again
     /// (RFC 7383 section 2.6.1).
     LaterFragment,
@@ -210,7 +216,7 @@ impl ReceiveWindow {
     }
 
     /// Keeps the response, and forgets those that the window has left behind.
-    pub fn respond(&mut self, id: u32, datagrams: Vec<Vec<u8>>) {
+    pub fn respond(&mut self, id: u32, datagrams: Datagrams) {
         if !matches!(self.classify(id, None), Incoming::New | Incoming::InProgress) {
             return;
         }
@@ -232,7 +238,7 @@ impl ReceiveWindow {
             Slot::Answered(datagrams) => Some(datagrams),
             _ => None,
         });
-        answered.flatten().map(Vec::len).sum()
+        answered.map(Datagrams::octets).sum()
     }
 
     fn first_open(&self) -> u64 {
@@ -244,6 +250,7 @@ impl ReceiveWindow {
         // `classify` has bounded the distance by twice the window.
         let Some(offset) = u64::from(id).checked_sub(self.lowest) else { return };
         for _ in self.slots.len() as u64..=offset {
+            self.slots.reserve_exact(1);
             self.slots.push_back(Slot::Empty);
         }
         if let Some(slot) = self.slots.get_mut(offset as usize) {
@@ -257,8 +264,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn response(id: u32) -> Vec<Vec<u8>> {
-        vec![id.to_be_bytes().to_vec()]
+    fn response(id: u32) -> Datagrams {
+        Datagrams::new(&[id.to_be_bytes().to_vec()])
     }
 
     fn answered(first: u32, size: u32, ids: impl IntoIterator<Item = u32>) -> ReceiveWindow {
@@ -336,7 +343,7 @@ mod tests {
     #[test]
     fn retransmissions_back_off_to_the_limit_and_end() {
         let (t0, s) = (Instant::now(), Duration::from_secs);
-        let mut out = Outgoing::new(4, vec![vec![1]], t0, &policy());
+        let mut out = Outgoing::new(4, Datagrams::new(&[vec![1]]), t0, &policy());
         let mut waits = Vec::new();
         let mut now = t0;
         loop {
@@ -345,7 +352,7 @@ mod tests {
             waits.push(next - now);
             now = next;
             match out.handle_timeout(now, &policy()) {
-                Retry::Resend(datagrams) => assert_eq!(datagrams, [vec![1]]),
+                Retry::Resend(datagrams) => assert!(datagrams.iter().eq([&[1][..]])),
                 Retry::GiveUp => break,
                 Retry::NotYet => panic!("was due"),
             }
@@ -371,7 +378,7 @@ mod tests {
         let now = Instant::now();
         let send = |w: &mut SendWindow| {
             let id = w.next_id().unwrap();
-            w.commit(Outgoing::new(id, vec![], now, &policy()));
+            w.commit(Outgoing::new(id, Datagrams::default(), now, &policy()));
             id
         };
         assert_eq!(send(&mut w), 0);
@@ -392,7 +399,7 @@ mod tests {
     #[test]
     fn send_window_is_used_up_after_the_last_id() {
         let mut w = SendWindow::starting_at(u32::MAX);
-        w.commit(Outgoing::new(u32::MAX, vec![], Instant::now(), &policy()));
+        w.commit(Outgoing::new(u32::MAX, Datagrams::default(), Instant::now(), &policy()));
         w.handle_response(u32::MAX).unwrap();
         assert_eq!((w.next_id(), w.is_used_up()), (None, true));
     }

@@ -19,7 +19,7 @@ fn a_pair_comes_up_in_good_weather() {
     assert_eq!(world.ike_sas(0), 1);
     assert_eq!(world.spis(0).len(), 1);
     assert_eq!(world.wire.len(), 4, "two exchanges");
-    assert!(world.has_event(1, |e| matches!(e, Event::IkeEstablished { how, .. } if how == "PSK")));
+    assert!(world.has_event(1, |e| matches!(e, Event::IkeEstablished { how, .. } if **how == *"PSK")));
     // Keys crosswise.
     let a = world.nodes[0].children.values().next().unwrap();
     let b = world.nodes[1].children.values().next().unwrap();

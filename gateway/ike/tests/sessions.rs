@@ -221,7 +221,7 @@ fn a_client_is_given_addresses_and_its_child_is_for_them() {
     let child = world.nodes[0].children.values().next().unwrap();
     let local: Vec<String> = child.ts_local.iter().map(|t| t.to_string()).collect();
     assert_eq!(local, ["10.3.0.2/32", "fec3::2/128"]);
-    assert_eq!(world.nodes[1].engine.status().leases, [("r".to_owned(), 2)]);
+    assert_eq!(world.nodes[1].engine.status().leases, [("r".into(), 2)]);
     // Rekeying keeps them, both ways.
     for n in 0..2 {
         world.rekey_ike(n);
@@ -231,11 +231,11 @@ fn a_client_is_given_addresses_and_its_child_is_for_them() {
         world.assert_agreed();
     }
     assert_eq!(world.nodes[0].addresses.len(), 1);
-    assert_eq!(world.nodes[1].engine.status().leases, [("r".to_owned(), 2)]);
+    assert_eq!(world.nodes[1].engine.status().leases, [("r".into(), 2)]);
     world.command(0, Command::Down { realm: "r".into(), child: None });
     world.run(30 * S);
     assert!(!world.nodes[0].addresses.last().unwrap().0, "taken back");
-    assert_eq!(world.nodes[1].engine.status().leases, [("r".to_owned(), 0)]);
+    assert_eq!(world.nodes[1].engine.status().leases, [("r".into(), 0)]);
 }
 
 #[test]
@@ -299,7 +299,7 @@ fn reauthentication_keeps_the_inner_address() {
     world.run(350 * S);
     world.assert_agreed();
     assert_eq!(world.nodes[0].addresses.len(), 1, "neither taken back nor given again");
-    assert_eq!(world.nodes[1].engine.status().leases, [("r".to_owned(), 2)]);
+    assert_eq!(world.nodes[1].engine.status().leases, [("r".into(), 2)]);
 }
 
 #[test]
@@ -377,7 +377,7 @@ fn reload_touches_only_what_changed() {
     world.assert_ok(0, up.1);
     let of = |w: &World, n: usize, r: &str| {
         let mut spis: Vec<u32> =
-            w.nodes[n].children.values().filter(|c| c.realm == r).map(|c| c.spi_in).collect();
+            w.nodes[n].children.values().filter(|c| *c.realm == *r).map(|c| c.spi_in).collect();
         spis.sort_unstable();
         spis
     };

@@ -21,7 +21,7 @@ use crate::request::{IkeSaRef, Refusal, Reply, Request};
 pub const DEPTH: usize = 4096;
 
 /// `Forget`s that wait for room; more than any gateway has IKE SAs.
-const MAX_BACKLOG: usize = 1 << 16;
+const MAX_BACKLOG: usize = 1 << 18;
 
 struct Shared {
     requests: ArrayQueue<(Token, Request)>,
@@ -49,8 +49,8 @@ pub fn pair_of(depth: usize) -> io::Result<(NetworkEnd, SecureEnd)> {
     let shared = Arc::new(Shared {
         requests: ArrayQueue::new(depth),
         replies: ArrayQueue::new(depth),
-        to_secure: Doorbell::new()?,
-        to_network: Doorbell::new()?,
+        to_secure: Doorbell::between_threads()?,
+        to_network: Doorbell::between_threads()?,
         network_gone: AtomicBool::new(false),
         secure_gone: AtomicBool::new(false),
     });

@@ -1,6 +1,7 @@
 //! Requests and replies.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use policy::Identity;
 use spi::{Hash, Prf};
@@ -25,7 +26,7 @@ pub enum Request {
         /// For which IKE SA; at most one `MakeAuth` each.
         sa: IkeSaRef,
         /// Whose policy, keys and certificates.
-        realm: String,
+        realm: Arc<str>,
         /// The identity we claim.
         own_id: Identity,
         /// The identity the peer claims or is expected to have, to find a PSK by; `None` when unknown yet.
@@ -40,7 +41,7 @@ pub enum Request {
         /// For which IKE SA.
         sa: IkeSaRef,
         /// Whose policy and trust anchors.
-        realm: String,
+        realm: Arc<str>,
         /// The identity we use towards this peer, to find a PSK by.
         own_id: Identity,
         /// The identity the peer claims.
@@ -62,9 +63,9 @@ pub enum Request {
     /// Add or remove an address on a TUN device.
     Address {
         /// Whose policy allows it.
-        realm: String,
+        realm: Arc<str>,
         /// The device.
-        device: String,
+        device: Arc<str>,
         /// The address.
         address: IpAddr,
         /// Prefix length in bits.
@@ -153,11 +154,11 @@ pub struct TunOffload {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RouteChange {
     /// Whose policy allows it.
-    pub realm: String,
+    pub realm: Arc<str>,
     /// Destination and prefix length in bits.
     pub destination: (IpAddr, u8),
     /// The device.
-    pub device: String,
+    pub device: Arc<str>,
     /// Preferred source address, so that the gateway's own packets match the selectors.
     pub source: Option<IpAddr>,
     /// Add or remove.
@@ -180,7 +181,7 @@ pub enum Reply {
     /// The peer is who it claims to be.
     PeerAccepted {
         /// How it proved it, for the log: `PSK`, `ECDSA P-256 SHA2-256, certificate of CN=…`.
-        how: String,
+        how: Arc<str>,
     },
     /// A TUN device, one descriptor for each queue.
     Tun {

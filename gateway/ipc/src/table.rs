@@ -17,7 +17,7 @@ use std::collections::HashMap;
 use crate::request::{IkeSaRef, Refusal, Role};
 
 /// IKE SAs remembered at once, unless [`Table::new`] says otherwise.
-pub const MAX_SAS: usize = 1 << 16;
+pub const MAX_SAS: usize = 1 << 18;
 
 /// What ties the two questions of an IKE SA together.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +43,7 @@ struct Entry {
     made: bool,
     check: Check,
     // Only between the two questions: nonces of established SAs are of no more use.
-    binding: Option<Binding>,
+    binding: Option<Box<Binding>>,
 }
 
 /// One line per IKE SA. Bounded.
@@ -143,12 +143,12 @@ impl Entry {
     /// Takes the binding of the first question, compares that of the second and lets it go.
     fn bind(&mut self, binding: Binding, second: bool) -> Result<(), Refusal> {
         match &self.binding {
-            Some(first) if *first != binding => {
+            Some(first) if **first != binding => {
                 return Err(out_of_turn("the two proofs of an IKE SA are about different exchanges"));
             }
             _ => {}
         }
-        self.binding = if second { None } else { Some(binding) };
+        self.binding = if second { None } else { Some(Box::new(binding)) };
         Ok(())
     }
 }

@@ -91,7 +91,7 @@ impl Realm {
 
     /// The child of that name.
     pub fn child(&self, name: &str) -> Option<&crate::realm::Child> {
-        self.children.iter().find(|c| c.name == name)
+        self.children.iter().find(|c| *c.name == *name)
     }
 }
 
@@ -160,7 +160,7 @@ pub fn ambiguities(realms: &[Realm]) -> Vec<Ambiguity> {
                 a.remote_id.specificity() == b.remote_id.specificity() && a.remote_id.overlaps(&b.remote_id);
             if same_id && paths_tie(a, b) {
                 let why = format!("both accept `{}` from the same addresses", narrower(a, b));
-                found.push(Ambiguity { first: a.name.clone(), second: b.name.clone(), why });
+                found.push(Ambiguity { first: a.name.to_string(), second: b.name.to_string(), why });
             }
         }
     }
@@ -200,7 +200,7 @@ mod tests {
     }
 
     fn names(realms: Vec<&Realm>) -> Vec<&str> {
-        realms.into_iter().map(|r| r.name.as_str()).collect()
+        realms.into_iter().map(|r| &*r.name).collect()
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! side that keeps keys.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use wire::TrafficSelector;
 
@@ -13,7 +14,7 @@ use crate::proposal::{EspProposal, IkeProposal};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Realm {
     /// Name in the configuration.
-    pub name: String,
+    pub name: Arc<str>,
     /// Our addresses it is reachable at; empty: any.
     pub local: Vec<IpAddr>,
     /// Where its peers are; empty: anywhere.
@@ -52,6 +53,8 @@ pub struct Realm {
     pub pool: Option<Pool>,
     /// Whether a second IKE SA of the same identity replaces the first (RFC 7296 section 2.4, INITIAL_CONTACT).
     pub unique: bool,
+    /// The worker of the data path that carries its Child SAs; `None`: whichever has the fewest.
+    pub worker: Option<u16>,
 }
 
 /// Where a peer may be.
@@ -109,7 +112,7 @@ pub enum Childless {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Child {
     /// Name in the configuration, unique in its realm.
-    pub name: String,
+    pub name: Arc<str>,
     /// Tunnel or transport.
     pub mode: ChildMode,
     /// What is ours.
@@ -131,7 +134,7 @@ pub struct Child {
     /// Copy DSCP to the outer header (RFC 4301 section 5.1.2).
     pub copy_dscp: bool,
     /// Name of the TUN device; empty: the gateway's default.
-    pub tun: String,
+    pub tun: Arc<str>,
 }
 
 /// Tunnel or transport.
@@ -214,6 +217,7 @@ pub(crate) mod tests {
             virtual_ip: VirtualIpRequest::default(),
             pool: None,
             unique: true,
+            worker: None,
         }
     }
 }

@@ -39,6 +39,8 @@ use crate::vault::{Believed, Problem, Vault};
 
 /// Operations at once.
 const MAX_OPEN: usize = 4096;
+/// Times that what a device has done is followed up in one turn.
+const ROUNDS: usize = 8;
 /// Keys that are tried when a peer sends no certificate.
 const MAX_KEYS_TRIED: usize = 16;
 /// How often a signature is begun again after a device was reset.
@@ -56,6 +58,8 @@ pub(crate) struct Authority {
     chains: InFlight<Chain>,
     chain_jobs: VecDeque<CertJob>,
     replies: VecDeque<(Token, Reply)>,
+    /// How a peer proved itself that knows the PSK, in words.
+    by_psk: Arc<str>,
 }
 
 /// What an operation that is out is for.
@@ -66,7 +70,7 @@ enum Stage {
 
 struct Signing {
     token: Token,
-    realm: String,
+    realm: Arc<str>,
     key: KeyId,
     spki: Vec<u8>,
     chosen: method::Chosen,
@@ -119,6 +123,7 @@ impl Authority {
             chains: InFlight::new(MAX_OPEN),
             chain_jobs: VecDeque::new(),
             replies: VecDeque::new(),
+            by_psk: "PSK".into(),
         }
     }
 
@@ -147,24 +152,39 @@ impl Authority {
         None
     }
 
-    /// Lets the devices work; returns whether more can be done at once.
+    /// Lets the devices work; returns whether more can be done at once. What a device does at once is followed up at once:
+    /// the signature of a peer when its certificates are good.
     pub(crate) fn poll(&mut self) -> bool {
+        for _ in 0..ROUNDS {
+            let (came, more) = self.turn();
+            if !came {
+                return more;
+            }
+        }
+        true
+    }
+
+    /// Takes what is there; returns whether something was, and whether more can be had at once.
+    fn turn(&mut self) -> (bool, bool) {
         let mut done = Vec::new();
         let mut more = self.devices.poll(&mut |d| done.push(d));
+        let _ = self.certs.submit(&mut self.chain_jobs);
+        let (mut verdicts, mut signatures) = (Vec::new(), false);
+        for queue in self.retired.iter_mut().chain([&mut self.certs]) {
+            let polled = queue.poll(64, &mut |d: CertDone| verdicts.push(d));
+            more |= polled.more;
+            signatures |= polled.more && polled.delivered == 0;
+        }
+        self.retired.retain(|queue| queue.in_flight() > 0);
+        let came = signatures || !done.is_empty() || !verdicts.is_empty();
         for d in done {
             self.on_done(d);
         }
-        let _ = self.certs.submit(&mut self.chain_jobs);
-        let mut verdicts = Vec::new();
-        for queue in self.retired.iter_mut().chain([&mut self.certs]) {
-            more |= queue.poll(64, &mut |d: CertDone| verdicts.push(d)).more;
-        }
-        self.retired.retain(|queue| queue.in_flight() > 0);
         for verdict in verdicts {
             self.on_verdict(verdict);
         }
         let _ = self.certs.submit(&mut self.chain_jobs);
-        more
+        (came, more)
     }
 
     /// The next answer.
@@ -316,7 +336,7 @@ impl Authority {
             (AuthPolicy::Psk, AuthMethod::SHARED_KEY_MIC) => {
                 match self.check_psk(&peer, own_id, input, &octets, &proof) {
                     Ok(()) => {
-                        self.accept(peer, "PSK".into());
+                        self.accept(peer, Arc::clone(&self.by_psk));
                         Ok(())
                     }
                     Err(what) => Err((peer, what)),
@@ -409,7 +429,10 @@ impl Authority {
         });
         // A certificate around a raw key that is believed: the key counts, the paper does not.
         let pinned = pinned.or_else(|| {
-            let spki = if raw { return None } else { Cert::parse(&first.data).ok()?.spki };
+            if raw || believes.keys.iter().all(|b| b.cert.is_some()) {
+                return None;
+            }
+            let spki = Cert::parse(&first.data).ok()?.spki;
             believes.keys.iter().find(|b| b.cert.is_none() && b.spki == spki)
         });
         match pinned {
@@ -421,7 +444,7 @@ impl Authority {
             None if believes.anchors.is_empty() => {
                 Err("the certificate of the peer is not one the realm believes".into())
             }
-            None => Ok(Belief::Chain(believes.anchors.clone())),
+            None => Ok(Belief::Chain(Arc::clone(&believes.anchors))),
         }
     }
 
@@ -552,7 +575,7 @@ impl Authority {
     fn on_verified(&mut self, verifying: Verifying, outcome: Outcome) {
         let Verifying { peer, octets, current, rest } = verifying;
         match outcome {
-            Outcome::Done => self.accept(peer, current.how),
+            Outcome::Done => self.accept(peer, current.how.into()),
             Outcome::Rejected(_) => {
                 if let Err((peer, what)) = self.verify(peer, octets, rest) {
                     self.refuse(peer, what);
@@ -595,9 +618,10 @@ impl Authority {
         self.attempts(&[(info.spki.clone(), kind, described)], method, data)
     }
 
-    fn accept(&mut self, peer: Peer, how: String) {
+    fn accept(&mut self, peer: Peer, how: Arc<str>) {
         self.table.checked(peer.sa, true);
-        tracing::info!(realm = %peer.realm.name, peer = %peer.id, sa = peer.sa.0, how = %how, "peer accepted");
+        // The network side says that the IKE SA is up, and how the peer proved itself.
+        tracing::debug!(realm = %peer.realm.name, peer = %peer.id, sa = peer.sa.0, how = %how, "peer accepted");
         self.replies.push_back((peer.token, Reply::PeerAccepted { how }));
     }
 
@@ -613,7 +637,7 @@ enum Belief {
     /// These keys, believed as they are: SubjectPublicKeyInfo, kind, description.
     Keys(Vec<(Vec<u8>, KeyKind, String)>),
     /// A path to one of these CAs.
-    Chain(Vec<Vec<u8>>),
+    Chain(Arc<[Vec<u8>]>),
 }
 
 impl Believed {
@@ -659,8 +683,8 @@ pub(crate) enum NetRequest {
 
 /// An address on a TUN device.
 pub(crate) struct AddressChange {
-    pub(crate) realm: String,
-    pub(crate) device: String,
+    pub(crate) realm: Arc<str>,
+    pub(crate) device: Arc<str>,
     pub(crate) address: std::net::IpAddr,
     pub(crate) prefix: u8,
     pub(crate) add: bool,

@@ -2,6 +2,7 @@
 //! understood left unnoticed.
 
 use std::net::IpAddr;
+use std::sync::OnceLock;
 use std::time::SystemTime;
 
 use policy::dn;
@@ -59,6 +60,7 @@ pub(crate) struct Cert {
     pub(crate) addresses: Vec<IpAddr>,
     /// A critical extension we do not know, or name constraints, which we know and do not process.
     pub(crate) obstacle: Option<String>,
+    canonical_subject: OnceLock<Vec<u8>>,
 }
 
 /// The bits of KeyUsage that matter here.
@@ -116,6 +118,7 @@ impl Cert {
             email: Vec::new(),
             addresses: Vec::new(),
             obstacle: None,
+            canonical_subject: OnceLock::new(),
         };
         let extensions = t.extensions().map(Vec::as_slice).unwrap_or_default();
         if !extensions.is_empty() && t.version() != Version::V3 {
@@ -183,6 +186,11 @@ impl Cert {
             // No identity of IKE is any of the other kinds.
             _ => {}
         }
+    }
+
+    /// The subject in a form in which equal names are equal octets. Many certificates are compared with one of a CA's.
+    pub(crate) fn canonical_subject(&self) -> &[u8] {
+        self.canonical_subject.get_or_init(|| dn::canonical(&self.subject))
     }
 
     /// The subject, for people.

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
 use ipc::{RouteChange, TAP_ADDRESS, TunOffload, TunSpec};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use crate::netlink::{Netlink, Writer, attributes};
 use crate::rules::Rules;
@@ -27,7 +28,6 @@ pub(crate) trait Kernel: Send {
 const ROUTE_PROTOCOL: u8 = 116;
 
 const RTM_NEWLINK: u16 = 16;
-const RTM_GETLINK: u16 = 18;
 const RTM_NEWADDR: u16 = 20;
 const RTM_DELADDR: u16 = 21;
 const RTM_NEWROUTE: u16 = 24;
@@ -39,7 +39,6 @@ const NLM_F_REPLACE: u16 = 0x100;
 const NLM_F_CREATE: u16 = 0x400;
 
 const IFLA_ADDRESS: u16 = 1;
-const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_TXQLEN: u16 = 13;
 const IFLA_AF_SPEC: u16 = 26;
@@ -76,6 +75,9 @@ const NESTED: u16 = 0x8000;
 pub(crate) struct Linux {
     netlink: Netlink,
     rules: Rules,
+    /// For SIOCGIFINDEX, which wants some socket: many routes are added, and a message of netlink for each device's number
+    /// would cost as much as the route itself.
+    asking: OwnedFd,
 }
 
 impl Linux {
@@ -83,21 +85,13 @@ impl Linux {
     pub(crate) fn new(mark: u32) -> io::Result<Self> {
         let (mut netlink, mut rules) = (Netlink::new()?, Rules::new(mark, ROUTE_PROTOCOL));
         rules.sweep(&mut netlink);
-        Ok(Linux { netlink, rules })
+        let flags = SocketFlags::CLOEXEC;
+        let asking = socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None)?;
+        Ok(Linux { netlink, rules, asking })
     }
 
-    fn index(&mut self, device: &str) -> io::Result<u32> {
-        let mut request = Writer::new(RTM_GETLINK, 0, &link_header(0, 0, 0));
-        request.attribute(IFLA_IFNAME, &name_octets(device));
-        let mut index = 0;
-        self.netlink.query(&request, |kind, body| {
-            if kind == RTM_NEWLINK
-                && let Some(octets) = body.get(4..).and_then(|b| b.first_chunk())
-            {
-                index = u32::from_ne_bytes(*octets);
-            }
-        })?;
-        if index == 0 { Err(io::ErrorKind::NotFound.into()) } else { Ok(index) }
+    fn index(&self, device: &str) -> io::Result<u32> {
+        Ok(rustix::net::netdevice::name_to_index(&self.asking, device)?)
     }
 
     /// Routes of our table to exactly this destination: device and protocol of each, and its preferred source.
@@ -287,10 +281,4 @@ fn octets(address: IpAddr) -> Vec<u8> {
         IpAddr::V4(v4) => v4.octets().to_vec(),
         IpAddr::V6(v6) => v6.octets().to_vec(),
     }
-}
-
-fn name_octets(name: &str) -> Vec<u8> {
-    let mut octets = name.as_bytes().to_vec();
-    octets.push(0);
-    octets
 }

@@ -11,6 +11,7 @@
 //! | `psk` | pre-shared keys by identity |
 //! | `vault`, `devices` | keys that are open, and where |
 //! | `validator`, `path`, `usage`, `cert`, `key`, `identity` | certificates: from CERT payloads to a key that speaks for an identity |
+//! | `known` | chains that were found good |
 //! | `permit`, `kernel`, `rules`, `netlink`, `tun_ioctl` | TUN devices, addresses, routes: who may ask, and how it is done |
 
 mod algorithm;
@@ -21,6 +22,7 @@ mod devices;
 mod identity;
 mod kernel;
 mod key;
+mod known;
 pub mod load;
 mod method;
 mod netlink;

@@ -47,6 +47,7 @@ impl Writer {
 pub(crate) struct Netlink {
     socket: OwnedFd,
     sequence: u32,
+    buffer: Box<[u8]>,
 }
 
 impl Netlink {
@@ -62,7 +63,7 @@ impl Netlink {
         // The kernel answers at once; whatever keeps it from doing so must not keep the keys from working.
         let limit = Some(std::time::Duration::from_secs(5));
         rustix::net::sockopt::set_socket_timeout(&socket, rustix::net::sockopt::Timeout::Recv, limit)?;
-        Ok(Netlink { socket, sequence: 0 })
+        Ok(Netlink { socket, sequence: 0, buffer: vec![0; BUFFER].into() })
     }
 
     /// Carries a request out.
@@ -72,12 +73,6 @@ impl Netlink {
     pub(crate) fn execute(&mut self, request: &Writer) -> io::Result<()> {
         self.send(request, NLM_F_REQUEST | NLM_F_ACK)?;
         self.answers(|_, _| ())
-    }
-
-    /// Asks for one thing; gives its type and body.
-    pub(crate) fn query(&mut self, request: &Writer, each: impl FnMut(u16, &[u8])) -> io::Result<()> {
-        self.send(request, NLM_F_REQUEST | NLM_F_ACK)?;
-        self.answers(each)
     }
 
     /// Asks for everything of a kind; gives the type and body of each.
@@ -101,11 +96,10 @@ impl Netlink {
 
     /// Reads until the acknowledgement, the error or the end of the dump that belongs to the last request.
     fn answers(&mut self, mut each: impl FnMut(u16, &[u8])) -> io::Result<()> {
-        let mut buffer = vec![0; BUFFER];
         let mut seen = 0;
         loop {
-            let (_, len) = rustix::net::recv(&self.socket, &mut buffer[..], RecvFlags::TRUNC)?;
-            let mut rest = buffer.get(..len).ok_or(io::ErrorKind::InvalidData)?;
+            let (_, len) = rustix::net::recv(&self.socket, &mut self.buffer[..], RecvFlags::TRUNC)?;
+            let mut rest = self.buffer.get(..len).ok_or(io::ErrorKind::InvalidData)?;
             if rest.is_empty() {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }

@@ -6,12 +6,15 @@
 //!
 //! A peer chooses what it sends, so everything is bounded: certificates, path length, candidates and steps.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use policy::dn;
 use spi::cert::CertError;
 
 use crate::cert::Cert;
+use crate::known::Window;
 use crate::usage;
 
 /// Certificates of a peer that are looked at.
@@ -25,21 +28,25 @@ const MAX_CANDIDATES: usize = 8;
 /// Steps of the search.
 const MAX_STEPS: usize = 256;
 
-/// One signature to verify: a certificate and the key it should verify with.
+/// One signature to verify: a certificate and the one whose key it should verify with.
 #[derive(Clone, Debug)]
 pub(crate) struct Link {
-    pub(crate) cert: Cert,
-    pub(crate) issuer_spki: Vec<u8>,
-    pub(crate) issuer: String,
+    pub(crate) cert: Arc<Cert>,
+    pub(crate) issuer: Arc<Cert>,
 }
 
 /// A path whose signatures are still to be verified: first the anchor's, last the end entity's.
-pub(crate) type Candidate = Vec<Link>;
+#[derive(Clone, Debug)]
+pub(crate) struct Candidate {
+    pub(crate) links: VecDeque<Link>,
+    /// When all of it is valid.
+    pub(crate) window: Window,
+}
 
 /// The paths from the first certificate of `chain` to one of `anchors`, the likeliest first, never empty.
 pub(crate) fn candidates(
-    chain: &[Cert],
-    anchors: &[Cert],
+    chain: &[Arc<Cert>],
+    anchors: &[Arc<Cert>],
     at: SystemTime,
     min_rsa_bits: usize,
 ) -> Result<Vec<Candidate>, CertError> {
@@ -61,8 +68,8 @@ pub(crate) fn candidates(
 }
 
 struct Search<'a> {
-    chain: &'a [Cert],
-    anchors: &'a [Cert],
+    chain: &'a [Arc<Cert>],
+    anchors: &'a [Arc<Cert>],
     at: SystemTime,
     min_rsa_bits: usize,
     found: Vec<Candidate>,
@@ -72,7 +79,7 @@ struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    fn extend(&mut self, path: &mut Vec<&'a Cert>) {
+    fn extend(&mut self, path: &mut Vec<&'a Arc<Cert>>) {
         let Some(&last) = path.last() else { return };
         self.steps += 1;
         if self.steps > MAX_STEPS || self.found.len() >= MAX_CANDIDATES || path.len() >= MAX_PATH {
@@ -96,21 +103,24 @@ impl<'a> Search<'a> {
     }
 
     /// A path that reached an anchor.
-    fn take(&mut self, path: &[&'a Cert]) {
+    fn take(&mut self, path: &[&'a Arc<Cert>]) {
         if self.found.len() >= MAX_CANDIDATES {
             return;
         }
         match self.check(path) {
             Ok(()) => {
-                let links = path.iter().zip(path.iter().skip(1)).map(|(cert, issuer)| Link {
-                    cert: (*cert).clone(),
-                    issuer_spki: issuer.spki.clone(),
-                    issuer: issuer.subject_text(),
-                });
-                let mut links: Candidate = links.collect();
+                let links = path.iter().zip(path.iter().skip(1));
+                let link = |(cert, issuer): (&&Arc<Cert>, &&Arc<Cert>)| Link {
+                    cert: Arc::clone(cert),
+                    issuer: Arc::clone(issuer),
+                };
                 // From the anchor down: whoever made the lower certificates up is found out first.
-                links.reverse();
-                self.found.push(links);
+                let links = links.map(link).rev().collect();
+                let from = path.iter().map(|cert| cert.not_before).max();
+                let until = path.iter().map(|cert| cert.not_after).min();
+                if let (Some(from), Some(until)) = (from, until) {
+                    self.found.push(Candidate { links, window: Window { from, until } });
+                }
             }
             Err(e) => {
                 self.why.get_or_insert(e);
@@ -118,7 +128,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    fn check(&self, path: &[&Cert]) -> Result<(), CertError> {
+    fn check(&self, path: &[&Arc<Cert>]) -> Result<(), CertError> {
         let mut below = 0;
         for cert in path.iter().skip(1) {
             usage::check_any(cert, self.at, self.min_rsa_bits)?;
@@ -133,8 +143,8 @@ impl<'a> Search<'a> {
 
 /// Certificates whose subject is `issuer`, those whose key identifier fits first: a CA that renewed its key has two
 /// of one name.
-fn issuers<'a>(list: &'a [Cert], of: &Cert, issuer: &[u8]) -> Vec<&'a Cert> {
-    let mut named: Vec<&Cert> = list.iter().filter(|c| dn::canonical(&c.subject) == issuer).collect();
+fn issuers<'a>(list: &'a [Arc<Cert>], of: &Cert, issuer: &[u8]) -> Vec<&'a Arc<Cert>> {
+    let mut named: Vec<&Arc<Cert>> = list.iter().filter(|c| c.canonical_subject() == issuer).collect();
     named.sort_by_key(|c| match (&of.authority_key_id, &c.key_id) {
         (Some(wanted), Some(have)) if wanted == have => 0,
         (Some(_), Some(_)) => 2,

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipc::{RouteChange, TunSpec};
 use policy::{Realm, RemoteAddress, SelectorSpec};
@@ -14,8 +15,8 @@ use crate::authority::AddressChange;
 const MAX_NAME: usize = 15;
 /// TUN devices at once.
 const MAX_DEVICES: usize = 256;
-/// Routes at once.
-const MAX_ROUTES: usize = 1 << 16;
+/// Routes at once: one for each client, and as many clients as a gateway may have.
+const MAX_ROUTES: usize = 1 << 18;
 /// Addresses at once.
 const MAX_ADDRESSES: usize = 4096;
 /// Queues of one device: the kernel's own bound.
@@ -26,9 +27,11 @@ const MTU: std::ops::RangeInclusive<u16> = 68..=65_521;
 /// What was made so far.
 #[derive(Default)]
 pub(crate) struct Permits {
-    devices: BTreeSet<String>,
-    addresses: BTreeMap<(String, IpAddr), String>,
-    routes: BTreeSet<(String, (IpAddr, u8))>,
+    devices: BTreeSet<Arc<str>>,
+    addresses: BTreeMap<(Arc<str>, IpAddr), Arc<str>>,
+    /// By device.
+    routes: BTreeMap<Arc<str>, BTreeSet<(IpAddr, u8)>>,
+    routes_in_all: usize,
 }
 
 impl Permits {
@@ -46,7 +49,7 @@ impl Permits {
         if spec.queues == 0 || spec.queues > MAX_QUEUES {
             return Err(format!("{} queues", spec.queues));
         }
-        if !self.devices.contains(&spec.name) && self.devices.len() >= MAX_DEVICES {
+        if !self.devices.contains(&*spec.name) && self.devices.len() >= MAX_DEVICES {
             return Err(format!("more than {MAX_DEVICES} devices"));
         }
         Ok(())
@@ -60,29 +63,31 @@ impl Permits {
     /// Whether the route may be removed: if it was added here. The realm may be gone since, by a reload.
     pub(crate) fn unroute(&self, change: &RouteChange) -> Result<(), String> {
         let (address, len) = change.destination;
-        if self.routes.contains(&(change.device.clone(), change.destination)) {
-            Ok(())
-        } else {
-            Err(format!("no route to {address}/{len} was added"))
-        }
+        if self.has_route(change) { Ok(()) } else { Err(format!("no route to {address}/{len} was added")) }
     }
 
     /// The route was added or removed.
     pub(crate) fn routed(&mut self, change: &RouteChange) {
-        let key = (change.device.clone(), change.destination);
+        let of_device = self.routes.entry(change.device.clone()).or_default();
         if change.add {
-            self.routes.insert(key);
+            self.routes_in_all += usize::from(of_device.insert(change.destination));
         } else {
-            self.routes.remove(&key);
+            self.routes_in_all -= usize::from(of_device.remove(&change.destination));
+            if of_device.is_empty() {
+                self.routes.remove(&change.device);
+            }
         }
+    }
+
+    fn has_route(&self, change: &RouteChange) -> bool {
+        self.routes.get(&change.device).is_some_and(|routes| routes.contains(&change.destination))
     }
 
     /// Whether the route may be added.
     pub(crate) fn route(&self, realm: &Realm, change: &RouteChange) -> Result<(), String> {
         self.device(&change.device)?;
         let (address, len) = change.destination;
-        let known = self.routes.contains(&(change.device.clone(), change.destination));
-        if !known && self.routes.len() >= MAX_ROUTES {
+        if !self.has_route(change) && self.routes_in_all >= MAX_ROUTES {
             return Err(format!("more than {MAX_ROUTES} routes"));
         }
         let wanted = network(address, len).ok_or_else(|| format!("{address}/{len} is no network"))?;
@@ -237,7 +242,7 @@ mod tests {
             tfc: 0,
             copy_df: true,
             copy_dscp: true,
-            tun: String::new(),
+            tun: "".into(),
         }
     }
 
@@ -326,9 +331,25 @@ mod tests {
         let change = |add| RouteChange { add, ..route("10.2.0.0/16", None) };
         assert!(permits.unroute(&change(false)).is_err());
         permits.routed(&change(true));
+        permits.routed(&change(true));
         assert!(permits.unroute(&change(false)).is_ok());
+        assert_eq!(permits.routes_in_all, 1, "once, however often it was added");
+        permits.routed(&change(false));
         permits.routed(&change(false));
         assert!(permits.unroute(&change(false)).is_err());
+        assert_eq!((permits.routes_in_all, permits.routes.len()), (0, 0));
+    }
+
+    #[test]
+    fn routes_are_bounded_over_all_devices() {
+        let realm = site(&["dynamic"], &["0.0.0.0/0"]);
+        let mut full = permits();
+        full.made("ipsec1");
+        full.routed(&RouteChange { device: "ipsec1".into(), ..route("10.2.0.0/16", None) });
+        full.routes_in_all = MAX_ROUTES;
+        assert!(full.route(&realm, &route("10.3.0.0/16", None)).unwrap_err().contains("more than"));
+        let again = RouteChange { device: "ipsec1".into(), ..route("10.2.0.0/16", None) };
+        assert!(full.route(&realm, &again).is_ok(), "those inside go on");
     }
 
     #[test]

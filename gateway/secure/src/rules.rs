@@ -16,6 +16,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::netlink::{Netlink, Writer, attributes};
 
@@ -55,7 +56,8 @@ struct Rule {
 pub(crate) struct Rules {
     mark: u32,
     protocol: u8,
-    routes: BTreeMap<Length, BTreeSet<(String, IpAddr)>>,
+    /// By device.
+    routes: BTreeMap<Length, BTreeMap<Arc<str>, BTreeSet<IpAddr>>>,
 }
 
 impl Rules {
@@ -73,7 +75,7 @@ impl Rules {
     pub(crate) fn before_adding(
         &mut self,
         netlink: &mut Netlink,
-        device: &str,
+        device: &Arc<str>,
         (address, len): (IpAddr, u8),
     ) -> io::Result<()> {
         if self.mark == 0 {
@@ -93,7 +95,7 @@ impl Rules {
                 }
             }
         }
-        self.routes.entry(length).or_default().insert((device.to_owned(), address));
+        self.routes.entry(length).or_default().entry(Arc::clone(device)).or_default().insert(address);
         Ok(())
     }
 
@@ -106,7 +108,12 @@ impl Rules {
     ) -> io::Result<()> {
         let length = (address.is_ipv6(), len);
         let Some(routes) = self.routes.get_mut(&length) else { return Ok(()) };
-        routes.remove(&(device.to_owned(), address));
+        if let Some(addresses) = routes.get_mut(device) {
+            addresses.remove(&address);
+            if addresses.is_empty() {
+                routes.remove(device);
+            }
+        }
         if !routes.is_empty() {
             return Ok(());
         }

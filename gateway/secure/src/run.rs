@@ -160,7 +160,7 @@ struct Secure {
 
 impl Secure {
     fn new(end: SecureEnd, authority: Authority, kernel: Box<dyn Kernel>) -> io::Result<Self> {
-        let (inbox, bell) = (Arc::default(), Doorbell::new()?);
+        let (inbox, bell) = (Arc::default(), Doorbell::between_threads()?);
         Ok(Secure { end, authority, kernel, permits: Permits::default(), inbox, bell })
     }
 
@@ -341,7 +341,7 @@ mod tests {
             tfc: 0,
             copy_df: true,
             copy_dscp: true,
-            tun: String::new(),
+            tun: "".into(),
         });
         let psks = vec![psk(&["moon.lab.test", "sun.lab.test"], "lab-psk")];
         Config { realms: vec![Arc::new(realm)], psks, ..Config::default() }

@@ -91,6 +91,7 @@ pub(crate) fn realm(name: &str, local: &str, remote: &str, auth: AuthPolicy) -> 
         virtual_ip: VirtualIpRequest::default(),
         pool: None,
         unique: true,
+        worker: None,
     }
 }
 
@@ -205,7 +206,7 @@ pub(crate) fn proof(reply: Reply) -> PeerProof {
 }
 
 /// How the peer was accepted.
-pub(crate) fn accepted(reply: Reply) -> String {
+pub(crate) fn accepted(reply: Reply) -> Arc<str> {
     match reply {
         Reply::PeerAccepted { how } => how,
         Reply::Refused(refusal) => panic!("{refusal}"),

@@ -23,23 +23,25 @@ const IKE_USAGES: [ObjectIdentifier; 8] = [
 
 /// Whether the certificate may be used at all: validity, key, nothing critical that is not understood.
 pub(crate) fn check_any(cert: &Cert, at: SystemTime, min_rsa_bits: usize) -> Result<(), CertError> {
-    let who = cert.subject_text();
+    let who = || cert.subject_text();
     if at < cert.not_before {
         let when = date(cert.not_before);
+        let who = who();
         return Err(CertError::NotValidNow(format!("the certificate of {who} is not valid before {when}")));
     }
     if at > cert.not_after {
         return Err(CertError::NotValidNow(format!(
-            "the certificate of {who} expired on {}",
+            "the certificate of {} expired on {}",
+            who(),
             date(cert.not_after)
         )));
     }
     if let Some(obstacle) = &cert.obstacle {
-        return Err(CertError::Malformed(format!("the certificate of {who} has {obstacle}")));
+        return Err(CertError::Malformed(format!("the certificate of {} has {obstacle}", who())));
     }
     match key::inspect(&cert.spki, min_rsa_bits) {
         Ok(_) => Ok(()),
-        Err(e) => Err(CertError::WrongUsage(format!("the certificate of {who} has {e}"))),
+        Err(e) => Err(CertError::WrongUsage(format!("the certificate of {} has {e}", who()))),
     }
 }
 

@@ -8,35 +8,64 @@ use std::sync::Arc;
 use spi::cert::{CertDone, CertError, CertInfo, CertJob};
 use spi::{
     Closed, Completions, CryptoDone, CryptoJob, CryptoOp, CryptoQueue, Device, Hash, InFlight, Outcome,
-    Polled, Queue, QueueConfig, SignScheme, Token,
+    Polled, Queue, QueueConfig, ShortOps, SignScheme, Token,
 };
 
 use crate::cert::Cert;
 use crate::key;
+use crate::known::{Known, Name, Window};
 use crate::path::{self, Candidate, Link};
 
 /// Questions at once.
 const DEPTH: usize = 1024;
+/// Lists of CAs that are kept as they were read.
+const LISTS: usize = 64;
 
 /// A ring for certificate questions.
 pub struct Validator {
     crypto: Box<CryptoQueue>,
+    short: Option<Arc<dyn ShortOps>>,
     schemes: Vec<SignScheme>,
     jobs: VecDeque<CryptoJob>,
     /// By the token of the one signature a question has out: signatures of a path are verified one after the other,
     /// from the anchor down, so that a chain of forgeries costs one operation.
     open: InFlight<Question>,
     done: VecDeque<CertDone>,
+    known: Known,
+    lists: VecDeque<Anchors>,
     min_rsa_bits: usize,
     depth: usize,
 }
 
+/// CAs, as they were asked about and as they were read.
+#[derive(Clone)]
+struct Anchors {
+    asked: Arc<[Vec<u8>]>,
+    read: Arc<[Arc<Cert>]>,
+    /// A hash of all of them; `None` where nobody hashes.
+    hash: Option<Vec<u8>>,
+}
+
 struct Question {
     token: Token,
+    /// What the chain is known by.
+    name: Option<Name>,
     info: CertInfo,
     /// The link whose signature is out, and what is left of its path.
     link: Link,
     rest: VecDeque<Link>,
+    window: Window,
+    others: VecDeque<Candidate>,
+    why: Option<CertError>,
+}
+
+/// What is left to do for a question.
+struct Course {
+    token: Token,
+    name: Option<Name>,
+    info: CertInfo,
+    rest: VecDeque<Link>,
+    window: Window,
     others: VecDeque<Candidate>,
     why: Option<CertError>,
 }
@@ -48,10 +77,13 @@ impl Validator {
         let crypto = device.crypto_queue(QueueConfig::default())?;
         Some(Validator {
             crypto,
+            short: device.short_ops(),
             schemes: device.desc().caps.verify.clone(),
             jobs: VecDeque::new(),
             open: InFlight::new(DEPTH),
             done: VecDeque::new(),
+            known: Known::default(),
+            lists: VecDeque::new(),
             min_rsa_bits,
             depth: DEPTH,
         })
@@ -60,16 +92,24 @@ impl Validator {
     fn start(&mut self, job: CertJob) {
         let token = job.token;
         match self.prepare(&job) {
-            Ok((info, candidates)) => {
+            Ok(Prepared::Known(info)) => self.done.push_back(CertDone { token, verdict: Ok(info) }),
+            Ok(Prepared::Paths(name, info, candidates)) => {
                 let mut others: VecDeque<Candidate> = candidates.into();
-                let first = others.pop_front().unwrap_or_default();
-                self.next(token, info, first.into(), others, None);
+                match others.pop_front() {
+                    Some(Candidate { links: rest, window }) => {
+                        self.next(Course { token, name, info, rest, window, others, why: None });
+                    }
+                    None => {
+                        let verdict = Err(CertError::Untrusted("no path".into()));
+                        self.done.push_back(CertDone { token, verdict });
+                    }
+                }
             }
             Err(e) => self.done.push_back(CertDone { token, verdict: Err(e) }),
         }
     }
 
-    fn prepare(&self, job: &CertJob) -> Result<(CertInfo, Vec<Candidate>), CertError> {
+    fn prepare(&mut self, job: &CertJob) -> Result<Prepared, CertError> {
         if job.chain.len() > path::MAX_CERTS {
             return Err(CertError::Malformed(format!(
                 "{} certificates, at most {} are looked at",
@@ -83,39 +123,69 @@ impl Validator {
                 path::MAX_CERT_OCTETS
             )));
         }
+        let anchors = self.anchors(&job.anchors);
+        let name = self.name(&anchors, &job.chain);
+        if let Some(info) = name.as_ref().and_then(|name| self.known.find(name, job.at)) {
+            return Ok(Prepared::Known(info));
+        }
         let mut chain = Vec::with_capacity(job.chain.len());
         for (i, der) in job.chain.iter().enumerate() {
             match Cert::parse(der) {
-                Ok(cert) => chain.push(cert),
+                Ok(cert) => chain.push(Arc::new(cert)),
                 Err(e) if i == 0 => return Err(e),
                 // Not on our path, or the path will be missing it.
                 Err(_) => {}
             }
         }
-        // Those of the configuration were parsed when it was read.
-        let anchors: Vec<Cert> = job.anchors.iter().filter_map(|der| Cert::parse(der).ok()).collect();
-        let candidates = path::candidates(&chain, &anchors, job.at, self.min_rsa_bits)?;
+        let candidates = path::candidates(&chain, &anchors.read, job.at, self.min_rsa_bits)?;
         let end = chain.first().ok_or_else(|| CertError::Malformed("no certificate".into()))?;
-        Ok((end.info(), candidates))
+        Ok(Prepared::Paths(name, end.info(), candidates))
+    }
+
+    /// The CAs, read once for as long as they are asked about.
+    fn anchors(&mut self, asked: &Arc<[Vec<u8>]>) -> Anchors {
+        if let Some(known) = self.lists.iter().find(|list| Arc::ptr_eq(&list.asked, asked)) {
+            return known.clone();
+        }
+        // Those of the configuration were parsed when it was read; one that does not parse is none.
+        let read = asked.iter().filter_map(|der| Cert::parse(der).ok()).map(Arc::new).collect();
+        let list = Anchors { asked: Arc::clone(asked), read, hash: self.hash(asked.iter()) };
+        if self.lists.len() >= LISTS {
+            self.lists.pop_front();
+        }
+        self.lists.push_back(list.clone());
+        list
+    }
+
+    /// What a chain is known by.
+    fn name(&self, anchors: &Anchors, chain: &[Vec<u8>]) -> Option<Name> {
+        let hash = self.hash(std::iter::once(anchors.hash.as_ref()?).chain(chain))?;
+        hash.try_into().ok()
+    }
+
+    /// SHA-256 over these, each with its length before it.
+    fn hash<'a>(&self, parts: impl Iterator<Item = &'a Vec<u8>>) -> Option<Vec<u8>> {
+        let parts: Vec<([u8; 8], &[u8])> =
+            parts.map(|part| ((part.len() as u64).to_be_bytes(), part.as_slice())).collect();
+        let flat: Vec<&[u8]> = parts.iter().flat_map(|(len, part)| [&len[..], part]).collect();
+        self.short.as_ref()?.hash(Hash::Sha256, &flat).ok()
     }
 
     /// Sends the next signature of the path off, or begins the next path, or answers.
-    fn next(
-        &mut self,
-        token: Token,
-        info: CertInfo,
-        mut rest: VecDeque<Link>,
-        mut others: VecDeque<Candidate>,
-        mut why: Option<CertError>,
-    ) {
+    fn next(&mut self, mut course: Course) {
         loop {
-            let Some(link) = rest.pop_front() else {
+            let Some(link) = course.rest.pop_front() else {
+                let Course { token, name, info, window, .. } = course;
+                if let Some(name) = name {
+                    self.known.keep(name, info.clone(), window);
+                }
                 self.done.push_back(CertDone { token, verdict: Ok(info) });
                 return;
             };
             match self.operation(&link) {
                 Ok(op) => {
-                    let question = Question { token, info, link, rest, others, why };
+                    let Course { token, name, info, rest, window, others, why } = course;
+                    let question = Question { token, name, info, link, rest, window, others, why };
                     match self.open.insert(question) {
                         Ok(name) => self.jobs.push_back(CryptoJob { token: name, op }),
                         // `submit` keeps to the depth of the table, so this is its own mistake; the answer is no.
@@ -127,28 +197,38 @@ impl Validator {
                     return;
                 }
                 Err(e) => {
-                    why.get_or_insert(e);
-                    match others.pop_front() {
-                        Some(other) => rest = other.into(),
-                        None => {
-                            let verdict = Err(why.unwrap_or_else(|| CertError::Untrusted("no path".into())));
-                            self.done.push_back(CertDone { token, verdict });
-                            return;
-                        }
+                    course.why.get_or_insert(e);
+                    match self.another(course) {
+                        Some(other) => course = other,
+                        None => return,
                     }
                 }
             }
         }
     }
 
+    /// A path is no good: the next one, or the answer that there is none.
+    fn another(&mut self, mut course: Course) -> Option<Course> {
+        match course.others.pop_front() {
+            Some(Candidate { links: rest, window }) => Some(Course { rest, window, ..course }),
+            None => {
+                let why = course.why.unwrap_or_else(|| CertError::Untrusted("no path".into()));
+                self.done.push_back(CertDone { token: course.token, verdict: Err(why) });
+                None
+            }
+        }
+    }
+
     fn operation(&self, link: &Link) -> Result<CryptoOp, CertError> {
-        let who = link.cert.subject_text();
-        let weak = |what: &str| CertError::WrongUsage(format!("the certificate of {who} {what}"));
+        let weak = |what: &str| {
+            CertError::WrongUsage(format!("the certificate of {} {what}", link.cert.subject_text()))
+        };
         let algorithm = link.cert.algorithm.ok_or_else(|| weak("is signed by an unknown algorithm"))?;
         if algorithm.hash() == Hash::Sha1 {
             return Err(weak("is signed with SHA-1, which can be forged"));
         }
-        let kind = key::inspect(&link.issuer_spki, self.min_rsa_bits).map_err(|e| weak(&e.to_string()))?;
+        let spki = &link.issuer.spki;
+        let kind = key::inspect(spki, self.min_rsa_bits).map_err(|e| weak(&e.to_string()))?;
         let scheme = algorithm
             .scheme(kind)
             .ok_or_else(|| weak("is signed by another kind of key than its issuer has"))?;
@@ -156,7 +236,7 @@ impl Validator {
             return Err(weak("is signed by an algorithm no device verifies"));
         }
         Ok(CryptoOp::Verify {
-            spki: link.issuer_spki.clone(),
+            spki: spki.clone(),
             scheme,
             octets: link.cert.tbs.clone(),
             signature: link.cert.signature.clone(),
@@ -165,35 +245,26 @@ impl Validator {
 
     fn on_verified(&mut self, done: CryptoDone) {
         let Some(q) = self.open.take(done.token) else { return };
-        let Question { token, info, link, rest, mut others, mut why } = q;
-        let rest = match done.outcome {
-            Outcome::Done => rest,
-            outcome => {
-                let who = link.cert.subject_text();
-                let error = match outcome {
-                    Outcome::Rejected(_) => CertError::Untrusted(format!(
-                        "the signature of {} on the certificate of {who} does not verify",
-                        link.issuer
-                    )),
-                    Outcome::Failed(fault) => CertError::Untrusted(format!(
-                        "the certificate of {who} could not be verified: {fault}"
-                    )),
-                    Outcome::Done | Outcome::Pending => {
-                        CertError::Untrusted("a device gave no verdict".into())
-                    }
-                };
-                why.get_or_insert(error);
-                match others.pop_front() {
-                    Some(other) => other.into(),
-                    None => {
-                        let verdict = Err(why.unwrap_or_else(|| CertError::Untrusted("no path".into())));
-                        self.done.push_back(CertDone { token, verdict });
-                        return;
-                    }
+        let Question { token, name, info, link, rest, window, others, mut why } = q;
+        let good = done.outcome == Outcome::Done;
+        if !good {
+            let who = link.cert.subject_text();
+            why.get_or_insert(match done.outcome {
+                Outcome::Rejected(_) => CertError::Untrusted(format!(
+                    "the signature of {} on the certificate of {who} does not verify",
+                    link.issuer.subject_text()
+                )),
+                Outcome::Failed(fault) => {
+                    CertError::Untrusted(format!("the certificate of {who} could not be verified: {fault}"))
                 }
-            }
-        };
-        self.next(token, info, rest, others, why);
+                Outcome::Done | Outcome::Pending => CertError::Untrusted("a device gave no verdict".into()),
+            });
+        }
+        let course = Course { token, name, info, rest, window, others, why };
+        let course = if good { Some(course) } else { self.another(course) };
+        if let Some(course) = course {
+            self.next(course);
+        }
     }
 
     fn turn(&mut self) -> bool {
@@ -204,9 +275,18 @@ impl Validator {
         for done in came {
             self.on_verified(done);
         }
-        let _ = self.crypto.submit(&mut self.jobs);
-        polled.more
+        // A device may do the next signature as soon as it is asked.
+        let next = self.crypto.submit(&mut self.jobs).is_ok_and(|taken| taken > 0);
+        polled.more || next
     }
+}
+
+/// What can be said of a question before any signature is verified.
+enum Prepared {
+    /// The answer: the chain was found good before.
+    Known(CertInfo),
+    /// What the certificate says, if one of these paths is good.
+    Paths(Option<Name>, CertInfo, Vec<Candidate>),
 }
 
 impl Queue for Validator {
@@ -243,5 +323,65 @@ impl Queue for Validator {
 
     fn doorbell(&self) -> Option<BorrowedFd<'_>> {
         self.crypto.doorbell()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Ca, ca_params, devices, ee_params, now};
+    use std::time::{Duration, SystemTime};
+
+    /// The verdict, and how many signatures it took.
+    fn judge(
+        v: &mut Validator,
+        chain: &[Vec<u8>],
+        anchors: &Arc<[Vec<u8>]>,
+        at: SystemTime,
+    ) -> (bool, usize) {
+        let job = CertJob { token: Token(7), chain: chain.to_vec(), anchors: Arc::clone(anchors), at };
+        let (mut signatures, mut verdict) = (0, None);
+        v.submit(&mut [job].into()).unwrap();
+        while verdict.is_none() {
+            let before = v.open.len();
+            v.poll(9, &mut |done: CertDone| verdict = Some(done.verdict.is_ok()));
+            signatures += before;
+            std::thread::yield_now();
+        }
+        assert_eq!(v.in_flight(), 0);
+        (verdict.unwrap(), signatures)
+    }
+
+    #[test]
+    fn a_chain_that_was_good_costs_no_signatures_while_it_is_valid() {
+        let root = Ca::new("Root");
+        let mut params = ca_params("Middle");
+        params.not_after = rcgen::date_time_ymd(2030, 1, 1);
+        let middle = root.sub(params);
+        let leaf = middle.issue_as(&ee_params("moon.lab.test"), rcgen::KeyPair::generate().unwrap());
+        let chain = [leaf.cert.der().to_vec(), middle.cert.der().to_vec()];
+        let anchors: Arc<[Vec<u8>]> = [root.cert.der().to_vec()].into();
+        let v = &mut Validator::new(&devices()[0], 2048).unwrap();
+        let good = |(good, signatures): (bool, usize)| {
+            assert!(good);
+            signatures
+        };
+        assert!(good(judge(v, &chain, &anchors, now())) >= 2);
+        assert_eq!(good(judge(v, &chain, &anchors, now())), 0, "known");
+        let again: Arc<[Vec<u8>]> = anchors.to_vec().into();
+        assert_eq!(good(judge(v, &chain, &again, now())), 0, "the same CAs, read again");
+        let decade = Duration::from_secs(10 * 365 * 86_400);
+        assert_eq!(judge(v, &chain, &anchors, now() + decade), (false, 0), "what is on the path has expired");
+        assert_eq!(good(judge(v, &chain, &anchors, now())), 0);
+        let other: Arc<[Vec<u8>]> = [Ca::new("Root").cert.der().to_vec()].into();
+        assert!(!judge(v, &chain, &other, now()).0, "other CAs");
+        let more: Arc<[Vec<u8>]> = [anchors[0].clone(), other[0].clone()].into();
+        assert!(good(judge(v, &chain, &more, now())) >= 2, "more CAs are other CAs");
+        let mut spoiled = chain.clone();
+        let last = spoiled[0].len() - 1;
+        spoiled[0][last] ^= 1;
+        assert!(!judge(v, &spoiled, &anchors, now()).0, "another signature");
+        assert!(!judge(v, &spoiled, &anchors, now()).0, "and again");
+        assert!(!judge(v, &chain[..1], &anchors, now()).0, "less of a chain");
     }
 }

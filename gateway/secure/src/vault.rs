@@ -20,7 +20,7 @@ use crate::usage;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// The realm.
-    pub realm: String,
+    pub realm: Arc<str>,
     /// What is wrong. Holds no secret.
     pub what: String,
 }
@@ -53,16 +53,16 @@ pub(crate) struct Believed {
 #[derive(Default)]
 pub(crate) struct Believes {
     /// DER of its CAs.
-    pub(crate) anchors: Vec<Vec<u8>>,
+    pub(crate) anchors: Arc<[Vec<u8>]>,
     pub(crate) keys: Vec<Believed>,
 }
 
 /// Everything that is held.
 pub(crate) struct Vault {
-    realms: HashMap<String, Arc<Realm>>,
+    realms: HashMap<Arc<str>, Arc<Realm>>,
     psks: Vec<Psk>,
-    own: HashMap<String, OpenKey>,
-    believes: HashMap<String, Believes>,
+    own: HashMap<Arc<str>, OpenKey>,
+    believes: HashMap<Arc<str>, Believes>,
     pub(crate) rules: Rules,
 }
 
@@ -80,7 +80,7 @@ impl Vault {
             rules,
         };
         for realm in realms {
-            let credentials = credentials.remove(&realm.name).unwrap_or_default();
+            let credentials = credentials.remove(&*realm.name).unwrap_or_default();
             let mut note = |what: String| problems.push(Problem { realm: realm.name.clone(), what });
             if let Some(own) = credentials.own {
                 match open_own(own, &realm, devices, rules, at, &mut note) {
@@ -111,7 +111,10 @@ impl Vault {
             vault.realms.insert(realm.name.clone(), realm);
         }
         for name in credentials.into_keys() {
-            problems.push(Problem { realm: name, what: "credentials for a realm that is not there".into() });
+            problems.push(Problem {
+                realm: name.into(),
+                what: "credentials for a realm that is not there".into(),
+            });
         }
         (vault, problems)
     }
@@ -198,22 +201,23 @@ fn take_trust(
     at: SystemTime,
     note: &mut dyn FnMut(String),
 ) -> Believes {
-    let mut believes = Believes::default();
+    let (mut believes, mut anchors) = (Believes::default(), Vec::new());
     for Certificate { name, der } in trust.anchors {
         match Cert::parse(&der).and_then(|cert| {
             usage::check_any(&cert, at, rules.min_rsa_bits)?;
             usage::check_authority(&cert, 0)
         }) {
-            Ok(()) => believes.anchors.push(der),
+            Ok(()) => anchors.push(der),
             Err(e) => {
                 note(format!("CA {name}: {e}"));
                 // One that is not valid yet may be later; whether it is, is decided when it is used.
                 if matches!(e, spi::cert::CertError::NotValidNow(_)) {
-                    believes.anchors.push(der);
+                    anchors.push(der);
                 }
             }
         }
     }
+    believes.anchors = anchors.into();
     for Certificate { name, der } in trust.pinned {
         let read = Cert::parse(&der).map_err(|e| e.to_string()).and_then(|cert| {
             Ok((key::inspect(&cert.spki, rules.min_rsa_bits).map_err(|e| e.to_string())?, cert))

@@ -60,7 +60,7 @@ fn config() -> Config {
         tfc: 0,
         copy_df: true,
         copy_dscp: true,
-        tun: String::new(),
+        tun: "".into(),
     };
     let realm = Realm {
         name: "r".into(),
@@ -83,6 +83,7 @@ fn config() -> Config {
         virtual_ip: VirtualIpRequest { v4: true, v6: true },
         pool: None,
         unique: true,
+        worker: None,
     };
     let psks = vec![Psk { ids: vec![], secret: Secret::from_slice(b"x") }];
     Config { realms: vec![Arc::new(realm)], psks, ..Config::default() }

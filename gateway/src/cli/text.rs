@@ -245,6 +245,7 @@ fn ike_sa(sa: &IkeSa) -> String {
 fn child_sa(child: &ChildSa) -> String {
     let mut text =
         format!("  {}: Child SA {} {} since {}", child.name, child.id, child.state, seconds(child.age));
+    text += &child.resource.map_or_else(String::new, |worker| format!(", for worker {worker} alone"));
     text += &format!(", {} mode, ESP {}", child.mode, if child.encap == "udp" { "in UDP" } else { "raw" });
     text += &in_future("rekey", child.rekey_in);
     text += &format!("\n    {} <-> {}\n", child.local.join(", "), child.remote.join(", "));

@@ -24,6 +24,7 @@ pub(crate) struct Gateway {
     pub(crate) mtu: Option<Spanned<u16>>,
     pub(crate) mark: Option<Spanned<u32>>,
     pub(crate) workers: Option<Spanned<u16>>,
+    pub(crate) sas_per_worker: Option<bool>,
     pub(crate) pin: Option<bool>,
     pub(crate) offload: Option<bool>,
 }
@@ -87,6 +88,7 @@ pub(crate) struct Realm {
     pub(crate) unique: Option<bool>,
     pub(crate) mode: Option<Word>,
     pub(crate) cpu_share: Option<Spanned<f64>>,
+    pub(crate) worker: Option<u16>,
     pub(crate) dpd: Option<Spanned<Dpd>>,
     pub(crate) local_auth: Option<Spanned<Auth>>,
     pub(crate) remote_auth: Option<Spanned<Auth>>,

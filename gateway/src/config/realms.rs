@@ -69,7 +69,7 @@ pub(crate) fn realm(
     let remote_auth = peers(raw.remote_auth.as_ref(), at, reader);
     let ((local_id, local_auth), (remote_id, remote_auth)) = (local_auth?, remote_auth?);
     Some(Realm {
-        name: name.to_owned(),
+        name: name.into(),
         local,
         remote,
         ike,
@@ -89,6 +89,7 @@ pub(crate) fn realm(
         virtual_ip: virtual_ip(raw.virtual_ip.as_ref(), reader),
         pool: raw.pool.as_ref().and_then(|raw| pool(raw, reader)),
         unique: raw.unique.unwrap_or(true),
+        worker: raw.worker,
     })
 }
 
@@ -135,7 +136,7 @@ pub(crate) fn child(
     Some(ChildRead {
         blocks,
         child: Child {
-            name: name?,
+            name: name?.into(),
             mode,
             local,
             remote,
@@ -146,7 +147,7 @@ pub(crate) fn child(
             tfc: raw.tfc.as_ref().map_or(0, |tfc| *tfc.get_ref()),
             copy_df: raw.copy_df.unwrap_or(true),
             copy_dscp: raw.copy_dscp.unwrap_or(true),
-            tun: raw.tun.as_ref().and_then(|word| reader.parse(word, device_name)).unwrap_or_default(),
+            tun: raw.tun.as_ref().and_then(|word| reader.parse(word, device_name)).unwrap_or_default().into(),
         },
         dummy: reader.duration(raw.dummy.as_ref(), Duration::ZERO),
     })

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use policy::Retransmission;
@@ -35,7 +36,7 @@ pub struct Settings {
     /// Silence towards a NAT before it gets a keepalive (RFC 3948 section 4); zero: none are sent.
     pub keepalive: Duration,
     /// Default name of the TUN device.
-    pub tun: String,
+    pub tun: Arc<str>,
     /// Whether they are TAP devices: with Ethernet headers.
     pub ethernet: bool,
     /// MTU of TUN devices in octets; `None`: from the MTU of the outside.
@@ -44,6 +45,8 @@ pub struct Settings {
     pub mark: u32,
     /// Lanes of the data path.
     pub workers: u16,
+    /// Whether peers that can (RFC 9611) have a Child SA for each worker that has packets for them.
+    pub sas_per_worker: bool,
     /// Whether each lane keeps to one core.
     pub pin: bool,
     /// Whether the kernel is asked for offloads of TUN devices.
@@ -104,12 +107,13 @@ impl Default for Settings {
             ike_sa_limit: 20_000,
             retransmission: Retransmission::default(),
             keepalive: Duration::from_secs(20),
-            tun: "ipsec0".to_owned(),
+            tun: "ipsec0".into(),
             ethernet: false,
             mtu: None,
             mark: DEFAULT_MARK,
             workers: std::thread::available_parallelism().map_or(1, |cores| cores.get().min(MAX_WORKERS))
                 as u16,
+            sas_per_worker: true,
             pin: false,
             offload: true,
             dispatch: Table::default(),
@@ -162,8 +166,8 @@ pub(crate) fn settings(raw: raw::Gateway, reader: &mut Reader<'_>) -> Settings {
         settings.retransmission = retransmission(retransmit, reader);
     }
     settings.keepalive = reader.duration(raw.keepalive.as_ref(), settings.keepalive);
-    if let Some(tun) = &raw.tun {
-        settings.tun = reader.parse(tun, device_name).unwrap_or(settings.tun);
+    if let Some(name) = raw.tun.as_ref().and_then(|tun| reader.parse(tun, device_name)) {
+        settings.tun = name.into();
     }
     if let Some(kind) = &raw.tun_kind {
         let choices = [("tun", false), ("tap", true)];
@@ -183,6 +187,7 @@ pub(crate) fn settings(raw: raw::Gateway, reader: &mut Reader<'_>) -> Settings {
             reader.error(mark.span(), "mark 0 marks nothing; write another number");
         }
     }
+    settings.sas_per_worker = raw.sas_per_worker.unwrap_or(settings.sas_per_worker);
     if let Some(workers) = &raw.workers {
         settings.workers = *workers.get_ref();
         if !(1..=MAX_WORKERS).contains(&usize::from(settings.workers)) {

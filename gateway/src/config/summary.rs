@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::{Display, Write};
+use std::sync::Arc;
 
 use policy::{AuthPolicy, Child, ChildMode, Realm, RemoteAddress, Start};
 
@@ -40,7 +41,7 @@ fn write(loaded: &Loaded, out: &mut String) -> std::fmt::Result {
     Ok(())
 }
 
-fn realm(realm: &Realm, guarded: &BTreeSet<(String, String)>, out: &mut String) -> std::fmt::Result {
+fn realm(realm: &Realm, guarded: &BTreeSet<(Arc<str>, Arc<str>)>, out: &mut String) -> std::fmt::Result {
     let local = if realm.local.is_empty() { "any".to_owned() } else { join(&realm.local) };
     let remote: Vec<String> = realm.remote.iter().map(remote_address).collect();
     let remote = if remote.is_empty() { "any".to_owned() } else { remote.join(", ") };

@@ -60,11 +60,11 @@ fn the_whole_format_is_understood() {
     let other = parse(Path::new("/etc/x/g.toml"), &text, 0o600).map_err(|p| p.to_string()).unwrap();
     let seconds = [&loaded, &other].map(|loaded| loaded.settings.keepalive.as_secs());
     assert_eq!(seconds, [20, 15]);
+    let (text, _) = with("start = \"boot\"", "worker = 3");
+    let pinned = parse(Path::new("/etc/x/g.toml"), &text, 0o600).map_err(|p| p.to_string()).unwrap();
+    assert_eq!([&loaded, &pinned].map(|loaded| loaded.realms[0].worker), [None, Some(3)]);
     let realm = &loaded.realms[0];
-    assert_eq!(
-        (realm.name.as_str(), realm.start, realm.children[0].start),
-        ("site-b", Start::Boot, Start::Boot)
-    );
+    assert_eq!((&*realm.name, realm.start, realm.children[0].start), ("site-b", Start::Boot, Start::Boot));
     assert_eq!(realm.ike_rekey.time, Duration::from_secs(7200));
     assert_eq!(
         (realm.children[0].rekey.time, realm.children[0].rekey.bytes),
@@ -236,7 +236,7 @@ fn what_goes_nowhere_while_a_child_is_down() {
     let blocked = |child: &str| {
         let (text, _) = with("remote = [\"10.2.0.0/16[tcp/80-90]\"]", child);
         let loaded = parse(Path::new("g.toml"), &text, 0o600).map_err(|p| p.to_string()).unwrap();
-        loaded.guarded.contains(&("site-b".to_owned(), "net".to_owned()))
+        loaded.guarded.contains(&("site-b".into(), "net".into()))
     };
     assert!(blocked("remote = [\"10.2.0.0/16\"]"), "by default");
     assert!(blocked("remote = [\"10.2.0.0/16\", \"dynamic\"]"));
@@ -272,6 +272,7 @@ fn a_secret_that_is_no_string_is_not_repeated_in_the_error() {
 const DISPATCH: &str = r#"
 [gateway]
 workers = 3
+sas_per_worker = false
 pin = true
 offload = false
 tun_kind = "tap"
@@ -298,7 +299,8 @@ fn the_dispatch_table_and_how_a_realm_is_worked_on_are_understood() {
     use crate::dispatch::{Class, Row, critical::Kinds};
     let loaded = parse(Path::new("g.toml"), DISPATCH, 0o600).map_err(|p| p.to_string()).unwrap();
     let settings = &loaded.settings;
-    assert_eq!((settings.workers, settings.pin, settings.offload), (3, true, false));
+    assert_eq!((settings.workers, settings.sas_per_worker), (3, false));
+    assert_eq!((settings.pin, settings.offload), (true, false));
     assert!(settings.ethernet);
     let table = &settings.dispatch;
     let order = [Class::Critical, Class::Control, Class::Ike, Class::Stranger, Class::Esp];
@@ -315,6 +317,7 @@ fn the_dispatch_table_and_how_a_realm_is_worked_on_are_understood() {
     assert!(
         loaded.works.is_empty()
             && loaded.settings.workers >= 1
+            && loaded.settings.sas_per_worker
             && loaded.settings.offload
             && !loaded.settings.ethernet
     );

@@ -1,7 +1,9 @@
 //! What the machine knows about the way to a peer.
 
+use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 
 use wire::TrafficSelector;
 
@@ -16,28 +18,63 @@ pub struct Way {
     pub mtu: u16,
 }
 
+/// How long the list of the machine's addresses is believed: many SAs come at once, and each would ask for it.
+const BELIEVED: Duration = Duration::from_secs(1);
+
+thread_local! {
+    /// Sockets that nothing is ever sent through, to ask with: of each family, with its mark.
+    static ASKING: RefCell<[Option<(UdpSocket, u32)>; 2]> = const { RefCell::new([None, None]) };
+    /// The machine's addresses, and when they were looked up.
+    static ADDRESSES: RefCell<Option<(Instant, Vec<IpAddr>)>> = const { RefCell::new(None) };
+}
+
 /// Asks the routing table; `mark` as our own packets have it, so that tunnel routes do not count. `None`: no route.
 pub fn way_to(remote: IpAddr, mark: u32) -> Option<Way> {
-    let any: IpAddr =
-        if remote.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    ASKING.with_borrow_mut(|sockets| {
+        let [v4, v6] = sockets;
+        let kept = if remote.is_ipv4() { v4 } else { v6 };
+        if kept.as_ref().is_none_or(|(_, kept_mark)| *kept_mark != mark) {
+            *kept = Some((asking_socket(remote.is_ipv4(), mark)?, mark));
+        }
+        let (socket, _) = kept.as_ref()?;
+        socket.connect(SocketAddr::new(remote, 9)).ok()?;
+        let source = socket.local_addr().ok().map(|address| address.ip());
+        let mtu = sys::path_mtu(socket.as_fd(), remote.is_ipv6()).unwrap_or(1500);
+        // What the next one is sent from must not depend on this one.
+        if rustix::net::connect_unspec(socket).is_err() {
+            *kept = None;
+        }
+        Some(Way { source: source?, mtu: mtu.min(u32::from(u16::MAX)) as u16 })
+    })
+}
+
+fn asking_socket(v4: bool, mark: u32) -> Option<UdpSocket> {
+    let any: IpAddr = if v4 { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind(SocketAddr::new(any, 0)).ok()?;
     if mark != 0 {
         // Without the privilege the answer is that of an unmarked packet, which is nearly always the same.
         let _ = set_mark(&socket, mark);
     }
-    socket.connect(SocketAddr::new(remote, 9)).ok()?;
-    let source = socket.local_addr().ok()?.ip();
-    let mtu = sys::path_mtu(socket.as_fd(), remote.is_ipv6()).unwrap_or(1500);
-    Some(Way { source, mtu: mtu.min(u32::from(u16::MAX)) as u16 })
+    Some(socket)
 }
 
 /// An address of this machine inside one of the selectors, to send our own packets from; those on real interfaces go
 /// before the others.
 pub fn address_within(selectors: &[TrafficSelector]) -> Option<IpAddr> {
-    let all = sys::addresses().ok()?;
-    let fits =
-        |address: &IpAddr| !address.is_loopback() && selectors.iter().any(|ts| ts.contains_address(*address));
-    all.into_iter().map(|(_, address)| address).find(fits)
+    if selectors.is_empty() {
+        return None;
+    }
+    ADDRESSES.with_borrow_mut(|known| {
+        if known.as_ref().is_none_or(|(at, _)| at.elapsed() >= BELIEVED) {
+            let all = sys::addresses().ok()?.into_iter().map(|(_, address)| address).collect();
+            *known = Some((Instant::now(), all));
+        }
+        let (_, all) = known.as_ref()?;
+        let fits = |address: &&IpAddr| {
+            !address.is_loopback() && selectors.iter().any(|ts| ts.contains_address(**address))
+        };
+        all.iter().find(fits).copied()
+    })
 }
 
 /// The cores this process may use.
@@ -74,5 +111,28 @@ mod tests {
             });
         });
         assert_eq!(cpus(), all, "and others are not concerned");
+    }
+
+    #[test]
+    fn ways_do_not_depend_on_what_was_asked_before() {
+        // The kernel sends to each of its own addresses from that address.
+        let own: Vec<IpAddr> = sys::addresses().unwrap().into_iter().map(|(_, address)| address).collect();
+        let own: Vec<IpAddr> = own.into_iter().filter(IpAddr::is_ipv4).collect();
+        assert!(!own.is_empty(), "no address, not even loopback");
+        for mark in [0, 7, 0] {
+            for address in own.iter().chain(own.iter().rev()) {
+                // Nowhere to go, and no harm to the next.
+                let _ = way_to("240.0.0.1".parse().unwrap(), mark);
+                let way = way_to(*address, mark).unwrap();
+                assert_eq!(way.source, *address);
+                assert!(way.mtu >= 1280);
+            }
+        }
+    }
+
+    #[test]
+    fn an_address_of_no_selector_is_none() {
+        assert_eq!(address_within(&[]), None);
+        assert_eq!(address_within(&[TrafficSelector::host("192.0.2.77".parse().unwrap())]), None);
     }
 }

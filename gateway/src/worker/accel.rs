@@ -9,25 +9,21 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use spi::{
-    CryptoDone, CryptoJob, CryptoOp, CryptoOutput, CryptoQueue, Device, Fault, FaultKind, Group, Health,
-    Outcome, QueueConfig, Region, SaId, SaParams, ShortOps,
+    CryptoDone, CryptoJob, CryptoQueue, Device, Fault, FaultKind, Health, QueueConfig, Region, SaId,
+    SaParams, ShortOps,
 };
 
 /// Sleep while a device without a doorbell has work out.
 pub(super) const BLIND_WAIT: Duration = Duration::from_micros(50);
-/// Operations taken back from one queue in one turn.
-const OPERATIONS: usize = 16;
-/// Operations that wait for room in all queues together; more would only get old.
-const WAITING: usize = 1024;
 
 /// One device and the queue for operations on it.
-struct Slot {
+pub(super) struct Slot {
     driver: &'static str,
-    device: Arc<dyn Device>,
+    pub(super) device: Arc<dyn Device>,
     /// Which lanes have a queue for packets on it.
     lanes: Vec<bool>,
-    operations: Option<Box<CryptoQueue>>,
-    jobs: VecDeque<CryptoJob>,
+    pub(super) operations: Option<Box<CryptoQueue>>,
+    pub(super) jobs: VecDeque<CryptoJob>,
     sas: usize,
 }
 
@@ -43,9 +39,9 @@ pub(super) struct SlotView<'a> {
 /// All devices, best first.
 pub(super) struct Accel {
     /// Their places are the data path's numbers for them.
-    slots: Vec<Slot>,
+    pub(super) slots: Vec<Slot>,
     /// Operations no device would take.
-    failed: VecDeque<CryptoDone>,
+    pub(super) failed: VecDeque<CryptoDone>,
 }
 
 impl Accel {
@@ -133,54 +129,6 @@ impl Accel {
         self.removed(number);
     }
 
-    /// Takes an operation to the first device that can do it.
-    pub(super) fn submit(&mut self, job: CryptoJob) {
-        let group = group_of(&job.op);
-        let able = |slot: &&mut Slot| {
-            slot.operations.is_some()
-                && slot.device.health() != Health::Failed
-                && group.is_none_or(|group| slot.device.desc().caps.dh.contains(&group))
-        };
-        match self.slots.iter_mut().find(able) {
-            Some(slot) if slot.jobs.len() < WAITING => {
-                slot.jobs.push_back(job);
-                slot.push();
-            }
-            found => {
-                let kind = if found.is_some() { FaultKind::Exhausted } else { FaultKind::Unsupported };
-                let outcome = Outcome::Failed(Fault::new(kind));
-                self.failed.push_back(CryptoDone { token: job.token, outcome, output: CryptoOutput::None });
-            }
-        }
-    }
-
-    /// Operations the devices would take now.
-    pub(super) fn room(&self) -> usize {
-        let room = |slot: &Slot| {
-            slot.operations.as_ref().map_or(0, |queue| queue.room().saturating_sub(slot.jobs.len()))
-        };
-        self.slots.iter().map(room).sum()
-    }
-
-    /// Takes operations back; true when there are more.
-    pub(super) fn poll_operations(&mut self, mut on_done: impl FnMut(CryptoDone)) -> bool {
-        while let Some(done) = self.failed.pop_front() {
-            on_done(done);
-        }
-        let mut more = false;
-        for slot in &mut self.slots {
-            let Some(queue) = &mut slot.operations else { continue };
-            more |= queue.poll(OPERATIONS, &mut |done: CryptoDone| on_done(done)).more;
-            slot.push();
-        }
-        more
-    }
-
-    /// Whether [`poll_operations`](Accel::poll_operations) has something to say that no bell rang for.
-    pub(super) fn has_failed(&self) -> bool {
-        !self.failed.is_empty()
-    }
-
     /// Doorbells to sleep on.
     pub(super) fn doorbells(&self) -> Vec<BorrowedFd<'_>> {
         let mut all = Vec::new();
@@ -205,26 +153,5 @@ impl Accel {
             operations_out: slot.operations.as_ref().map_or(0, |queue| queue.in_flight()),
             waiting: slot.jobs.len(),
         })
-    }
-}
-
-impl Slot {
-    fn push(&mut self) {
-        if let Some(queue) = &mut self.operations
-            && !self.jobs.is_empty()
-        {
-            // A closed queue leaves the jobs where they are, until it is back.
-            let _ = queue.submit(&mut self.jobs);
-        }
-    }
-}
-
-/// The key exchange method an operation needs; `None`: any device will do.
-fn group_of(op: &CryptoOp) -> Option<Group> {
-    match op {
-        CryptoOp::DhGenerate { group }
-        | CryptoOp::DhDerive { group, .. }
-        | CryptoOp::KemEncapsulate { group, .. } => Some(*group),
-        _ => None,
     }
 }

@@ -9,7 +9,7 @@ use spi::{InFlight, Token};
 /// Questions that may be out or waiting for room.
 const LIMIT: usize = 8192;
 /// `Forget`s and questions that may wait for room. A key side that is so far behind is not going to catch up.
-const MAX_WAITING: usize = 1 << 16;
+const MAX_WAITING: usize = 1 << 18;
 /// Answers taken in one turn.
 const BUDGET: usize = 64;
 

@@ -7,15 +7,15 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use wire::TrafficSelector;
 
 /// A route this worker wants: destination with prefix length, and device.
-pub(super) type RouteKey = ((std::net::IpAddr, u8), String);
+pub(super) type RouteKey = ((std::net::IpAddr, u8), Arc<str>);
 
 /// An installed Child SA pair.
 pub(super) struct Pair {
-    pub(super) realm: String,
     pub(super) line: esp::ChildId,
     /// The lane that has it.
     pub(super) lane: u16,
@@ -23,7 +23,7 @@ pub(super) struct Pair {
     pub(super) devices: [usize; 2],
     pub(super) spi_in: u32,
     pub(super) spi_out: u32,
-    pub(super) routes: Vec<RouteKey>,
+    pub(super) routes: Box<[RouteKey]>,
     pub(super) likeness: Likeness,
 }
 
@@ -32,11 +32,13 @@ pub(super) struct Pair {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Likeness(u64);
 
+/// Realm and child, kept once for all lines of the child.
+type Names = Arc<(Arc<str>, Arc<str>)>;
+
 /// A line of pairs.
 struct Line {
-    realm: String,
-    child: String,
-    pairs: usize,
+    names: Names,
+    pairs: u32,
     configured: bool,
 }
 
@@ -47,29 +49,33 @@ pub(super) struct Book {
     by_spi_in: HashMap<u32, ike::ChildId>,
     by_spi_out: HashMap<(esp::ChildId, u32), ike::ChildId>,
     lines: HashMap<esp::ChildId, Line>,
-    configured: HashMap<(String, String), esp::ChildId>,
+    configured: HashMap<Names, esp::ChildId>,
     /// The line the youngest pair of its kind is on, and how many there are of the kind.
-    alike: HashMap<Likeness, (esp::ChildId, usize)>,
+    alike: HashMap<Likeness, (esp::ChildId, u32)>,
     hasher: RandomState,
     last: u64,
 }
 
 impl Book {
     /// The line of a configured child; made when it is asked for.
-    pub(super) fn configured(&mut self, realm: &str, child: &str) -> esp::ChildId {
-        let key = (realm.to_owned(), child.to_owned());
-        if let Some(line) = self.configured.get(&key) {
-            return *line;
+    pub(super) fn configured(&mut self, realm: &Arc<str>, child: &Arc<str>) -> esp::ChildId {
+        self.configured_line(&(Arc::clone(realm), Arc::clone(child))).0
+    }
+
+    fn configured_line(&mut self, names: &(Arc<str>, Arc<str>)) -> (esp::ChildId, Names) {
+        if let Some((names, line)) = self.configured.get_key_value(names) {
+            return (*line, Arc::clone(names));
         }
-        let line = self.new_line(realm, child, true);
-        self.configured.insert(key, line);
-        line
+        let names = Arc::new(names.clone());
+        let line = self.new_line(&names, true);
+        self.configured.insert(Arc::clone(&names), line);
+        (line, names)
     }
 
     /// Forgets the lines of configured children that are not `kept`; what is installed on them stays until it is removed.
     pub(super) fn retain_configured(&mut self, kept: impl Fn(&str, &str) -> bool) {
-        let gone: Vec<_> =
-            self.configured.iter().filter(|((r, c), _)| !kept(r, c)).map(|(k, l)| (k.clone(), *l)).collect();
+        let gone = self.configured.iter().filter(|(names, _)| !kept(&names.0, &names.1));
+        let gone: Vec<_> = gone.map(|(names, line)| (Arc::clone(names), *line)).collect();
         for (key, id) in gone {
             self.configured.remove(&key);
             if let Some(line) = self.lines.get_mut(&id) {
@@ -89,27 +95,27 @@ impl Book {
         Likeness(self.hasher.hash_one((names, peer, selectors)))
     }
 
-    /// The line a new pair belongs to: that of the pair it replaces, or of one that is like it; else the configured child's if
-    /// nobody uses it; else a new one.
+    /// The line a new pair belongs to: that of its `kin`, the pair that it replaces or is beside, or of one that is like it; else
+    /// the configured child's if nobody uses it; else a new one.
     pub(super) fn line_for(
         &mut self,
-        realm: &str,
-        child: &str,
-        replaces: Option<ike::ChildId>,
+        realm: &Arc<str>,
+        child: &Arc<str>,
+        kin: Option<ike::ChildId>,
         likeness: Likeness,
     ) -> esp::ChildId {
-        if let Some(old) = replaces.and_then(|old| self.pairs.get(&old)) {
+        if let Some(old) = kin.and_then(|old| self.pairs.get(&old)) {
             return old.line;
         }
         // Lines end before their kind does when pairs of one kind came to different lines.
         if let Some((line, _)) = self.alike.get(&likeness).filter(|(line, _)| self.lines.contains_key(line)) {
             return *line;
         }
-        let line = self.configured(realm, child);
+        let (line, names) = self.configured_line(&(Arc::clone(realm), Arc::clone(child)));
         if self.lines.get(&line).is_some_and(|line| line.pairs == 0) {
             return line;
         }
-        self.new_line(realm, child, false)
+        self.new_line(&names, false)
     }
 
     /// Adds a pair.
@@ -170,14 +176,13 @@ impl Book {
 
     /// Realm and child of a line.
     pub(super) fn names(&self, line: esp::ChildId) -> Option<(&str, &str)> {
-        self.lines.get(&line).map(|line| (line.realm.as_str(), line.child.as_str()))
+        self.lines.get(&line).map(|line| (&*line.names.0, &*line.names.1))
     }
 
-    fn new_line(&mut self, realm: &str, child: &str, configured: bool) -> esp::ChildId {
+    fn new_line(&mut self, names: &Names, configured: bool) -> esp::ChildId {
         self.last += 1;
         let id = esp::ChildId(self.last);
-        let line = Line { realm: realm.to_owned(), child: child.to_owned(), pairs: 0, configured };
-        self.lines.insert(id, line);
+        self.lines.insert(id, Line { names: Arc::clone(names), pairs: 0, configured });
         id
     }
 
@@ -187,10 +192,8 @@ impl Book {
         let Some(line) = self.lines.get(&from).filter(|line| line.configured && line.pairs == 0) else {
             return false;
         };
-        let key = (line.realm.clone(), line.child.clone());
-        let same = |other: &Line| {
-            !other.configured && other.pairs > 0 && (&other.realm, &other.child) == (&key.0, &key.1)
-        };
+        let key = Arc::clone(&line.names);
+        let same = |other: &Line| !other.configured && other.pairs > 0 && other.names == key;
         let Some(to) = self.lines.iter().filter(|(_, line)| same(line)).map(|(id, _)| *id).min() else {
             return false;
         };
@@ -221,28 +224,19 @@ mod tests {
     }
 
     fn pair_like(line: esp::ChildId, spi: u32, likeness: Likeness) -> Pair {
-        let routes = vec![];
-        Pair {
-            realm: "r".into(),
-            line,
-            lane: 0,
-            devices: [0; 2],
-            spi_in: spi,
-            spi_out: spi + 1,
-            routes,
-            likeness,
-        }
+        let routes = Box::default();
+        Pair { line, lane: 0, devices: [0; 2], spi_in: spi, spi_out: spi + 1, routes, likeness }
     }
 
     #[test]
     fn a_rekeyed_pair_stays_on_its_line_and_another_peer_gets_its_own() {
         let mut book = Book::default();
-        let trap = book.configured("r", "c");
-        let first = book.line_for("r", "c", None, OTHER);
+        let trap = book.configured(&"r".into(), &"c".into());
+        let first = book.line_for(&"r".into(), &"c".into(), None, OTHER);
         assert_eq!(first, trap, "the configured child's line is used first");
         book.add(ike::ChildId(1), pair(first, 1000));
-        assert_eq!(book.line_for("r", "c", Some(ike::ChildId(1)), OTHER), first);
-        let second = book.line_for("r", "c", None, OTHER);
+        assert_eq!(book.line_for(&"r".into(), &"c".into(), Some(ike::ChildId(1)), OTHER), first);
+        let second = book.line_for(&"r".into(), &"c".into(), None, OTHER);
         assert_ne!(second, first);
         book.add(ike::ChildId(2), pair(second, 2000));
         assert_eq!(
@@ -255,10 +249,10 @@ mod tests {
     #[test]
     fn a_line_that_was_not_used_leaves_nothing() {
         let mut book = Book::default();
-        let first = book.line_for("r", "c", None, OTHER);
+        let first = book.line_for(&"r".into(), &"c".into(), None, OTHER);
         book.add(ike::ChildId(1), pair(first, 1000));
         for _ in 0..100 {
-            let line = book.line_for("r", "c", None, OTHER);
+            let line = book.line_for(&"r".into(), &"c".into(), None, OTHER);
             book.unused(line);
         }
         book.unused(first);
@@ -268,41 +262,41 @@ mod tests {
     #[test]
     fn a_trap_follows_to_the_line_that_has_sas() {
         let mut book = Book::default();
-        let first = book.line_for("r", "c", None, OTHER);
+        let first = book.line_for(&"r".into(), &"c".into(), None, OTHER);
         book.add(ike::ChildId(1), pair(first, 1000));
-        let second = book.line_for("r", "c", None, OTHER);
+        let second = book.line_for(&"r".into(), &"c".into(), None, OTHER);
         book.add(ike::ChildId(2), pair(second, 2000));
         let (_, moved) = book.remove(ike::ChildId(1)).unwrap();
         assert!(moved);
-        assert_eq!(book.configured("r", "c"), second);
+        assert_eq!(book.configured(&"r".into(), &"c".into()), second);
         assert_eq!(book.names(first), None, "nobody needs it any more");
         let (_, moved) = book.remove(ike::ChildId(2)).unwrap();
         assert!(!moved);
-        assert_eq!(book.line_for("r", "c", None, OTHER), second, "a configured line stays");
+        assert_eq!(book.line_for(&"r".into(), &"c".into(), None, OTHER), second, "a configured line stays");
     }
 
     #[test]
     fn a_pair_like_another_is_its_successor() {
         let mut book = Book::default();
         let (one, two) = (Likeness(7), Likeness(8));
-        let first = book.line_for("r", "c", None, one);
+        let first = book.line_for(&"r".into(), &"c".into(), None, one);
         book.add(ike::ChildId(1), pair_like(first, 1000, one));
-        let second = book.line_for("r", "c", None, two);
+        let second = book.line_for(&"r".into(), &"c".into(), None, two);
         assert_ne!(second, first);
         book.add(ike::ChildId(2), pair_like(second, 2000, two));
-        assert_eq!(book.line_for("r", "c", None, two), second);
+        assert_eq!(book.line_for(&"r".into(), &"c".into(), None, two), second);
         book.add(ike::ChildId(3), pair_like(second, 3000, two));
         book.remove(ike::ChildId(2));
-        assert_eq!(book.line_for("r", "c", None, two), second);
+        assert_eq!(book.line_for(&"r".into(), &"c".into(), None, two), second);
         book.remove(ike::ChildId(3));
         book.remove(ike::ChildId(1));
         assert!(book.alike.is_empty() && book.lines.len() == 1);
         // A line that has ended is not come back to.
-        let line = book.line_for("r", "c", None, two);
+        let line = book.line_for(&"r".into(), &"c".into(), None, two);
         book.add(ike::ChildId(4), pair_like(line, 4000, two));
-        let other = book.line_for("r", "c", None, one);
+        let other = book.line_for(&"r".into(), &"c".into(), None, one);
         book.add(ike::ChildId(5), pair_like(other, 5000, two));
         book.remove(ike::ChildId(5));
-        assert_ne!(book.line_for("r", "c", None, two), other);
+        assert_ne!(book.line_for(&"r".into(), &"c".into(), None, two), other);
     }
 }

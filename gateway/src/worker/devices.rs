@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail};
@@ -56,8 +57,8 @@ impl Worker {
     pub(super) fn open_tuns(&mut self) {
         self.tuns_again = None;
         let children = self.realms.iter().flat_map(|realm| &realm.children);
-        let mut names: BTreeSet<String> = children.map(|child| self.device_of(child)).collect();
-        names.insert(self.settings.tun.clone());
+        let mut names: BTreeSet<String> = children.map(|child| self.device_of(child).to_string()).collect();
+        names.insert(self.settings.tun.to_string());
         for name in names {
             let there = self.tuns.iter().any(|tun| tun.name() == name && tun.is_there());
             if !there && self.tuns_coming.insert(name.clone()) {
@@ -196,7 +197,7 @@ impl Worker {
     }
 
     /// The device of a child.
-    pub(super) fn device_of(&self, child: &Child) -> String {
+    pub(super) fn device_of(&self, child: &Child) -> Arc<str> {
         if child.tun.is_empty() { self.settings.tun.clone() } else { child.tun.clone() }
     }
 

@@ -1,6 +1,7 @@
 //! What the engine wants done, done.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use esp::UdpEncap;
@@ -48,11 +49,11 @@ impl Worker {
                 self.change_addresses(&realm, &ours, add);
                 let ours = ours.iter().map(|inner| format!("{}/{}", inner.address, inner.prefix)).collect();
                 let dns = dns.iter().map(ToString::to_string).collect();
-                self.events.publish(Notice::Addresses { realm, ours, dns, add });
+                self.events.publish(Notice::Addresses { realm: realm.to_string(), ours, dns, add });
             }
             Effect::Event(event) => {
                 self.release_waiting(now, &event);
-                self.events.publish(event.into());
+                self.events.tell(event);
             }
             Effect::KeyLog(entry) => {
                 let written = self.keylog.as_mut().map(|log| log.write(&entry));
@@ -99,13 +100,13 @@ impl Worker {
         }
     }
 
-    fn change_addresses(&mut self, realm: &str, ours: &[InnerAddress], add: bool) {
+    fn change_addresses(&mut self, realm: &Arc<str>, ours: &[InnerAddress], add: bool) {
         let device = match self.realm(realm).and_then(|realm| realm.children.first()) {
             Some(child) => self.device_of(child),
             None => self.settings.tun.clone(),
         };
         for InnerAddress { address, .. } in ours {
-            let known = self.given.entry(realm.to_owned()).or_default();
+            let known = self.given.entry(Arc::clone(realm)).or_default();
             let before = known.iter().position(|(known, _)| known == address).map(|at| known.remove(at));
             // It is on the device it was put on, whatever the configuration says since.
             let device = before.map_or(device.clone(), |(_, device)| device);
@@ -122,11 +123,11 @@ impl Worker {
 
     /// A device has lost its addresses: they are added again.
     pub(super) fn renew_addresses(&mut self, device: &str) {
-        let of_realm = |(realm, known): (&String, &Vec<(IpAddr, String)>)| {
-            let here = known.iter().filter(|(_, on)| on == device);
+        let of_realm = |(realm, known): (&Arc<str>, &Vec<(IpAddr, Arc<str>)>)| {
+            let here = known.iter().filter(|(_, on)| **on == *device);
             here.map(|(address, _)| (realm.clone(), *address)).collect::<Vec<_>>()
         };
-        let lost: Vec<(String, IpAddr)> = self.given.iter().flat_map(of_realm).collect();
+        let lost: Vec<(Arc<str>, IpAddr)> = self.given.iter().flat_map(of_realm).collect();
         lost.into_iter().for_each(|(realm, address)| self.ask_address(&realm, device, address, true));
     }
 
@@ -143,8 +144,7 @@ impl Worker {
         let what = format!("{} {address} on {device}", if add { "adding" } else { "removing" });
         // One host: what else of the network is reachable, routes say.
         let prefix = if address.is_ipv4() { 32 } else { 128 };
-        let request =
-            Request::Address { realm: realm.to_owned(), device: device.to_owned(), address, prefix, add };
+        let request = Request::Address { realm: realm.into(), device: device.into(), address, prefix, add };
         self.ask.ask(Asker::Own(what), request);
     }
 }

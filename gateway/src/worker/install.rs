@@ -28,6 +28,7 @@ impl Worker {
     pub(super) fn install(&mut self, now: Instant, install: ChildInstall) {
         let (id, realm, name) = (install.id, install.realm.clone(), install.name.clone());
         if let Err(why) = self.try_install(now, install) {
+            let (realm, name) = (realm.to_string(), name.to_string());
             self.events.publish(Notice::InstallFailed { realm, name, why });
             self.engine.handle_esp(now, EspSignal::NotInstalled(id), &mut self.fx);
         }
@@ -36,7 +37,7 @@ impl Worker {
     fn try_install(&mut self, now: Instant, c: ChildInstall) -> Result<(), String> {
         let selectors = (&c.ts_local[..], &c.ts_remote[..]);
         let likeness = self.book.likeness((&c.realm, &c.name), c.path.remote, selectors);
-        let line = self.book.line_for(&c.realm, &c.name, c.replaces, likeness);
+        let line = self.book.line_for(&c.realm, &c.name, c.replaces.or(c.fallback), likeness);
         // A line that was made for this pair alone must not stay without it.
         self.install_on(now, line, likeness, c).inspect_err(|_| self.book.unused(line))
     }
@@ -48,9 +49,10 @@ impl Worker {
         likeness: Likeness,
         c: ChildInstall,
     ) -> Result<(), String> {
-        let child = self.realm(&c.realm).and_then(|realm| realm.child(&c.name)).cloned();
-        let device_name = child.as_ref().map_or(self.settings.tun.clone(), |child| self.device_of(child));
-        let iface = self.tuns.iter().position(|tun| tun.name() == device_name && tun.is_there());
+        let realm = self.realm(&c.realm).cloned();
+        let child = realm.as_ref().and_then(|realm| realm.child(&c.name));
+        let device_name = child.map_or(self.settings.tun.clone(), |child| self.device_of(child));
+        let iface = self.tuns.iter().position(|tun| *tun.name() == *device_name && tun.is_there());
         let iface = iface.ok_or_else(|| format!("there is no TUN device {device_name}"))? as u32;
         let mode = mode(&c);
         let encap = c.encap.then_some(UdpEncap { local: c.path.local, remote: c.path.remote });
@@ -65,8 +67,7 @@ impl Worker {
         };
         let inbound = params(c.spi_in, Direction::Open, c.encr_key_in, c.integ_key_in);
         let outbound = params(c.spi_out, Direction::Seal, c.encr_key_out, c.integ_key_out);
-        // Packets are steered by the SPI to whom they belong.
-        let lane = (c.spi_in % self.lanes.count() as u32) as u16;
+        let lane = c.lane;
         let (device_in, sa_in) = self.accel.install(lane, &inbound).map_err(|fault| fault.to_string())?;
         let (device_out, sa_out) = match self.accel.install(lane, &outbound) {
             Ok(installed) => installed,
@@ -91,10 +92,10 @@ impl Worker {
             esn: c.esn,
             mode,
             encap,
-            ts_local: c.ts_local.clone(),
-            ts_remote: c.ts_remote.clone(),
+            ts_local: c.ts_local.to_vec(),
+            ts_remote: c.ts_remote.to_vec(),
             iface,
-            replay_window: child.as_ref().map_or(1024, |child| child.replay_window),
+            replay_window: child.map_or(1024, |child| child.replay_window),
             // RFC 7296 section 2.23: only the side that is not behind a NAT follows.
             moves: if c.peer_behind_nat && !c.keepalive { PeerMoves::Follow } else { PeerMoves::Report },
             pair: Some(c.spi_out),
@@ -111,15 +112,15 @@ impl Worker {
             esn: c.esn,
             mode,
             encap,
-            ts_local: c.ts_local.clone(),
-            ts_remote: c.ts_remote.clone(),
+            ts_local: c.ts_local.to_vec(),
+            ts_remote: c.ts_remote.to_vec(),
             iface: None,
             priority: SA_PRIORITY,
-            tfc: child.as_ref().map(|child| child.tfc).filter(|tfc| *tfc > 0),
+            tfc: child.map(|child| child.tfc).filter(|tfc| *tfc > 0),
             dummy,
             keepalive: (c.keepalive && c.encap).then_some(self.settings.keepalive),
-            df: if copies(&child, |child| child.copy_df) { DfPolicy::Copy } else { DfPolicy::Clear },
-            dscp: if copies(&child, |child| child.copy_dscp) {
+            df: if copies(child, |child| child.copy_df) { DfPolicy::Copy } else { DfPolicy::Clear },
+            dscp: if copies(child, |child| child.copy_dscp) {
                 DscpPolicy::Copy
             } else {
                 DscpPolicy::Fixed(0)
@@ -132,24 +133,20 @@ impl Worker {
         };
         // Beside another pair like it that is in use, the peer shows with its first packet that it has the new one.
         let use_outbound = c.use_outbound && c.replaces.is_some();
-        self.lanes.all_but(now, lane, || {
-            let (ts_local, ts_remote) = (c.ts_local.clone(), c.ts_remote.clone());
-            let (spi, priority) = (c.spi_out, SA_PRIORITY);
-            Order::Elsewhere(Box::new(ElsewhereSa {
-                child: line,
-                spi,
-                lane,
-                ts_local,
-                ts_remote,
-                iface: None,
-                priority,
-            }))
-        });
+        // An SA for one lane alone is nothing to the others: they hand their packets to the one that is for all.
+        if c.resource.is_none() {
+            self.lanes.all_but(now, lane, || {
+                let (ts_local, ts_remote) = (c.ts_local.to_vec(), c.ts_remote.to_vec());
+                let (spi, priority) = (c.spi_out, SA_PRIORITY);
+                let sa = ElsewhereSa { child: line, spi, lane, ts_local, ts_remote, iface: None, priority };
+                Order::Elsewhere(Box::new(sa))
+            });
+        }
         let own = (c.mode == ChildMode::Transport).then(|| c.path.local.ip());
         let routes = self.hold_routes(&c.realm, &device_name, &c.ts_local, &c.ts_remote, own);
         let (id, spi_in, spi_out, devices) = (c.id, c.spi_in, c.spi_out, [device_in, device_out]);
         let label = Arc::from(format!("{}/{}", c.realm, c.name));
-        self.book.add(id, Pair { realm: c.realm, line, lane, devices, spi_in, spi_out, routes, likeness });
+        self.book.add(id, Pair { line, lane, devices, spi_in, spi_out, routes, likeness });
         let install = Install { id, label, inbound, outbound, use_outbound };
         self.lanes.give(now, lane, Order::Install(Box::new(install)));
         Ok(())
@@ -179,7 +176,7 @@ impl Worker {
         let (line, spi) = (pair.line, pair.spi_out);
         self.lanes.all_but(now, pair.lane, || Order::NotElsewhere { line, spi });
         pair.devices.iter().for_each(|device| self.accel.removed(*device));
-        tracing::debug!(realm = %pair.realm, spi_in = pair.spi_in, "Child SA pair removed");
+        tracing::debug!(spi_in = pair.spi_in, "Child SA pair removed");
         for key in &pair.routes {
             self.routes.release(key, Claim::Sa, &mut self.ask);
         }
@@ -191,26 +188,26 @@ impl Worker {
 
     fn hold_routes(
         &mut self,
-        realm: &str,
-        device: &str,
+        realm: &Arc<str>,
+        device: &Arc<str>,
         local: &[TrafficSelector],
         remote: &[TrafficSelector],
         own: Option<IpAddr>,
-    ) -> Vec<RouteKey> {
+    ) -> Box<[RouteKey]> {
         let mut held = Vec::new();
         let sources = if own.is_some() { Sources::default() } else { self.sources_for(realm, local) };
         for destination in destinations(remote) {
             let source = own.or_else(|| sources.of(destination.0));
-            let key = (destination, device.to_owned());
+            let key = (destination, Arc::clone(device));
             self.routes.hold(&key, Claim::Sa, realm, source, &mut self.ask);
             held.push(key);
         }
-        held
+        held.into()
     }
 }
 
-fn copies(child: &Option<Child>, what: impl Fn(&Child) -> bool) -> bool {
-    child.as_ref().is_none_or(what)
+fn copies(child: Option<&Child>, what: impl Fn(&Child) -> bool) -> bool {
+    child.is_none_or(what)
 }
 
 fn mode(c: &ChildInstall) -> Mode {

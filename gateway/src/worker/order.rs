@@ -52,11 +52,11 @@ pub struct Reload {
     /// Carve-outs.
     pub carve_outs: Vec<CarveOut>,
     /// How often dummy packets go out, by realm and child.
-    pub dummies: BTreeMap<(String, String), Duration>,
+    pub dummies: BTreeMap<(Arc<str>, Arc<str>), Duration>,
     /// Children, by realm and name, whose traffic goes nowhere while they are down.
-    pub guarded: BTreeSet<(String, String)>,
+    pub guarded: BTreeSet<(Arc<str>, Arc<str>)>,
     /// How packets are worked on, by realm, where it is not as usual.
-    pub works: BTreeMap<String, RealmWork>,
+    pub works: BTreeMap<Arc<str>, RealmWork>,
 }
 
 /// Where orders go. Clones go to the same worker.
@@ -86,7 +86,7 @@ pub(crate) struct Taker {
 /// Both ends.
 pub(crate) fn channel() -> std::io::Result<(Orders, Taker)> {
     let (to, from) = sync_channel(DEPTH);
-    let bell = Doorbell::new()?;
+    let bell = Doorbell::between_threads()?;
     Ok((Orders { to, bell: bell.clone() }, Taker { from, bell }))
 }
 

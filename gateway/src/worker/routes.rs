@@ -1,8 +1,9 @@
 //! Routes into TUN devices. Each is there as long as somebody claims it: a Child SA, or a policy that stands whether there is
 //! an SA or not. A destination leads to one device at a time; where several are claimed, one with an SA goes before others.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipc::{Request, RouteChange};
 use wire::TrafficSelector;
@@ -21,18 +22,20 @@ pub(super) enum Claim {
 
 /// What is claimed of a destination for one device.
 struct Holder {
-    sas: usize,
-    standing: usize,
-    realm: String,
+    device: Arc<str>,
+    sas: u32,
+    standing: u32,
+    realm: Arc<str>,
     source: Option<IpAddr>,
 }
 
-/// A destination.
+/// A destination. There is one for each client, so it is small.
 #[derive(Default)]
 struct Dest {
     /// Where it leads now.
-    device: String,
-    holders: BTreeMap<String, Holder>,
+    device: Option<Arc<str>>,
+    /// Mostly one; by device.
+    holders: Vec<Holder>,
 }
 
 /// The routes that are there.
@@ -65,26 +68,21 @@ impl Routes {
         &mut self,
         (destination, device): &RouteKey,
         claim: Claim,
-        realm: &str,
+        realm: &Arc<str>,
         source: Option<IpAddr>,
         ask: &mut Ask,
     ) {
         let source = source.filter(|source| source.is_ipv4() == destination.0.is_ipv4());
         let dest = self.held.entry(*destination).or_default();
-        let holder = dest.holders.entry(device.clone()).or_insert_with(|| Holder {
-            sas: 0,
-            standing: 0,
-            realm: realm.to_owned(),
-            source,
-        });
+        let holder = dest.holder_or(device, realm, source);
         *holder.count(claim) += 1;
         // The last one speaks for all: the realm of an earlier one may be gone.
-        realm.clone_into(&mut holder.realm);
+        holder.realm = Arc::clone(realm);
         let better = source.is_some() && holder.source != source;
         if better {
             holder.source = source;
         }
-        if !dest.settle(*destination, ask) && better && dest.device == *device {
+        if !dest.settle(*destination, ask) && better && dest.leads_to(device) {
             dest.change(*destination, true, ask);
         }
     }
@@ -92,18 +90,19 @@ impl Routes {
     /// Wants it no more.
     pub(super) fn release(&mut self, (destination, device): &RouteKey, claim: Claim, ask: &mut Ask) {
         let Some(dest) = self.held.get_mut(destination) else { return };
-        let Some(holder) = dest.holders.get_mut(device) else { return };
+        let Ok(place) = dest.place(device) else { return };
+        let Some(holder) = dest.holders.get_mut(place) else { return };
         let count = holder.count(claim);
         *count = count.saturating_sub(1);
         if holder.sas + holder.standing > 0 {
             dest.settle(*destination, ask);
             return;
         }
-        if dest.device == *device {
+        if dest.leads_to(device) {
             dest.change(*destination, false, ask);
-            dest.device.clear();
+            dest.device = None;
         }
-        dest.holders.remove(device);
+        dest.holders.remove(place);
         dest.settle(*destination, ask);
         if dest.holders.is_empty() {
             self.held.remove(destination);
@@ -114,10 +113,10 @@ impl Routes {
     pub(super) fn forget_source(&mut self, source: IpAddr, ask: &mut Ask) {
         for (destination, dest) in &mut self.held {
             let mut lost = false;
-            for (device, holder) in &mut dest.holders {
+            for holder in &mut dest.holders {
                 if holder.source == Some(source) {
                     holder.source = None;
-                    lost |= *device == dest.device;
+                    lost |= dest.device.as_ref() == Some(&holder.device);
                 }
             }
             if lost {
@@ -128,7 +127,7 @@ impl Routes {
 
     /// A device has lost its routes: they are added again.
     pub(super) fn renew(&self, device: &str, ask: &mut Ask) {
-        for (destination, dest) in self.held.iter().filter(|(_, dest)| dest.device == device) {
+        for (destination, dest) in self.held.iter().filter(|(_, dest)| dest.leads_to(device)) {
             dest.change(*destination, true, ask);
         }
     }
@@ -147,7 +146,7 @@ impl Routes {
 }
 
 impl Holder {
-    fn count(&mut self, claim: Claim) -> &mut usize {
+    fn count(&mut self, claim: Claim) -> &mut u32 {
         match claim {
             Claim::Sa => &mut self.sas,
             Claim::Standing => &mut self.standing,
@@ -156,57 +155,70 @@ impl Holder {
 }
 
 impl Dest {
+    fn place(&self, device: &str) -> Result<usize, usize> {
+        self.holders.binary_search_by(|holder| (*holder.device).cmp(device))
+    }
+
+    fn holder(&self, device: &str) -> Option<&Holder> {
+        self.holders.get(self.place(device).ok()?)
+    }
+
+    fn holder_or(&mut self, device: &Arc<str>, realm: &Arc<str>, source: Option<IpAddr>) -> &mut Holder {
+        let place = match self.place(device) {
+            Ok(place) => place,
+            Err(place) => {
+                let (device, realm) = (Arc::clone(device), Arc::clone(realm));
+                self.holders.reserve_exact(1);
+                self.holders.insert(place, Holder { device, sas: 0, standing: 0, realm, source });
+                place
+            }
+        };
+        &mut self.holders[place]
+    }
+
+    fn leads_to(&self, device: &str) -> bool {
+        self.device.as_deref() == Some(device)
+    }
+
     /// Has the destination lead where it should; true when that is another device than before.
     fn settle(&mut self, destination: (IpAddr, u8), ask: &mut Ask) -> bool {
-        let with_sas = |device: &str| self.holders.get(device).is_some_and(|holder| holder.sas > 0);
-        let first = |sas: bool| self.holders.iter().find(|(_, holder)| !sas || holder.sas > 0);
-        let stays = self.holders.contains_key(&self.device);
+        let now = self.device.as_deref().and_then(|device| self.holder(device));
+        let first = |sas: bool| self.holders.iter().find(|holder| !sas || holder.sas > 0);
         let wanted = match first(true) {
             // Not moved without need: packets under way would see it.
-            _ if with_sas(&self.device) => return false,
-            Some((device, _)) => device,
-            None if stays => return false,
+            _ if now.is_some_and(|now| now.sas > 0) => return false,
+            Some(holder) => holder,
+            None if now.is_some() => return false,
             None => match first(false) {
-                Some((device, _)) => device,
+                Some(holder) => holder,
                 None => return false,
             },
         };
-        let wanted = wanted.clone();
-        if !self.device.is_empty() {
+        let wanted = Arc::clone(&wanted.device);
+        if self.device.is_some() {
             self.change(destination, false, ask);
         }
-        self.device = wanted;
+        self.device = Some(wanted);
         self.change(destination, true, ask);
         true
     }
 
-    fn change(&self, destination: (IpAddr, u8), add: bool, ask: &mut Ask) {
-        let (realm, source) = self
-            .holders
-            .get(&self.device)
-            .map_or(("", None), |holder| (holder.realm.as_str(), holder.source));
-        change(destination, &self.device, realm, source.filter(|_| add), add, ask);
+    fn change(&self, (address, length): (IpAddr, u8), add: bool, ask: &mut Ask) {
+        let Some(device) = &self.device else { return };
+        let holder = self.holder(device);
+        let what = format!(
+            "{} the route to {address}/{length} by {device}",
+            if add { "adding" } else { "removing" }
+        );
+        let change = RouteChange {
+            realm: holder.map_or_else(|| "".into(), |holder| Arc::clone(&holder.realm)),
+            destination: (address, length),
+            device: Arc::clone(device),
+            source: holder.and_then(|holder| holder.source).filter(|_| add),
+            add,
+        };
+        ask.ask(Asker::Own(what), Request::Route(change));
     }
-}
-
-fn change(
-    (address, length): (IpAddr, u8),
-    device: &str,
-    realm: &str,
-    source: Option<IpAddr>,
-    add: bool,
-    ask: &mut Ask,
-) {
-    let what =
-        format!("{} the route to {address}/{length} by {device}", if add { "adding" } else { "removing" });
-    let change = RouteChange {
-        realm: realm.to_owned(),
-        destination: (address, length),
-        device: device.to_owned(),
-        source,
-        add,
-    };
-    ask.ask(Asker::Own(what), Request::Route(change));
 }
 
 #[cfg(test)]
@@ -219,7 +231,7 @@ mod tests {
         (Ask::new(end), secure)
     }
 
-    fn changes(secure: &mut SecureEnd) -> Vec<(bool, String, Option<IpAddr>)> {
+    fn changes(secure: &mut SecureEnd) -> Vec<(bool, Arc<str>, Option<IpAddr>)> {
         let mut all = Vec::new();
         while let Received::Request(_, request) = secure.try_recv() {
             if let Request::Route(change) = *request {
@@ -237,12 +249,12 @@ mod tests {
     fn a_route_is_added_once_and_removed_with_its_last_holder() {
         let ((mut ask, mut secure), mut routes) = (pair(), Routes::default());
         let key = to("ipsec0");
-        let dev = || "ipsec0".to_owned();
-        routes.hold(&key, Claim::Sa, "r", None, &mut ask);
-        routes.hold(&key, Claim::Standing, "r", None, &mut ask);
+        let dev = || Arc::<str>::from("ipsec0");
+        routes.hold(&key, Claim::Sa, &"r".into(), None, &mut ask);
+        routes.hold(&key, Claim::Standing, &"r".into(), None, &mut ask);
         assert_eq!(changes(&mut secure), [(true, dev(), None)]);
         let source = Some("10.1.0.1".parse().unwrap());
-        routes.hold(&key, Claim::Sa, "r", source, &mut ask);
+        routes.hold(&key, Claim::Sa, &"r".into(), source, &mut ask);
         assert_eq!(changes(&mut secure), [(true, dev(), source)], "a better source is told");
         routes.release(&key, Claim::Sa, &mut ask);
         routes.release(&key, Claim::Sa, &mut ask);
@@ -256,13 +268,13 @@ mod tests {
     #[test]
     fn a_destination_leads_to_the_device_that_has_an_sa_for_it() {
         let ((mut ask, mut secure), mut routes) = (pair(), Routes::default());
-        let word = |add: bool, device: &str| (add, device.to_owned(), None);
-        routes.hold(&to("ipsec0"), Claim::Standing, "a", None, &mut ask);
-        routes.hold(&to("ipsec1"), Claim::Standing, "b", None, &mut ask);
+        let word = |add: bool, device: &str| (add, Arc::<str>::from(device), None);
+        routes.hold(&to("ipsec0"), Claim::Standing, &"a".into(), None, &mut ask);
+        routes.hold(&to("ipsec1"), Claim::Standing, &"b".into(), None, &mut ask);
         assert_eq!(changes(&mut secure), [word(true, "ipsec0")], "one of them");
-        routes.hold(&to("ipsec1"), Claim::Sa, "b", None, &mut ask);
+        routes.hold(&to("ipsec1"), Claim::Sa, &"b".into(), None, &mut ask);
         assert_eq!(changes(&mut secure), [word(false, "ipsec0"), word(true, "ipsec1")]);
-        routes.hold(&to("ipsec0"), Claim::Sa, "a", None, &mut ask);
+        routes.hold(&to("ipsec0"), Claim::Sa, &"a".into(), None, &mut ask);
         assert_eq!(changes(&mut secure), [], "not moved without need");
         routes.release(&to("ipsec1"), Claim::Sa, &mut ask);
         assert_eq!(changes(&mut secure), [word(false, "ipsec1"), word(true, "ipsec0")]);
@@ -281,15 +293,15 @@ mod tests {
     fn routes_outlive_the_address_they_came_from() {
         let ((mut ask, mut secure), mut routes) = (pair(), Routes::default());
         let (source, other) = (Some("10.3.0.1".parse().unwrap()), Some("10.3.0.2".parse().unwrap()));
-        routes.hold(&to("ipsec0"), Claim::Standing, "r", None, &mut ask);
-        routes.hold(&to("ipsec0"), Claim::Sa, "r", source, &mut ask);
+        routes.hold(&to("ipsec0"), Claim::Standing, &"r".into(), None, &mut ask);
+        routes.hold(&to("ipsec0"), Claim::Sa, &"r".into(), source, &mut ask);
         changes(&mut secure);
         routes.forget_source(other.unwrap(), &mut ask);
         assert_eq!(changes(&mut secure), []);
         routes.forget_source(source.unwrap(), &mut ask);
-        assert_eq!(changes(&mut secure), [(true, "ipsec0".to_owned(), None)]);
-        routes.hold(&to("ipsec0"), Claim::Sa, "r", other, &mut ask);
-        assert_eq!(changes(&mut secure), [(true, "ipsec0".to_owned(), other)]);
+        assert_eq!(changes(&mut secure), [(true, "ipsec0".into(), None)]);
+        routes.hold(&to("ipsec0"), Claim::Sa, &"r".into(), other, &mut ask);
+        assert_eq!(changes(&mut secure), [(true, "ipsec0".into(), other)]);
     }
 
     #[test]

@@ -13,11 +13,11 @@ use crate::events::Notice;
 
 impl Worker {
     /// An event of a lane.
-    pub(super) fn signal(&mut self, now: Instant, _lane: u16, event: Event) {
+    pub(super) fn signal(&mut self, now: Instant, lane: u16, event: Event) {
         let signal = match event {
             Event::Acquire { child, flow } => {
                 let Some((realm, name)) = self.book.names(child) else { return };
-                let (realm, child) = (realm.to_owned(), name.to_owned());
+                let (realm, child) = (realm.into(), name.into());
                 let one = |address: IpAddr, port: Option<u16>| {
                     let (first, last) = port.map_or((0, u16::MAX), |port| (port, port));
                     TrafficSelector::host(address).with_protocol(flow.protocol, first, last)
@@ -42,6 +42,15 @@ impl Worker {
             Event::Rebound { spi, from, .. } => {
                 let Some(id) = self.book.by_spi_in(spi) else { return };
                 EspSignal::PeerMoved { child: id, remote: from }
+            }
+            Event::Elsewhere { child, spi } => {
+                let Some((realm, _)) = self.book.names(child) else { return };
+                // Where one worker is to have the realm's SAs, the others get none.
+                if self.realm(realm).is_none_or(|realm| realm.worker.is_some()) {
+                    return;
+                }
+                let Some(child) = self.book.by_spi_out(child, spi) else { return };
+                EspSignal::WantResource { child, resource: lane }
             }
             Event::UnknownSpi { spi, from } => {
                 let (spi, remote) = (format!("{spi:08x}"), from.to_string());

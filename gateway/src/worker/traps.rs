@@ -41,7 +41,7 @@ impl Worker {
                 iface: None,
             })
             .collect();
-        let mut routes: Vec<(RouteKey, String, Option<IpAddr>)> = Vec::new();
+        let mut routes: Vec<(RouteKey, Arc<str>, Option<IpAddr>)> = Vec::new();
         for realm in self.realms.clone() {
             for child in &realm.children {
                 let trapped = is_trapped(&realm, child);
@@ -100,7 +100,7 @@ impl Worker {
     /// The number of a realm's budget.
     pub(super) fn share_of(&self, name: &str) -> Option<esp::ShareId> {
         let with = || self.realms.iter().filter(|realm| self.work_of(realm).share.is_some());
-        with().position(|realm| realm.name == name).map(|place| esp::ShareId(place as u16))
+        with().position(|realm| *realm.name == *name).map(|place| esp::ShareId(place as u16))
     }
 
     /// The selectors of a trap. What is not known before there is an SA is any address of the family.
@@ -135,8 +135,8 @@ impl Worker {
     }
 
     /// Whether what a child protects is held back while there is no SA for it.
-    pub(super) fn is_guarded(&self, realm: &str, child: &str) -> bool {
-        self.guarded.contains(&(realm.to_owned(), child.to_owned()))
+    pub(super) fn is_guarded(&self, realm: &Arc<str>, child: &Arc<str>) -> bool {
+        self.guarded.contains(&(Arc::clone(realm), Arc::clone(child)))
     }
 
     /// The addresses our own packets should be sent from to fit the selectors: one that was given to us, else one of the
@@ -204,7 +204,7 @@ mod tests {
                 tfc: 0,
                 copy_df: true,
                 copy_dscp: true,
-                tun: String::new(),
+                tun: "".into(),
             };
             let (_, remote) = guarded_selectors(&child);
             remote.iter().map(ToString::to_string).collect::<Vec<_>>()

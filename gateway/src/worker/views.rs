@@ -178,7 +178,7 @@ impl Worker {
             },
             drops,
             routes: self.routes.len(),
-            leases: engine.leases.into_iter().collect(),
+            leases: engine.leases.into_iter().map(|(realm, count)| (realm.to_string(), count)).collect(),
         }
     }
 
@@ -230,7 +230,7 @@ impl Worker {
     fn lane(&self, lane: usize, look: &Look) -> Lane {
         let with = self.realms.iter().filter(|realm| self.share_of(&realm.name).is_some());
         let shares =
-            with.zip(&look.shares).map(|(realm, share)| (realm.name.clone(), share.rate, share.waiting));
+            with.zip(&look.shares).map(|(realm, share)| (realm.name.to_string(), share.rate, share.waiting));
         Lane {
             lane,
             sas: look.sa_count,
@@ -294,10 +294,10 @@ impl Worker {
                     0 => "down",
                     _ => "up",
                 };
-                Child { name: child.name.clone(), state: state.to_owned(), sas }
+                Child { name: child.name.to_string(), state: state.to_owned(), sas }
             };
             Realm {
-                name: realm.name.clone(),
+                name: realm.name.to_string(),
                 state: state.to_owned(),
                 ike_sas: up,
                 children: realm.children.iter().map(child).collect(),
@@ -386,7 +386,7 @@ fn ike_sa(sa: &IkeSaView, now: Instant, carried: &mut HashMap<ike::ChildId, Carr
     let ahead = |at: Option<Instant>| at.map(|at| at.saturating_duration_since(now).as_secs());
     IkeSa {
         id: sa.id.0,
-        realm: sa.realm.clone(),
+        realm: sa.realm.as_ref().map(ToString::to_string),
         role: match sa.role {
             Role::Initiator => "initiator".to_owned(),
             Role::Responder => "responder".to_owned(),
@@ -398,7 +398,7 @@ fn ike_sa(sa: &IkeSaView, now: Instant, carried: &mut HashMap<ike::ChildId, Carr
         remote: sa.path.remote.to_string(),
         own_id: sa.own_id.as_ref().map(ToString::to_string),
         peer_id: sa.peer_id.as_ref().map(ToString::to_string),
-        how: sa.how.clone(),
+        how: sa.how.as_ref().map(ToString::to_string),
         suite: sa.suite.clone(),
         we_behind_nat: sa.we_behind_nat,
         peer_behind_nat: sa.peer_behind_nat,
@@ -418,7 +418,8 @@ fn child_sa(child: &ChildView, now: Instant, carried: &mut HashMap<ike::ChildId,
     let words = |list: &[wire::TrafficSelector]| list.iter().map(ToString::to_string).collect();
     ChildSa {
         id: child.id.0,
-        name: child.name.clone(),
+        name: child.name.to_string(),
+        resource: child.resource,
         state: state(child.state),
         spi_in: format!("{:08x}", child.spi_in),
         spi_out: format!("{:08x}", child.spi_out),

@@ -4,6 +4,7 @@
 //! that no caller can make C read or write outside a slice.
 
 pub(crate) mod aead;
+pub(crate) mod agree;
 #[cfg(feature = "ipsec-mb")]
 pub(crate) mod aligned;
 pub(crate) mod cipher;

@@ -27,7 +27,11 @@ fn a_packet_whose_sa_another_worker_has_is_handed_over_once() {
     let over: Vec<_> = here.out.elsewhere.drain(..).collect();
     assert_eq!(over.iter().map(|o| (o.lane, o.iface)).collect::<Vec<_>>(), [(3, LEFT_IFACE); 2]);
     assert_eq!((over[0].bytes(), over[1].bytes()), (&packet(0)[..], &packet(1)[..]));
-    assert_eq!(here.out.events.drain(..).collect::<Vec<_>>(), [Event::Elsewhere { child: CHILD }], "once");
+    assert_eq!(
+        here.out.events.drain(..).collect::<Vec<_>>(),
+        [Event::Elsewhere { child: CHILD, spi: TO_RIGHT }],
+        "once"
+    );
     for handed in &over {
         let inner = Inner { handed: true, ..Inner::new(handed.iface, handed.bytes(), handed.offload) };
         assert_eq!(there.esp.handle_inner(there.now, inner, &mut there.out), Verdict::Taken);

@@ -155,6 +155,38 @@ pub(super) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
             ]),
         ),
         ("packet", vec![Op::Esp { which: 0, signal: 0 }, Op::Read, Op::Read, Op::Grant { nonce: 1 }]),
+        // Every other peer can have several children with the same selectors.
+        ("resources", {
+            let asked = |lane: u8| [Op::Esp { which: 0, signal: 4 + lane }, Op::Read, Op::Grant { nonce: 1 }];
+            let mut list = vec![INIT, INIT, AUTH];
+            list.extend((0..3).flat_map(asked));
+            list.extend([
+                Op::NewChild { pfs: false },
+                Op::NewChild { pfs: true },
+                Op::RekeyChild { which: 0, nonce: 5, pfs: false },
+                Op::Esp { which: 1, signal: 0 },
+                Op::Read,
+                Op::Grant { nonce: 7 },
+                Op::DeleteChild { which: 0 },
+                Op::Read,
+                Op::Refuse { kind: 0 },
+            ]);
+            list
+        }),
+        ("resources_refused", {
+            let asked = |kind| {
+                [
+                    Op::Esp { which: 0, signal: 5 },
+                    Op::Esp { which: 0, signal: 6 },
+                    Op::Read,
+                    Op::Refuse { kind },
+                    Op::Wait(Duration::from_secs(31)),
+                ]
+            };
+            let mut list = vec![INIT, INIT, AUTH];
+            list.extend([43, 35, 48].into_iter().flat_map(asked));
+            list
+        }),
         ("moves", up(&[Op::Move(3), empty(INFORMATIONAL, 0), Op::Esp { which: 0, signal: 3 }])),
         (
             "inside_anything",

@@ -46,7 +46,7 @@ impl IkeSa {
         let without = self.ext.childless && realm.childless == Childless::Prefer;
         while !without && self.setup.as_ref().is_some_and(|s| s.child.is_none()) {
             let Some(wanted) = self.setup.as_mut().and_then(|s| s.wanted.pop_front()) else { break };
-            match self.offer_child(cx, wanted, false) {
+            match self.offer_child(cx, wanted, false, None) {
                 Ok(offer) => {
                     payloads.extend(offer.payloads());
                     if let Some(setup) = &mut self.setup {
@@ -69,7 +69,7 @@ impl IkeSa {
         let (Some(id), Some(_)) = (message.id_r().cloned(), message.auth()) else {
             let why = match message.error_notify() {
                 Some(error) if error.kind == NotifyType::AUTHENTICATION_FAILED => {
-                    let own = self.own_id.as_ref().map(Identity::to_string).unwrap_or_default();
+                    let own = self.own_id().map(Identity::to_string).unwrap_or_default();
                     Why::PeerRefused(format!("AUTHENTICATION_FAILED (we are {own})"))
                 }
                 Some(error) => Why::PeerRefused(error.kind.to_string()),
@@ -141,14 +141,14 @@ impl IkeSa {
     /// Tells the world that the SA is up.
     pub(super) fn announce(&mut self, cx: &mut Core) {
         let realm = self.realm_name();
-        if let Some(peer) = self.peer_id.clone() {
+        if let (Some(peer), Some(suite)) = (self.peer_id.clone(), self.suite) {
             cx.event(Event::IkeEstablished {
                 sa: self.id,
                 realm: realm.clone(),
                 peer,
                 path: self.path,
-                suite: self.suite.map(|s| s.to_string()).unwrap_or_default(),
-                how: self.how.clone().unwrap_or_default(),
+                suite,
+                how: self.how.clone().unwrap_or_else(|| "".into()),
             });
         }
         cx.todo.push_back(Todo::IkeUp { id: self.id, realm });

@@ -54,7 +54,6 @@ impl IkeSa {
             return self.fail_auth_as_responder(cx, Why::Authentication(why));
         };
         self.realm = candidates.into_iter().find(|r| r.name == realm);
-        self.own_id = self.realm.as_ref().map(|r| r.local_id.clone());
         if message.sa().is_none() && self.realm.as_ref().is_some_and(|r| r.childless == Childless::Never) {
             // RFC 6023 section 3: what a responder does that does not know of it.
             return self.refuse_syntax(
@@ -131,9 +130,9 @@ impl IkeSa {
         nr: &[u8],
         payloads: &mut Vec<Payload>,
     ) {
-        if let Some((notify, why)) = self.ext.cfg.failed.take() {
+        if let Some((notify, why)) = self.ext.cfg.as_mut().and_then(|cfg| cfg.failed.take()) {
             payloads.push(Notify::new(notify).into());
-            return self.child_failed(cx, String::new(), why, false);
+            return self.child_failed(cx, "".into(), why, false);
         }
         let choice = match self.choose_child(cx, message, None, false) {
             Ok(choice) => choice,

@@ -12,7 +12,7 @@ use wire::ike::{Ke, Nonce, Notify, Payload, PayloadList};
 use wire::numbers::{ExchangeType, KeId, NotifyType, ProtocolId};
 
 use super::Ours;
-use crate::child::{Agreed, ChildOffer, ChildState, Entry, REDUNDANT};
+use crate::child::{Agreed, ChildOffer, ChildState, Entry, REDUNDANT, selectors_text};
 use crate::core::{Core, DownKind, Op, Slot, Timer};
 use crate::effect::{ChildId, Why};
 use crate::init::ke_len_fits;
@@ -62,19 +62,46 @@ pub(crate) struct OurChild {
     restarts: u8,
 }
 
+impl OurChild {
+    /// Whether it is a child that was not there in any form.
+    pub(crate) fn is_new(&self) -> bool {
+        self.rekeys.is_none() && self.offer.place.fallback.is_none()
+    }
+
+    /// A child has taken the place of another, beside which this one is to be.
+    pub(crate) fn move_beside(&mut self, old: ChildId, new: ChildId) {
+        for place in std::iter::once(&mut self.offer.place).chain(self.agreed.as_mut().map(|a| &mut a.place))
+        {
+            place.move_beside(old, new);
+        }
+    }
+}
+
 impl IkeSa {
     /// Begins the exchange for a new child, or for the rekeying of one.
     pub(crate) fn begin_child(&mut self, cx: &mut Core, wanted: Wanted, rekeys: Option<ChildId>) {
-        let mut offer = match self.offer_child(cx, wanted, true) {
+        let place = rekeys.and_then(|id| self.children.get(id)).map(|old| old.place);
+        let mut offer = match self.offer_child(cx, wanted, true, place) {
             Ok(offer) => offer,
             Err((name, why)) => return self.child_failed(cx, name, why, false),
         };
-        if let Some(old) = rekeys.and_then(|id| self.children.get(&id)) {
+        if let Some(old) = rekeys.and_then(|id| self.children.get(id)) {
             // RFC 7296 section 2.9.2: no narrower than what is in use.
             offer.selectors = old.selectors.clone();
             offer.mode = old.mode;
         }
         let group = self.child_policy(&offer.wanted.name).and_then(|c| select::first_esp_group(&c.esp));
+        self.begin_child_exchange(cx, offer, rekeys, group);
+    }
+
+    /// The same, when what is offered is known.
+    pub(crate) fn begin_child_exchange(
+        &mut self,
+        cx: &mut Core,
+        offer: ChildOffer,
+        rekeys: Option<ChildId>,
+        group: Option<Group>,
+    ) {
         let ours = Box::new(OurChild {
             offer,
             rekeys,
@@ -112,7 +139,7 @@ impl IkeSa {
         let mut payloads: Vec<Payload> = Vec::new();
         if let Some(id) = ours.rekeys {
             // It may be gone since the exchange began.
-            let Some(old) = self.children.get(&id).filter(|c| c.state == ChildState::Installed) else {
+            let Some(old) = self.children.get(id).filter(|c| c.state == ChildState::Installed) else {
                 return cx.free_esp_spi(ours.offer.spi_in);
             };
             payloads.push(Notify::rekey_sa(ProtocolId::ESP, old.spi_in).into());
@@ -169,6 +196,8 @@ impl IkeSa {
             return self.handle_child_error(cx, ours, &error.clone());
         }
         let agreed = match self.check_child_answer(cx, &ours.offer, &message) {
+            // RFC 9611 section 4: one that is rekeyed stays where it was, whatever is said.
+            Ok(agreed) if ours.rekeys.is_some() => Agreed { place: ours.offer.place, ..agreed },
             Ok(agreed) => agreed,
             Err(failure) => return self.our_child_unusable(cx, ours, failure.why, failure.made),
         };
@@ -210,6 +239,14 @@ impl IkeSa {
     }
 
     fn handle_child_error(&mut self, cx: &mut Core, mut ours: Box<OurChild>, error: &Notify) {
+        if ours.rekeys.is_none()
+            && ours.offer.place.fallback.is_some()
+            && error.kind != NotifyType::INVALID_KE_PAYLOAD
+        {
+            cx.free_esp_spi(ours.offer.spi_in);
+            let why = Why::PeerRefused(error.kind.to_string());
+            return self.resource_failed(cx, &ours.offer, Some(error.kind), why);
+        }
         match error.kind {
             NotifyType::INVALID_KE_PAYLOAD if ours.restarts < MAX_RESTARTS => {
                 // RFC 7296 section 1.3: the same offer with the group the responder would take.
@@ -248,19 +285,22 @@ impl IkeSa {
                 cx.free_esp_spi(ours.offer.spi_in);
                 // RFC 7296 section 2.25.1: the peer has none such; ours leads nowhere. A new one takes its place.
                 if let Some(id) = ours.rekeys
-                    && self.children.contains_key(&id)
+                    && self.children.contains(id)
                     && self.successor_of(id).is_none()
-                    && let Some(spi_in) = self.children.get(&id).map(|c| c.spi_in)
+                    && let Some(spi_in) = self.children.get(id).map(|c| c.spi_in)
                 {
                     // A word to the peer, in case it has it nevertheless.
                     self.queue_delete_spi(spi_in);
                     self.remove_child(cx, id, Why::PeerRefused("CHILD_SA_NOT_FOUND".into()), false);
-                    let wanted = Wanted { name: ours.offer.wanted.name, packet: None, replaces: None };
-                    self.queue_child(wanted);
+                    // One for a single worker is asked for again by the data path.
+                    if ours.offer.place.fallback.is_none() {
+                        let wanted = Wanted { name: ours.offer.wanted.name, packet: None, replaces: None };
+                        self.queue_child(wanted);
+                    }
                 }
             }
             kind => {
-                let asked = crate::child::selectors_text(&ours.offer.selectors);
+                let asked = selectors_text(&ours.offer.selectors.local, &ours.offer.selectors.remote);
                 self.our_child_failed(
                     cx,
                     ours,
@@ -283,22 +323,35 @@ impl IkeSa {
                 // RFC 7296 section 2.8.1: ours is the redundant one, and ours to delete. It was never used.
                 return self.queue_delete_spi(ours.offer.spi_in);
             }
-            if let Some(child) = self.children.get_mut(theirs) {
+            if let Some(child) = self.children.get_mut(*theirs) {
                 child.state = ChildState::Redundant;
                 cx.arm(Timer::Redundant(*theirs), REDUNDANT);
             }
+        }
+        if !self.is_place_good(agreed.place) {
+            // The child beside which it was to be has gone meanwhile.
+            return self.queue_delete_spi(ours.offer.spi_in);
         }
         let deleted = ours.deleted.contains(&agreed.spi_out);
         if deleted {
             // The Delete overtook the response. The peer wants none of it, nor what it replaced.
             cx.free_esp_spi(agreed.spi_in);
-            self.child_failed(cx, agreed.name, Why::PeerRefused("deleted at once".into()), false);
+            let why = Why::PeerRefused("deleted at once".into());
+            match ours.rekeys.is_none() && agreed.place.fallback.is_some() {
+                true => self.resource_failed(cx, &ours.offer, None, why),
+                false => self.child_failed(cx, agreed.name, why, false),
+            }
         } else {
             let replaces = ours.rekeys.or(ours.offer.wanted.replaces);
-            self.install_child(cx, agreed, keys, Entry { initiator: true, replaces, outbound: true });
+            let entry = Entry { initiator: true, replaces, outbound: true };
+            let new = self.install_child(cx, agreed, keys, entry);
+            if let Some((theirs, _)) = ours.collision {
+                // What stood beside the old one was beside the peer's meanwhile.
+                self.move_beside(theirs, new);
+            }
         }
         if let Some(old) = ours.rekeys
-            && let Some(child) = self.children.get_mut(&old)
+            && let Some(child) = self.children.get_mut(old)
         {
             child.state = ChildState::Replaced;
             cx.disarm(Timer::RekeyChild(old));
@@ -318,8 +371,11 @@ impl IkeSa {
         if free {
             cx.free_esp_spi(ours.offer.spi_in);
         }
+        if ours.rekeys.is_none() && ours.offer.place.fallback.is_some() {
+            return self.resource_failed(cx, &ours.offer, None, why);
+        }
         if let Some(id) = ours.rekeys
-            && self.children.get(&id).is_some_and(|c| c.state == ChildState::Installed)
+            && self.children.get(id).is_some_and(|c| c.state == ChildState::Installed)
         {
             cx.arm(Timer::RekeyChild(id), REKEY_AGAIN);
         }

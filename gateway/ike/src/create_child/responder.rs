@@ -52,8 +52,11 @@ impl IkeSa {
         let choice = match self.choose_child(cx, &message, rekeys, true) {
             Ok(choice) => choice,
             Err(refused) => {
-                self.respond_error(cx, EXCHANGE, id, refused.notify);
-                return self.child_failed(cx, refused.name, refused.why, false);
+                self.respond_error(cx, EXCHANGE, id, refused.notify.clone());
+                return match refused.notify.kind {
+                    NotifyType::TS_MAX_QUEUE => self.note_refused(cx, refused),
+                    _ => self.child_failed(cx, refused.name, refused.why, false),
+                };
             }
         };
         let group = choice.agreed.suite.group;
@@ -94,7 +97,7 @@ impl IkeSa {
         // A protocol that is not ESP, or an SPI of another length, names nothing of ours.
         let named = notify.child_spi().filter(|(protocol, _)| *protocol == ProtocolId::ESP);
         let child = named.and_then(|(_, spi)| self.child_by_peer_spi(spi));
-        match child.and_then(|id| Some((id, self.children.get(&id)?))) {
+        match child.and_then(|id| Some((id, self.children.get(id)?))) {
             // It may be the one that the response on its way to us is about.
             None if matches!(self.ours, Some(Ours::Child(_))) => {
                 Err(Notify::new(NotifyType::TEMPORARY_FAILURE))
@@ -156,10 +159,9 @@ impl IkeSa {
     }
 
     fn finish_their_child(&mut self, cx: &mut Core, theirs: Box<TheirChild>, g_ir: Option<&Secret>) {
-        // While the device worked, the child to be rekeyed may have gone.
-        if let Some(old) = theirs.rekeys
-            && self.children.get(&old).is_none_or(|c| c.state != ChildState::Installed)
-        {
+        // While the device worked, the child to be rekeyed may have gone, or the one beside which it is to be.
+        let gone = |old| self.children.get(old).is_none_or(|c| c.state != ChildState::Installed);
+        if theirs.rekeys.is_some_and(gone) || !self.is_place_good(theirs.choice.agreed.place) {
             return self.refuse_their_child(cx, &theirs, NotifyType::TEMPORARY_FAILURE);
         }
         let Some(keys) = self.child_keys(cx, &theirs.choice.agreed.suite, g_ir, &theirs.ni, &theirs.nr)
@@ -173,7 +175,7 @@ impl IkeSa {
         let new = self.install_child(cx, theirs.choice.agreed, keys, entry);
         self.respond(cx, EXCHANGE, theirs.request_id, &payloads);
         let Some(old) = theirs.rekeys else { return };
-        if let Some(child) = self.children.get_mut(&old) {
+        if let Some(child) = self.children.get_mut(old) {
             child.state = ChildState::Replaced;
             cx.disarm(Timer::RekeyChild(old));
         }

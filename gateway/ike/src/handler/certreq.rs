@@ -26,7 +26,7 @@ impl Handler for CertRequests {
         let mut asked = false;
         for realm in realms.into_iter().filter(|r| r.remote_auth == AuthPolicy::Pubkey) {
             asked = true;
-            for hash in cx.config.authorities.get(&realm.name).into_iter().flatten() {
+            for hash in cx.config.authorities.get(&*realm.name).into_iter().flatten() {
                 if !authorities.contains(hash) && authorities.len() < MAX_AUTHORITIES {
                     authorities.push(*hash);
                 }

@@ -29,6 +29,10 @@ pub(crate) struct Inner {
     pub(crate) failed: Option<(NotifyType, Why)>,
 }
 
+/// What an IKE SA without inner addresses has.
+pub(super) static NONE: Inner =
+    Inner { ours: Vec::new(), dns: Vec::new(), leased: Vec::new(), reply: None, failed: None };
+
 /// Name servers taken from one peer.
 const MAX_DNS: usize = 8;
 
@@ -40,7 +44,9 @@ impl Handler for Configuration {
                     out.push(request.into());
                 }
             }
-            (Stage::AuthResponse, Role::Responder) => out.extend(sa.ext.cfg.reply.take().map(Payload::from)),
+            (Stage::AuthResponse, Role::Responder) => {
+                out.extend(sa.ext.cfg.as_mut().and_then(|cfg| cfg.reply.take()).map(Payload::from));
+            }
             _ => {}
         }
     }
@@ -79,7 +85,7 @@ fn assign(sa: &mut IkeSa, cx: &mut Core, message: &[Payload]) {
             // RFC 7296 section 3.15.4: without an address there is nothing the client could send from.
             let why =
                 "the peer asked for no inner address, and the realm has children for such only".to_owned();
-            sa.ext.cfg.failed = Some((NotifyType::FAILED_CP_REQUIRED, Why::PeerMisbehaved(why)));
+            sa.inner().failed = Some((NotifyType::FAILED_CP_REQUIRED, Why::PeerMisbehaved(why)));
         }
         return;
     };
@@ -91,20 +97,22 @@ fn assign(sa: &mut IkeSa, cx: &mut Core, message: &[Payload]) {
         v6: v6.map(|a| a.ipv6().map_or(Ipv6Addr::UNSPECIFIED, |(address, _)| address)),
     };
     if wish.v4.is_none() && wish.v6.is_none() {
-        sa.ext.cfg.reply = Some(reply(pool, Lease::default()));
+        let reply = reply(pool, Lease::default());
+        sa.inner().reply = Some(reply);
         return;
     }
     match addresses.lease(sa.id, &peer, wish, realm.unique) {
         Ok(lease) => {
-            sa.ext.cfg.reply = Some(reply(pool, lease));
+            let inner = sa.inner();
+            inner.reply = Some(reply(pool, lease));
             let v4 = lease.v4.map(|a| InnerAddress { address: a.into(), prefix: 32 });
             let v6 = lease.v6.map(|a| InnerAddress { address: a.into(), prefix: 128 });
-            sa.ext.cfg.leased = v4.into_iter().chain(v6).collect();
+            inner.leased = v4.into_iter().chain(v6).collect();
         }
         Err(exhausted) => {
             // No fault of the client's: our pool is too small.
             let why = Why::Misconfigured(format!("{exhausted} of realm {}", realm.name));
-            sa.ext.cfg.failed = Some((NotifyType::INTERNAL_ADDRESS_FAILURE, why));
+            sa.inner().failed = Some((NotifyType::INTERNAL_ADDRESS_FAILURE, why));
         }
     }
 }
@@ -154,11 +162,12 @@ fn accept(sa: &mut IkeSa, cx: &mut Core, message: &[Payload]) {
     let v6 = v6.filter(|_| realm.virtual_ip.v6).map(|(a, _)| InnerAddress { address: a.into(), prefix: 128 });
     let dns4 = cp.all(CfgAttrType::INTERNAL_IP4_DNS).filter_map(CfgAttr::ipv4).map(IpAddr::from);
     let dns6 = cp.all(CfgAttrType::INTERNAL_IP6_DNS).filter_map(CfgAttr::ipv6).map(|(a, _)| IpAddr::from(a));
-    sa.ext.cfg.dns = dns4.chain(dns6).take(MAX_DNS).collect();
-    sa.ext.cfg.ours = v4.into_iter().chain(v6).collect();
-    let ours = cx.use_addresses(&realm.name, &sa.ext.cfg.ours);
+    let inner = sa.inner();
+    inner.dns = dns4.chain(dns6).take(MAX_DNS).collect();
+    inner.ours = v4.into_iter().chain(v6).collect();
+    let ours = cx.use_addresses(&realm.name, &inner.ours);
     if !ours.is_empty() {
-        let dns = sa.ext.cfg.dns.clone();
+        let dns = inner.dns.clone();
         cx.fx.push(Effect::Addresses { sa: sa.id, realm: realm.name.clone(), ours, dns, add: true });
     }
 }
@@ -168,10 +177,14 @@ fn is_dynamic(spec: &SelectorSpec) -> bool {
 }
 
 impl IkeSa {
+    fn inner(&mut self) -> &mut Inner {
+        self.ext.cfg.get_or_insert_default()
+    }
+
     /// Gives back what was leased, and drops what we were given.
     pub(crate) fn release_addresses(&mut self, cx: &mut Core) {
         let Some(realm) = self.realm.as_ref().map(|r| r.name.clone()) else { return };
-        let inner = std::mem::take(&mut self.ext.cfg);
+        let Some(inner) = self.ext.cfg.take() else { return };
         if !inner.leased.is_empty()
             && let Some((_, pool)) = cx.pools.get_mut(&realm)
         {

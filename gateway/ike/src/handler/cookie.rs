@@ -39,7 +39,7 @@ impl Handler for Cookie {
 
     fn build(&self, stage: Stage, sa: &mut IkeSa, _cx: &mut Core, out: &mut Vec<Payload>) {
         if stage == Stage::InitRequest
-            && let Some(cookie) = &sa.ext.cookie
+            && let Some(cookie) = sa.setup.as_ref().and_then(|setup| setup.cookie.as_ref())
         {
             // RFC 7296 section 2.6: it goes first, and nothing else changes.
             out.insert(0, Notify::with_data(NotifyType::COOKIE, cookie.clone()).into());
@@ -52,7 +52,9 @@ impl Handler for Cookie {
         }
         match message.notify(NotifyType::COOKIE) {
             Some(cookie) if (1..=MAX_COOKIE).contains(&cookie.data.len()) => {
-                sa.ext.cookie = Some(cookie.data.clone());
+                if let Some(setup) = &mut sa.setup {
+                    setup.cookie = Some(cookie.data.clone());
+                }
                 Flow::Again
             }
             _ => Flow::Continue,

@@ -16,7 +16,7 @@ impl Handler for NatDetection {
     fn build(&self, stage: Stage, sa: &mut IkeSa, cx: &mut Core, out: &mut Vec<Payload>) {
         let (spi_r, path) = match stage {
             Stage::InitRequest => (Spi::ZERO, sa.path),
-            Stage::InitResponse => (sa.spi_r, sa.reply_path),
+            Stage::InitResponse => (sa.spi_r, sa.reply_path()),
             _ => return,
         };
         // A source that fits no address makes the peer encapsulate, whatever is on the way.

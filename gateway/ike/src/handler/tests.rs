@@ -85,6 +85,7 @@ fn realm(node: u8) -> Arc<Realm> {
         virtual_ip: VirtualIpRequest::default(),
         pool: None,
         unique: false,
+        worker: None,
     })
 }
 

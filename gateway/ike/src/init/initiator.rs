@@ -14,6 +14,7 @@ use wire::numbers::{ExchangeType, KeId, NotifyType};
 
 use super::{ke_len_fits, nonce_fits, nonce_of};
 use crate::core::{Core, DownKind, Timer};
+use crate::datagrams::Datagrams;
 use crate::effect::{Effect, IkeSaId, Path, Why};
 use crate::handler::Stage;
 use crate::sa::{IkeSa, Setup, State, Wanted};
@@ -52,7 +53,6 @@ pub(crate) fn initiate(
     let mut sa = Box::new(IkeSa::new(cx, id, Role::Initiator, path, State::ExpectKeyPair));
     sa.spi_i = cx.ike_spi(id);
     sa.realm = Some(realm.clone());
-    sa.own_id = Some(realm.local_id.clone());
     sa.replaces = replaces.map(|(id, _)| id);
     let mut setup = Setup::new(group);
     setup.ni = cx.nonce();
@@ -101,7 +101,12 @@ impl IkeSa {
         }
         // Built anew it is the same request with the same ID (RFC 7296 section 2.6), so the window starts over.
         self.send = SendWindow::starting_at(0);
-        self.send.commit(Outgoing::new(0, vec![message.clone()], cx.now, &cx.config.retransmission));
+        self.send.commit(Outgoing::new(
+            0,
+            Datagrams::new(std::slice::from_ref(&message)),
+            cx.now,
+            &cx.config.retransmission,
+        ));
         self.state = State::ExpectInitResponse;
         cx.fx.push(Effect::Send { path: self.path, message });
         self.arm_retransmission(cx);

@@ -55,7 +55,7 @@ pub(crate) fn admit(cx: &mut Core, path: Path, bytes: &[u8]) -> Option<Box<IkeSa
         cx.dropped(path.remote, "too many half-open IKE SAs");
         return None;
     }
-    let candidates = cx.realms_by_path(path);
+    let candidates = cx.realms.by_path(path);
     let group = Group(ke.method.0);
     let chosen = match choose(candidates.iter().map(|r| &**r), offer, group) {
         Ok(chosen) => chosen,
@@ -151,14 +151,14 @@ impl IkeSa {
             setup.init_response = message.clone();
         }
         self.state = State::ExpectAuthRequest;
-        cx.fx.push(Effect::Send { path: self.reply_path, message });
+        cx.fx.push(Effect::Send { path: self.reply_path(), message });
     }
 
     /// The same request once more: the same response, if there is one yet (RFC 7296 section 2.1).
-    pub(crate) fn repeat_init_response(&mut self, cx: &mut Core, path: Path) {
-        let response = self.setup.as_ref().map(|s| s.init_response.clone()).unwrap_or_default();
-        if self.state == State::ExpectAuthRequest && !response.is_empty() {
-            cx.fx.push(Effect::Send { path, message: response });
+    pub(crate) fn repeat_init_response(&mut self, cx: &mut Core, path: Path, request: &[u8]) {
+        let Some(setup) = self.setup.as_ref().filter(|s| s.init_request == request) else { return };
+        if self.state == State::ExpectAuthRequest && !setup.init_response.is_empty() {
+            cx.fx.push(Effect::Send { path, message: setup.init_response.clone() });
         }
     }
 }

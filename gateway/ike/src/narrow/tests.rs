@@ -10,12 +10,12 @@ fn ts(text: &str) -> TrafficSelector {
     text.parse().unwrap()
 }
 
-fn list(texts: &[&str]) -> Vec<TrafficSelector> {
+fn list(texts: &[&str]) -> Arc<[TrafficSelector]> {
     texts.iter().map(|t| ts(t)).collect()
 }
 
 fn payload(texts: &[&str]) -> TsPayload {
-    TsPayload::new(list(texts))
+    TsPayload::new(list(texts).iter().copied())
 }
 
 fn child(name: &str, local: &[&str], remote: &[&str]) -> Child {
@@ -32,7 +32,7 @@ fn child(name: &str, local: &[&str], remote: &[&str]) -> Child {
         tfc: 0,
         copy_df: true,
         copy_dscp: true,
-        tun: String::new(),
+        tun: "".into(),
     }
 }
 
@@ -161,7 +161,7 @@ fn child_that_grants_everything_comes_before_one_for_the_packet_before_any() {
             choose(children.iter().copied(), NOBODY, ChildMode::Tunnel, &payload(local), &payload(remote));
         got.map(|n| (n.child.name.clone(), n.more_possible))
     };
-    let got = |name: &str, more| Some((name.to_owned(), more));
+    let got = |name: &str, more| Some((name.into(), more));
     let net = &["10.2.0.0/16"][..];
     assert_eq!(choose(&[&a, &b], &["10.1.2.0/24"], net), got("b", false));
     assert_eq!(
@@ -216,8 +216,8 @@ fn offer_has_the_packet_first() {
         [&child],
         NOBODY,
         ChildMode::Tunnel,
-        &TsPayload::new(offered.remote),
-        &TsPayload::new(offered.local),
+        &TsPayload::new(offered.remote.iter().copied()),
+        &TsPayload::new(offered.local.iter().copied()),
     );
     assert_eq!(got, None, "the peer's configuration is the other way round");
 }
@@ -347,8 +347,8 @@ proptest! {
             prop_assert!(local.iter().enumerate().all(|(j, o)| i == j || !t.is_subset(o)));
         }
         if let Some(granted) = granted {
-            let offered = Selectors { local: asked, remote: list(&["10.2.0.0/16"]) };
-            let answer = (TsPayload::new(granted.local.clone()), TsPayload::new(granted.remote.clone()));
+            let offered = Selectors { local: asked.into(), remote: list(&["10.2.0.0/16"]) };
+            let answer = (TsPayload::new(granted.local.iter().copied()), TsPayload::new(granted.remote.iter().copied()));
             prop_assert_eq!(check_answer(&offered, &answer.0, &answer.1), Some(granted));
         }
     }

@@ -65,6 +65,7 @@ pub fn realm() -> Realm {
         virtual_ip: VirtualIpRequest::default(),
         pool: None,
         unique: true,
+        worker: None,
     }
 }
 
@@ -81,7 +82,7 @@ pub fn child(name: &str, local: &str, remote: &str) -> Child {
         tfc: 0,
         copy_df: true,
         copy_dscp: true,
-        tun: String::new(),
+        tun: "".into(),
     }
 }
 

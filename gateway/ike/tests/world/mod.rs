@@ -57,7 +57,7 @@ pub struct Node {
     /// Installed pairs.
     pub children: BTreeMap<ChildId, ChildInstall>,
     /// The pairs in use outbound, by child name, the newest last.
-    pub outbound: BTreeMap<String, Vec<ChildId>>,
+    pub outbound: BTreeMap<Arc<str>, Vec<ChildId>>,
     pub addresses: Vec<(bool, Vec<tussock_ike::InnerAddress>)>,
     pub keys: Vec<KeyLogEntry>,
     pub sent: usize,

@@ -42,7 +42,7 @@ pub fn child(node: usize, name: &str) -> Child {
         tfc: 0,
         copy_df: false,
         copy_dscp: false,
-        tun: String::new(),
+        tun: "".into(),
     }
 }
 
@@ -69,6 +69,7 @@ pub fn realm(node: usize) -> Realm {
         virtual_ip: VirtualIpRequest::default(),
         pool: None,
         unique: false,
+        worker: None,
     }
 }
 

@@ -76,7 +76,7 @@ fn problems_name_the_realm_and_what_is_wrong() {
     let says = |config: Config, what: &str| {
         let side = Side::new(config);
         assert!(
-            side.problems.iter().any(|p| p.realm == "r" && p.what.contains(what)),
+            side.problems.iter().any(|p| *p.realm == *"r" && p.what.contains(what)),
             "{what}: {:?}",
             side.problems
         );
@@ -102,7 +102,7 @@ fn problems_name_the_realm_and_what_is_wrong() {
     says(missing, "wants a key and there is none");
     let mut stray = pubkey(MOON, SUN, Some(leaf.own(&[])), trust_ca(&[&ca]));
     stray.credentials.insert("gone".into(), Default::default());
-    assert!(Side::new(stray).problems.iter().any(|p| p.realm == "gone"));
+    assert!(Side::new(stray).problems.iter().any(|p| *p.realm == *"gone"));
 }
 
 #[test]

@@ -22,6 +22,11 @@ pub const STORIES: &[Story] = &[
         lanes,
     ),
     Story::ours(
+        "sas-per-worker",
+        "a worker with packets has a Child SA of its own set up beside the one for all (RFC 9611), and loses it with that",
+        own_sas,
+    ),
+    Story::ours(
         "superpackets",
         "TCP travels in superpackets, and a capture shows the packets they stand for, all checksums right",
         superpackets,
@@ -68,6 +73,7 @@ fn lanes(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
     let (mut moon, mut sun) = place.sites()?;
     for end in [&moon, &sun] {
         end.set(GATEWAY, "workers", "3")?;
+        end.set(GATEWAY, "sas_per_worker", "false")?;
     }
     place.begin(steps, &mut moon, &mut sun)?;
     both_ways(place, steps)?;
@@ -92,6 +98,54 @@ fn lanes(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
     moon.stop()?;
     sun.stop()?;
     Ok(())
+}
+
+fn own_sas(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
+    let (mut moon, mut sun) = place.sites()?;
+    for end in [&moon, &sun] {
+        end.set(GATEWAY, "workers", "3")?;
+    }
+    place.begin(steps, &mut moon, &mut sun)?;
+    let many = |n: u16| (1..=n).map(|number| (PLAIN, number)).collect::<Vec<_>>();
+    let gap = Duration::from_millis(2);
+    steps.begin("traffic of many flows has every worker ask for an SA");
+    datagrams(place, many(300), gap)?;
+    let workers = || -> Result<Vec<Option<u64>>> {
+        let sas = moon.json("sas")?;
+        let children =
+            sas.pointer("/ike_sas/0/children").and_then(Value::as_array).context("no Child SAs")?;
+        let mut workers: Vec<_> =
+            children.iter().map(|child| child.get("resource").and_then(Value::as_u64)).collect();
+        workers.sort_unstable();
+        Ok(workers)
+    };
+    let have = process::until(TIME, || Ok(Some(workers()?).filter(|workers| workers.len() == 3)))?;
+    let have = have.with_context(|| format!("Child SAs are for workers {:?}", workers().ok()))?;
+    let ([None, Some(one), Some(other)], true) = (&have[..], have.windows(2).all(|two| two[0] != two[1]))
+    else {
+        bail!("Child SAs are for workers {have:?}");
+    };
+    steps.begin("then nothing is handed over any more, and all arrives");
+    let handed = || -> Result<u64> {
+        let status = moon.json("status")?;
+        let lanes = status.pointer("/lanes").and_then(Value::as_array).context("no lanes")?;
+        Ok(lanes.iter().filter_map(|lane| lane.get("handed").and_then(Value::as_u64)).sum())
+    };
+    let before = handed()?;
+    let sent = 300;
+    let got = datagrams(place, many(sent), gap)?;
+    let after = handed()?;
+    if got.len() < usize::from(sent) || after != before {
+        bail!("{} of {sent} arrived, {} handed over; workers {one} and {other}", got.len(), after - before);
+    }
+    both_ways(place, steps)?;
+    steps.begin("the one for all is rekeyed and they stay beside it");
+    moon.rekey_child()?;
+    both_ways(place, steps)?;
+    if workers()?.len() != 3 {
+        bail!("Child SAs are for workers {:?}", workers()?);
+    }
+    place.pings()
 }
 
 fn superpackets(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
@@ -217,7 +271,15 @@ fn share(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
     if got.len() < sent {
         bail!("{} of {sent} critical packets arrived", got.len());
     }
-    steps.begin("and when it is over all is as before");
+    steps.begin("and when it is over and worked off, all is as before");
+    let waiting = || -> Result<u64> {
+        let status = moon.json("status")?;
+        let lanes = status.pointer("/lanes").and_then(Value::as_array).context("no lanes")?;
+        let shares = lanes.iter().filter_map(|lane| lane.get("shares").and_then(Value::as_array)).flatten();
+        Ok(shares.filter_map(|share| share.get(2).and_then(Value::as_u64)).sum())
+    };
+    let over = process::until(TIME, || Ok((waiting()? == 0).then_some(())))?;
+    over.context("bursts wait without end")?;
     place.pings()
 }
 
