@@ -66,6 +66,30 @@ pub struct Device {
     pub waiting: usize,
     /// The engines inside it that it picks from.
     pub engines: Vec<Engine>,
+    /// What packets cost on it, for each ESP transform of the configuration.
+    pub trials: Vec<Trial>,
+}
+
+/// What packets of a transform cost on an accelerator.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Trial {
+    /// The transform, as proposals write it.
+    pub esp: String,
+    /// Why it failed, if it did.
+    pub fault: Option<String>,
+    /// The costs.
+    pub costs: Vec<TrialCost>,
+}
+
+/// What packets of a size cost in bursts of a length.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TrialCost {
+    /// Octets of text in each packet.
+    pub text: u16,
+    /// Packets in each burst.
+    pub burst: u16,
+    /// Nanoseconds of CPU per packet, the mean of both directions.
+    pub ns: u64,
 }
 
 /// An engine of an accelerator: for one transform, or in general.

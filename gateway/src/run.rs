@@ -75,7 +75,7 @@ async fn serve(path: PathBuf, loaded: Loaded) -> anyhow::Result<()> {
     for text in worker::unmet(&loaded.realms) {
         tracing::error!("{text}");
     }
-    let devices = Devices::open()?;
+    let devices = Devices::open(&settings.devices(), &loaded.realms)?;
     let short = devices.short_ops()?;
     let initial = reload_part(&loaded, &*short);
     // Whatever may fail comes before the worker, which changes the machine's network.

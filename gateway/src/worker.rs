@@ -13,7 +13,7 @@
 //! |---|---|
 //! | [`order`] | what the control thread may want |
 //! | `lanes` | the lanes: their threads, orders to them, and their answers |
-//! | `accel`, `operations` | devices: which of them serves an SA; key exchanges |
+//! | `accel`, `trials`, `operations` | devices: which of them serves an SA; what they cost; key exchanges |
 //! | `ask` | the channel to the key side |
 //! | `letters` | IKE messages in and out, in the order of their senders' standing |
 //! | `signals` | what the data path tells, in the engine's words |
@@ -35,6 +35,7 @@ pub mod order;
 mod routes;
 mod signals;
 mod traps;
+mod trials;
 mod views;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -101,12 +102,14 @@ pub struct Parts {
 pub struct Devices(Accel);
 
 impl Devices {
-    /// Opens everything the registry finds.
+    /// Opens everything the registry finds, and tries out what these realms will want of it.
     ///
     /// # Errors
     /// Nothing carries packets, or nothing does key exchanges.
-    pub fn open() -> anyhow::Result<Devices> {
-        Accel::open().map(Devices)
+    pub fn open(config: &registry::Config, realms: &[Arc<Realm>]) -> anyhow::Result<Devices> {
+        let accel = Accel::open(config)?;
+        accel.trials.run(&accel.devices(), &trials::wanted(realms));
+        Ok(Devices(accel))
     }
 
     /// The best device's short primitives.
@@ -434,6 +437,7 @@ impl Worker {
         self.dummies = dummies;
         self.guarded = guarded;
         self.works = works;
+        self.accel.trials.begin(self.accel.devices(), trials::wanted(&self.realms));
         let realms = self.realms.clone();
         self.book.retain_configured(|realm, child| {
             realms.iter().any(|r| *r.name == *realm && r.child(child).is_some())

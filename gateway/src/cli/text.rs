@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::table::Table;
 use crate::config::units::{show_duration, show_size};
 use crate::events::Record;
-use crate::report::{ChildSa, IkeSa, Sas, Status};
+use crate::report::{ChildSa, IkeSa, Sas, Status, TrialCost};
 
 /// `tussock status`
 pub fn status(status: &Status) -> String {
@@ -41,6 +41,24 @@ pub fn status(status: &Status) -> String {
             device.packets_waiting.to_string(),
             (device.operations_out + device.waiting).to_string(),
             carries,
+        ]);
+    }
+    text += &table.text("  ");
+    let trials =
+        status.devices.iter().flat_map(|device| device.trials.iter().map(move |trial| (device, trial)));
+    let mut table = Table::new(&["transform", "on", "CPU for each packet"]);
+    for (device, trial) in trials {
+        let cost = |cost: &TrialCost| {
+            let many =
+                if cost.burst == 1 { "alone".to_owned() } else { format!("in bursts of {}", cost.burst) };
+            format!("{} ns ({} octets, {many})", cost.ns, cost.text)
+        };
+        let costs: Vec<String> = trial.costs.iter().map(cost).collect();
+        let fault = trial.fault.as_ref().map(|fault| format!("failed: {fault}"));
+        table.row(vec![
+            trial.esp.clone(),
+            format!("{}:{}", device.driver, device.id),
+            fault.unwrap_or_else(|| costs.join(", ")),
         ]);
     }
     text += &table.text("  ");

@@ -27,6 +27,7 @@ pub(crate) struct Gateway {
     pub(crate) sas_per_worker: Option<bool>,
     pub(crate) pin: Option<bool>,
     pub(crate) offload: Option<bool>,
+    pub(crate) soft_engine: Option<Word>,
 }
 
 /// `[dispatch]`

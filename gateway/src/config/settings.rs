@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use policy::Retransmission;
+use registry::SoftEngine;
 use wire::TrafficSelector;
 
 use super::raw;
@@ -51,6 +52,8 @@ pub struct Settings {
     pub pin: bool,
     /// Whether the kernel is asked for offloads of TUN devices.
     pub offload: bool,
+    /// Which engines of the software device carry packets.
+    pub soft_engine: SoftEngine,
     /// What goes first.
     pub dispatch: Table,
 }
@@ -116,6 +119,7 @@ impl Default for Settings {
             sas_per_worker: true,
             pin: false,
             offload: true,
+            soft_engine: SoftEngine::Auto,
             dispatch: Table::default(),
         }
     }
@@ -125,6 +129,13 @@ impl Settings {
     /// The control socket.
     pub fn socket(&self) -> PathBuf {
         self.state_dir.join("control.sock")
+    }
+
+    /// What drivers are told.
+    pub fn devices(&self) -> registry::Config {
+        let mut config = registry::Config::default();
+        config.soft_engine = self.soft_engine;
+        config
     }
 }
 
@@ -196,6 +207,11 @@ pub(crate) fn settings(raw: raw::Gateway, reader: &mut Reader<'_>) -> Settings {
     }
     settings.pin = raw.pin.unwrap_or(false);
     settings.offload = raw.offload.unwrap_or(true);
+    if let Some(engine) = &raw.soft_engine {
+        let choices =
+            [("auto", SoftEngine::Auto), ("aws-lc", SoftEngine::AwsLc), ("ipsec-mb", SoftEngine::IpsecMb)];
+        settings.soft_engine = reader.choice("engine", engine, &choices).unwrap_or_default();
+    }
     settings
 }
 

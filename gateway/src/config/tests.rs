@@ -273,6 +273,7 @@ const DISPATCH: &str = r#"
 [gateway]
 workers = 3
 sas_per_worker = false
+soft_engine = "aws-lc"
 pin = true
 offload = false
 tun_kind = "tap"
@@ -301,6 +302,7 @@ fn the_dispatch_table_and_how_a_realm_is_worked_on_are_understood() {
     let settings = &loaded.settings;
     assert_eq!((settings.workers, settings.sas_per_worker), (3, false));
     assert_eq!((settings.pin, settings.offload), (true, false));
+    assert_eq!(settings.soft_engine, registry::SoftEngine::AwsLc);
     assert!(settings.ethernet);
     let table = &settings.dispatch;
     let order = [Class::Critical, Class::Control, Class::Ike, Class::Stranger, Class::Esp];

@@ -4,7 +4,6 @@
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -12,6 +11,8 @@ use spi::{
     CryptoDone, CryptoJob, CryptoQueue, Device, Fault, FaultKind, Health, QueueConfig, Region, SaId,
     SaParams, ShortOps,
 };
+
+use super::trials::{Trial, Trials};
 
 /// Sleep while a device without a doorbell has work out.
 pub(super) const BLIND_WAIT: Duration = Duration::from_micros(50);
@@ -34,20 +35,23 @@ pub(super) struct SlotView<'a> {
     pub(super) sas: usize,
     pub(super) operations_out: usize,
     pub(super) waiting: usize,
+    pub(super) trials: Vec<Trial>,
 }
 
 /// All devices, best first.
 pub(super) struct Accel {
     /// Their places are the data path's numbers for them.
     pub(super) slots: Vec<Slot>,
+    /// What they cost.
+    pub(super) trials: Trials,
     /// Operations no device would take.
     pub(super) failed: VecDeque<CryptoDone>,
 }
 
 impl Accel {
     /// Opens everything the registry finds.
-    pub(super) fn open() -> anyhow::Result<Accel> {
-        let drivers = registry::network_drivers(&registry::Config::default());
+    pub(super) fn open(config: &registry::Config) -> anyhow::Result<Accel> {
+        let drivers = registry::network_drivers(config);
         let (opened, unopened) = registry::open_all(&drivers);
         for device in unopened {
             tracing::warn!(driver = device.driver, device = %device.id, fault = %device.fault, "a device does not open");
@@ -66,7 +70,7 @@ impl Accel {
         if !slots.iter().any(|slot| slot.operations.is_some()) {
             bail!("no device does key exchanges");
         }
-        Ok(Accel { slots, failed: VecDeque::new() })
+        Ok(Accel { slots, trials: Trials::default(), failed: VecDeque::new() })
     }
 
     /// The devices, by their numbers.
@@ -93,11 +97,12 @@ impl Accel {
         self.slots.iter().find_map(|slot| slot.device.short_ops()).context("no device has short primitives")
     }
 
-    /// Installs an SA on the first device that carries it and has a queue for this lane; gives the device's number, and the
-    /// handle.
+    /// Installs an SA on the first device that carries it, has a queue for this lane and is well, in the order of the trials; gives
+    /// the device's number, and the handle.
     pub(super) fn install(&mut self, lane: u16, sa: &SaParams) -> Result<(usize, SaId), Fault> {
         let mut last = Fault::new(FaultKind::Unsupported);
-        for (number, slot) in self.slots.iter_mut().enumerate() {
+        for number in self.trials.order((sa.encr, sa.integ), self.slots.len()) {
+            let Some(slot) = self.slots.get_mut(number) else { continue };
             let able = slot.device.desc().caps.carries(sa.encr, sa.integ, sa.esn)
                 && slot.lanes.get(usize::from(lane)).is_some_and(|there| *there);
             if !able || slot.device.health() != Health::Ready {
@@ -146,12 +151,13 @@ impl Accel {
 
     /// The devices, to look at.
     pub(super) fn views(&self) -> impl Iterator<Item = SlotView<'_>> {
-        self.slots.iter().map(|slot| SlotView {
+        self.slots.iter().enumerate().map(|(number, slot)| SlotView {
             driver: slot.driver,
             device: &*slot.device,
             sas: slot.sas,
             operations_out: slot.operations.as_ref().map_or(0, |queue| queue.in_flight()),
             waiting: slot.jobs.len(),
+            trials: self.trials.of(number),
         })
     }
 }

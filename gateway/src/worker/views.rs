@@ -20,7 +20,7 @@ use crate::plane::look::{self, Look};
 use crate::plane::order::{Gather, Order};
 use crate::report::{
     Child, ChildSa, Device, DispatchRow, Engine, EngineCost, Esp, Ike, IkeSa, Lane, Realm, Sas, Socket,
-    Status, Tun,
+    Status, Trial, TrialCost, Tun,
 };
 
 /// What the data path counts for a pair.
@@ -334,12 +334,26 @@ fn device(number: usize, view: &super::accel::SlotView<'_>, parts: &[Option<Box<
         operations_out: view.operations_out,
         waiting: view.waiting,
         engines: view.device.engines().iter().map(engine).collect(),
+        trials: view.trials.iter().map(trial).collect(),
     }
 }
 
 /// As proposals write it.
 fn transform(encr: spi::Encr, integ: spi::Integ) -> String {
     if integ == spi::Integ::NONE { encr.to_string() } else { format!("{encr}-{integ}") }
+}
+
+fn trial(trial: &super::trials::Trial) -> Trial {
+    let cost = |(load, ns): (spi::measure::Load, f64)| TrialCost {
+        text: load.text,
+        burst: load.burst,
+        ns: ns.round() as u64,
+    };
+    Trial {
+        esp: transform(trial.transform.0, trial.transform.1),
+        fault: trial.cost.err().map(|fault| fault.to_string()),
+        costs: trial.costs().map(cost).collect(),
+    }
 }
 
 fn engine(report: &spi::EngineReport) -> Engine {
