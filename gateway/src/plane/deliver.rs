@@ -46,7 +46,7 @@ impl Plane {
         loop {
             submit(&mut self.esp, now, &mut self.out);
             let moved = self.queues.pump(now, &mut self.esp, &mut self.out);
-            self.hand_out(now);
+            self.hand_out();
             if !moved {
                 break;
             }
@@ -56,9 +56,9 @@ impl Plane {
         }
     }
 
-    fn hand_out(&mut self, now: Instant) {
+    fn hand_out(&mut self) {
         while let Some(packets) = self.out.outer.pop_front() {
-            self.send(now, &packets);
+            self.send(&packets);
         }
         self.deliver();
         while let Some(packet) = self.out.elsewhere.pop_front() {
@@ -77,7 +77,7 @@ impl Plane {
     }
 
     /// Sends sealed packets, in runs as long as the kernel takes.
-    fn send(&mut self, now: Instant, packets: &OuterPackets) {
+    fn send(&mut self, packets: &OuterPackets) {
         let port = match packets.path.encap {
             Encap::Udp => Port::Natt,
             Encap::Raw => Port::Raw,
@@ -102,7 +102,7 @@ impl Plane {
         }
         if socket.has_errors() {
             let errors: Vec<_> = socket.take_errors().collect();
-            self.learn(now, errors);
+            self.learn(errors);
         }
     }
 

@@ -63,7 +63,7 @@ impl Plane {
         }
         self.landing = Some(landing);
         self.served.note(Class::Esp, more);
-        self.learn_from_errors(now, place);
+        self.learn_from_errors(place);
         more
     }
 
@@ -108,11 +108,11 @@ impl Plane {
         }
     }
 
-    pub(super) fn learn_from_errors(&mut self, now: Instant, place: usize) {
+    pub(super) fn learn_from_errors(&mut self, place: usize) {
         let Some(socket) = self.sockets.at(place) else { return };
         if socket.has_errors() {
             let errors: Vec<_> = socket.take_errors().collect();
-            self.learn(now, errors);
+            self.learn(errors);
         }
     }
 
@@ -121,13 +121,13 @@ impl Plane {
         if let Some(socket) = self.sockets.at(place) {
             socket.drain_errors();
         }
-        self.learn_from_errors(Instant::now(), place);
+        self.learn_from_errors(place);
     }
 
     /// Errors that came back for what was sent. Anybody can make up an ICMP message, so all it may do is lower the MTU, and that
     /// only as far as the data path allows; that a port or host is unreachable is for liveness checks to find out (RFC 7296
     /// section 2.4).
-    pub(super) fn learn(&mut self, _now: Instant, mut errors: Vec<SendError>) {
+    pub(crate) fn learn(&mut self, mut errors: Vec<SendError>) {
         // A storm of them says one thing many times.
         errors.sort_unstable_by_key(|error| (error.to.ip(), error.mtu, error.local));
         errors.dedup_by_key(|error| (error.to.ip(), error.mtu, error.local));

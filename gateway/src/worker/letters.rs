@@ -165,9 +165,13 @@ impl Worker {
             }
         }
         self.letters.inbox = Some(inbox);
-        if let Some(socket) = self.letters.sockets.at(place) {
-            // IKE messages are small, and fragments of its own are what it has against small paths.
-            drop(socket.take_errors());
+        // IKE messages are small, and fragments of its own are what it has against small paths. But to the kernel all sockets of
+        // port 4500 are alike when an error comes back for a packet that one of them has sent.
+        if let Some(socket) = self.letters.sockets.at(place)
+            && socket.has_errors()
+        {
+            let errors: Vec<_> = socket.take_errors().collect();
+            self.lanes.own.learn(errors);
         }
         more
     }

@@ -144,12 +144,18 @@ fn by_port(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
     Ok(())
 }
 
-/// Packets in and out of the one SA pair of a child.
+/// Packets in and out of a child, whichever worker's SA they took.
 fn carried(end: &Tussock<'_>, name: &str) -> Result<(u64, u64)> {
     let sas = end.json("sas")?;
     let children = sas.pointer("/ike_sas/0/children").and_then(Value::as_array);
-    let mut of_name = children.into_iter().flatten().filter(|child| child["name"] == name);
-    let (Some(child), None) = (of_name.next(), of_name.next()) else { bail!("not one {name}: {sas:#}") };
-    let count = |key: &str| child.get(key).and_then(Value::as_u64).with_context(|| format!("no {key}"));
+    let of_name: Vec<&Value> =
+        children.into_iter().flatten().filter(|child| child["name"] == name).collect();
+    if of_name.iter().filter(|child| child["resource"].is_null()).count() != 1 {
+        bail!("not one {name}: {sas:#}");
+    }
+    let count = |key: &str| -> Result<u64> {
+        let counts = of_name.iter().map(|child| child.get(key).and_then(Value::as_u64));
+        counts.sum::<Option<u64>>().with_context(|| format!("no {key}"))
+    };
     Ok((count("packets_in")?, count("packets_out")?))
 }
