@@ -18,7 +18,7 @@
 //! | `letters` | IKE messages in and out, in the order of their senders' standing |
 //! | `signals` | what the data path tells, in the engine's words |
 //! | `effects`, `install` | what the engine wants done |
-//! | `book`, `routes`, `traps` | which pair is which child; routes; the SPD from the configuration |
+//! | `book`, `routes`, `paths`, `traps` | which pair is which child; routes; path MTUs; the SPD from the configuration |
 //! | `devices` | TUN devices: made, lost, and made anew |
 //! | `views` | what is shown |
 
@@ -32,6 +32,7 @@ mod lanes;
 mod letters;
 mod operations;
 pub mod order;
+mod paths;
 mod routes;
 mod signals;
 mod traps;
@@ -66,6 +67,7 @@ use devices::TunDevice;
 use lanes::Lanes;
 use letters::Letters;
 use order::{Order, Orders, Reload, Taker};
+use paths::Paths;
 use routes::Routes;
 use views::Looking;
 
@@ -180,6 +182,7 @@ struct Worker {
     links: Option<Links>,
     book: Book,
     routes: Routes,
+    paths: Paths,
     trap_routes: Vec<RouteKey>,
     /// Inner addresses we were given, by realm, and the device each is on.
     given: HashMap<Arc<str>, Vec<(IpAddr, Arc<str>)>>,
@@ -261,6 +264,7 @@ impl Worker {
                 .ok(),
             book: Book::default(),
             routes: Routes::default(),
+            paths: Paths::default(),
             trap_routes: Vec::new(),
             given: HashMap::new(),
             events,

@@ -126,7 +126,9 @@ impl Worker {
                 DscpPolicy::Fixed(0)
             },
             ecn: EcnPolicy::Copy,
-            path_mtu: way.map_or(PATH_MTU, |way| way.mtu),
+            path_mtu: way
+                .map_or(PATH_MTU, |way| way.mtu)
+                .min(self.paths.mtu(now, remote).unwrap_or(u16::MAX)),
             limits,
             at_once: self.work_of_name(&c.realm).at_once,
             share,

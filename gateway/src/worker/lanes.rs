@@ -190,6 +190,7 @@ impl Worker {
             Report::NotInstalled { id, why } => self.not_installed(now, id, why),
             Report::Heard(spis) => self.peers_heard(now, &spis),
             Report::PathMtu { remote, mtu } => {
+                self.paths.heard(now, remote, mtu);
                 self.lanes.all_but(now, lane, || Order::LowerMtu { remote, mtu });
             }
             Report::Ike { local, remote, message } => self.strange_letter(local, remote, message),

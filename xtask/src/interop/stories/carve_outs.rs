@@ -148,8 +148,7 @@ fn by_port(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
 fn carried(end: &Tussock<'_>, name: &str) -> Result<(u64, u64)> {
     let sas = end.json("sas")?;
     let children = sas.pointer("/ike_sas/0/children").and_then(Value::as_array);
-    let of_name: Vec<&Value> =
-        children.into_iter().flatten().filter(|child| child["name"] == name).collect();
+    let of_name: Vec<&Value> = children.into_iter().flatten().filter(|child| child["name"] == name).collect();
     if of_name.iter().filter(|child| child["resource"].is_null()).count() != 1 {
         bail!("not one {name}: {sas:#}");
     }
