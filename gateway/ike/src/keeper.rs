@@ -310,6 +310,10 @@ impl Engine {
                 }
             }
             Todo::Superseded { by, realm, peer, forget } => {
+                // Where an identity may have any number of SAs, all of them are not looked at for each new one.
+                if !forget && self.core.realm(&realm).is_none_or(|realm| !realm.unique) {
+                    return;
+                }
                 for id in self.core.with_peer(&realm, &peer).into_iter().filter(|id| *id != by) {
                     // Those of this very peer, and not of one whose hash is alike.
                     let same = self.sas.get(&id).is_some_and(|sa| {
