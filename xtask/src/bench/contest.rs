@@ -70,9 +70,16 @@ pub struct Contestant {
     pub product: Option<Versus>,
     /// What protects packets.
     pub cipher: Cipher,
+    /// Ours, where it could do better: with AWS-LC alone.
+    pub aws_lc: bool,
 }
 
 impl Contestant {
+    /// A product as it is.
+    pub fn new(product: Option<Versus>, cipher: Cipher) -> Contestant {
+        Contestant { product, cipher, aws_lc: false }
+    }
+
     /// Whether the product has the cipher.
     pub fn exists(self) -> bool {
         match self.product {
@@ -85,6 +92,7 @@ impl Contestant {
     /// Its name.
     pub fn name(self) -> &'static str {
         match self.product {
+            None if self.aws_lc => "tussock, aws-lc",
             None => "tussock",
             Some(Versus::Strongswan) => "strongSwan",
             Some(Versus::WireguardGo) => "wireguard-go",
@@ -97,7 +105,7 @@ impl Contestant {
     pub fn start<'s>(self, setup: &'s Setup) -> Result<Box<dyn Carrier + 's>> {
         setup.world.build_pair()?;
         let carrier: Box<dyn Carrier + 's> = match self.product {
-            None => Box::new(Tussocks::start(setup, self.cipher)?),
+            None => Box::new(Tussocks::start(setup, self)?),
             Some(Versus::Strongswan) => Box::new(StrongSwans::start(setup, self.cipher)?),
             Some(Versus::WireguardGo | Versus::Boringtun) => {
                 Box::new(WireGuard::start(setup, self.product == Some(Versus::WireguardGo))?)
@@ -152,8 +160,12 @@ impl<'s> Tussocks<'s> {
         Ok(Tussocks { moon: make(&moon)?, sun: make(&sun)? })
     }
 
-    fn start(setup: &'s Setup, cipher: Cipher) -> Result<Tussocks<'s>> {
-        let mut both = Tussocks::new(setup, cipher)?;
+    fn start(setup: &'s Setup, who: Contestant) -> Result<Tussocks<'s>> {
+        let mut both = Tussocks::new(setup, who.cipher)?;
+        if who.aws_lc {
+            both.moon.set(GATEWAY, "soft_engine", "\"aws-lc\"")?;
+            both.sun.set(GATEWAY, "soft_engine", "\"aws-lc\"")?;
+        }
         come_up(&mut both.moon, &mut both.sun)?;
         Ok(both)
     }

@@ -57,14 +57,7 @@ enum What {
     /// Floods into the tunnel and of strangers: what becomes of memory, pings, rekeying and new peers.
     Overload(overload::Options),
     /// All of these, against everybody, as docs/performance.md has them. Takes an hour and a half.
-    All(All),
-}
-
-#[derive(Args)]
-struct All {
-    /// Write the tables into docs/performance.md.
-    #[arg(long)]
-    write_docs: bool,
+    All,
 }
 
 /// How thoroughly.
@@ -82,6 +75,9 @@ pub struct How {
     /// Seconds of traffic in each measurement.
     #[arg(long, global = true, default_value_t = 5)]
     seconds: u32,
+    /// Write the tables into docs/performance.md.
+    #[arg(long, global = true)]
+    write_docs: bool,
     /// Cargo features to build the gateway with.
     #[arg(long, global = true, value_delimiter = ',')]
     build_features: Vec<String>,
@@ -95,6 +91,8 @@ pub struct Setup {
     pub runs: usize,
     /// Seconds of traffic.
     pub seconds: u32,
+    /// Whether the gateway has two engines for packets.
+    pub has_ipsec_mb: bool,
     /// The gateway.
     pub gateway: PathBuf,
     /// `tussock-bench`.
@@ -109,35 +107,36 @@ pub struct Setup {
 pub fn run(options: &Options) -> Result<bool> {
     packages::need_root("bench")?;
     packages::need(&[packages::BUILD, packages::LAB, packages::DEMO])?;
-    if let What::All(All { write_docs: true }) = options.what
-        && options.how.quick
-    {
+    if options.how.write_docs && options.how.quick {
         bail!("--quick shows that it works; its figures are not for the page");
     }
     let setup = Setup::new(&options.how)?;
     match &options.what {
         What::Floor => alone("floor", &options.how, || floor::run(&setup)),
-        What::Throughput(what) => alone("throughput", &options.how, || throughput::run(&setup, what)),
-        What::Ike(what) => alone("ike", &options.how, || rate::run(&setup, what)),
-        What::Scale(what) => alone("scale", &options.how, || scale::run(&setup, what)),
-        What::Overload(what) => alone("overload", &options.how, || overload::run(&setup, what)),
-        What::All(what) => all(&setup, &options.how, what),
+        What::Throughput(what) => alone("throughput-run", &options.how, || throughput::run(&setup, what)),
+        What::Ike(what) => alone("ike-run", &options.how, || rate::run(&setup, what)),
+        What::Scale(what) => alone("scale-run", &options.how, || scale::run(&setup, what)),
+        What::Overload(what) => alone("overload-run", &options.how, || overload::run(&setup, what)),
+        What::All => all(&setup, &options.how),
     }
 }
 
 /// One measurement, printed.
-fn alone(name: &str, how: &How, measure: impl FnOnce() -> Result<Report>) -> Result<bool> {
+fn alone(name: &'static str, how: &How, measure: impl FnOnce() -> Result<Report>) -> Result<bool> {
     let machine = Machine::watch()?;
     let report = how.noted(measure()?);
     let json = show(how, name, &machine, &report);
     if how.json {
         println!("{json}");
     }
+    if how.write_docs {
+        page::write(&[Part { name, machine: machine.line(), report }])?;
+    }
     Ok(true)
 }
 
 /// Everything, printed as it comes, and written down.
-fn all(setup: &Setup, how: &How, what: &All) -> Result<bool> {
+fn all(setup: &Setup, how: &How) -> Result<bool> {
     type Measure<'a> = (&'static str, Box<dyn Fn() -> Result<Report> + 'a>);
     let measures: [Measure<'_>; 5] = [
         ("floor", Box::new(|| floor::run(setup))),
@@ -164,7 +163,7 @@ fn all(setup: &Setup, how: &How, what: &All) -> Result<bool> {
     if how.json {
         println!("{}", Value::Array(documents));
     }
-    if what.write_docs {
+    if how.write_docs {
         page::write(&parts)?;
     }
     Ok(complete)
@@ -195,6 +194,9 @@ impl Setup {
         // Its backends come by way of the registry, as the gateway's do.
         let features: Vec<String> =
             how.build_features.iter().map(|name| format!("registry/{name}")).collect();
+        if how.build_features.iter().any(|feature| feature == "ipsec-mb") {
+            packages::need(&[packages::IPSEC_MB])?;
+        }
         let bench = checkout::build("tussock-bench", Profile::Release, &features)?;
         let results = checkout::target().join("bench");
         fresh(&results)?;
@@ -202,6 +204,7 @@ impl Setup {
             quick: how.quick,
             runs: if how.quick { 1 } else { how.runs.max(1) },
             seconds: if how.quick { 2 } else { how.seconds.max(1) },
+            has_ipsec_mb: how.build_features.iter().any(|feature| feature == "ipsec-mb"),
             gateway,
             bench,
             results,
@@ -225,7 +228,7 @@ fn show(how: &How, name: &str, machine: &Machine, report: &Report) -> Value {
         print!("{text}");
     }
     json!({
-        "bench": name,
+        "bench": name.trim_end_matches("-run"),
         "machine": machine.json(),
         "quick": how.quick,
         "notes": report.notes,

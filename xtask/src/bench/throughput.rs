@@ -69,7 +69,7 @@ impl Turn {
 pub fn run(setup: &Setup, options: &Options) -> Result<Report> {
     let mut report = Report::default();
     let floor = Floor::measure(&setup.world.net, &setup.bench, setup.quick)?;
-    let mut contestants = contestants(&options.ciphers(setup.quick), &options.versus);
+    let mut contestants = contestants(&options.ciphers(setup.quick), &options.versus, setup.has_ipsec_mb);
     for versus in &options.versus {
         match need(*versus) {
             Ok(version) => report.notes.push(version),
@@ -107,17 +107,22 @@ pub fn run(setup: &Setup, options: &Options) -> Result<Report> {
     Ok(report)
 }
 
-/// Ours with every cipher, and next to it the others that have it. Who has none of them comes with what he has.
-fn contestants(ciphers: &[Cipher], versus: &[Versus]) -> Vec<Contestant> {
+/// Ours with every cipher, with each of its engines where there are two, and next to it the others that have it. Who has none of
+/// them comes with what he has.
+fn contestants(ciphers: &[Cipher], versus: &[Versus], engines: bool) -> Vec<Contestant> {
     let mut all = Vec::new();
     for cipher in ciphers {
-        all.push(Contestant { product: None, cipher: *cipher });
-        let others = versus.iter().map(|product| Contestant { product: Some(*product), cipher: *cipher });
+        let ours = Contestant::new(None, *cipher);
+        all.push(ours);
+        if engines {
+            all.push(Contestant { aws_lc: true, ..ours });
+        }
+        let others = versus.iter().map(|product| Contestant::new(Some(*product), *cipher));
         all.extend(others.filter(|who| who.exists()));
     }
     for product in versus {
         if !all.iter().any(|who| who.product == Some(*product)) {
-            all.push(Contestant { product: Some(*product), cipher: Cipher::Chacha20 });
+            all.push(Contestant::new(Some(*product), Cipher::Chacha20));
         }
     }
     all
@@ -231,7 +236,8 @@ fn ratios(contestants: &[Contestant], rounds: &[Vec<Turn>]) -> Table {
         "Their CPU time in multiples of ours, in the same round",
         &["who", "cipher", "ours", "figure", "rounds", "median"],
     );
-    let ours: Vec<Contestant> = contestants.iter().copied().filter(|who| who.product.is_none()).collect();
+    let ours: Vec<Contestant> =
+        contestants.iter().copied().filter(|who| who.product.is_none() && !who.aws_lc).collect();
     for them in contestants.iter().filter(|who| who.product.is_some()) {
         let same = ours.iter().find(|us| us.cipher == them.cipher);
         let has = |us: &&Contestant| Contestant { cipher: us.cipher, ..*them }.exists();
@@ -318,7 +324,7 @@ mod tests {
 
     #[test]
     fn everybody_is_next_to_us_with_a_cipher_he_has() {
-        let all = contestants(&[Cipher::Aes128gcm], &[Versus::Strongswan, Versus::Boringtun]);
+        let all = contestants(&[Cipher::Aes128gcm], &[Versus::Strongswan, Versus::Boringtun], false);
         let names: Vec<_> = all.iter().map(|who| (who.name(), who.cipher)).collect();
         let gcm = Cipher::Aes128gcm;
         assert_eq!(names, [("tussock", gcm), ("strongSwan", gcm), ("boringtun", Cipher::Chacha20)]);
@@ -328,7 +334,7 @@ mod tests {
     fn ratios_are_of_the_same_round() {
         let carried =
             |cost: f64| Carried { octets: 1e9, datagrams: 0.0, lost: 0.0, seconds: 1.0, cpu: [cost, 0.0] };
-        let us = Contestant { product: None, cipher: Cipher::Aes128gcm };
+        let us = Contestant::new(None, Cipher::Aes128gcm);
         let them = Contestant { product: Some(Versus::Openvpn), ..us };
         let turn = |who, cost| Turn { who, carried: vec![(Load::Tcp(1), carried(cost))], read: None };
         let rounds = [vec![turn(us, 1.0), turn(them, 5.0)], vec![turn(us, 2.0), turn(them, 6.0)]];
