@@ -1,11 +1,15 @@
-//! `cargo xtask demo`: two gateways, two networks, one tunnel, on this machine and in a minute.
+//! `cargo xtask demo`: two gateways, two networks, one tunnel, on this machine and in a minute. One gateway has two cards, which
+//! are emulated.
+
+mod cards;
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
+use cards::Cards;
+use clap::{Args, ValueEnum};
 
 use crate::capture::{self, Capture};
 use crate::checkout::{self, Profile};
@@ -44,6 +48,21 @@ pub struct Options {
     /// strongSwan's user-space ESP at both ends instead of ours, to compare.
     #[arg(long, conflicts_with = "keep")]
     strongswan: bool,
+    /// What moon works with.
+    #[arg(long, value_enum, default_value_t = With::Qat)]
+    accel: With,
+    /// Pull a card out in the middle of a transfer, and put it back.
+    #[arg(long, conflicts_with = "strongswan")]
+    kill_card: bool,
+}
+
+/// What does the work.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum With {
+    /// Two Intel QAT cards, emulated.
+    Qat,
+    /// The processor.
+    Soft,
 }
 
 /// What the pings carry, sixteen bytes: easy to find where it is in clear.
@@ -86,8 +105,16 @@ pub fn run(options: &Options) -> Result<bool> {
     let results = checkout::target().join("demo");
     fresh(&results)?;
     let (moon, sun) = ends(options);
-    let mut pair = Pair::new(&world, maker, (moon, sun), &binary, &results)?;
-    if let Err(error) = pair.show(options, &mut steps, &results) {
+    let mut cards = match (options.accel, maker) {
+        (With::Qat, Maker::Tussock) => Some(Cards::insert(&world, &binary, &results)?),
+        _ => None,
+    };
+    if cards.is_none() && options.kill_card {
+        bail!("--kill-card needs cards: leave --accel away");
+    }
+    let sections = cards.as_ref().map(Cards::sections).unwrap_or_default();
+    let mut pair = Pair::new(&world, maker, (moon, sun), &binary, &results, &sections)?;
+    if let Err(error) = pair.show(options, cards.as_mut(), &mut steps, &results) {
         for peer in pair.both() {
             eprintln!("   the log of {} ends:\n{}", peer.maker(), process::tail(peer.log(), 15));
         }
@@ -96,6 +123,7 @@ pub fn run(options: &Options) -> Result<bool> {
     if options.keep {
         pair.leave();
         drop(pair);
+        cards.into_iter().for_each(Cards::leave);
         how_to_play(&binary);
         world.net.keep();
         return Ok(true);
@@ -127,17 +155,24 @@ pub struct Pair<'w> {
 }
 
 impl<'w> Pair<'w> {
-    /// Configured, not started.
+    /// Configured, not started; moon's configuration has more at its end.
     pub fn new(
         world: &'w World,
         maker: Maker,
         (moon, sun): (End, End),
         binary: &Path,
         results: &Path,
+        moons: &str,
     ) -> Result<Pair<'w>> {
         let make = |end: End| -> Result<Box<dyn Peer + 'w>> {
             Ok(match maker {
-                Maker::Tussock => Box::new(Tussock::new(world, &end, binary, results)?),
+                Maker::Tussock => {
+                    let gateway = Tussock::new(world, &end, binary, results)?;
+                    if end.host == "moon" {
+                        gateway.append(moons)?;
+                    }
+                    Box::new(gateway)
+                }
                 // Raw ESP takes the younger release.
                 Maker::StrongSwan => {
                     Box::new(StrongSwan::new(world, end.clone(), end.encap.into(), results)?)
@@ -179,7 +214,13 @@ impl<'w> Pair<'w> {
         self.sun.leave();
     }
 
-    fn show(&mut self, options: &Options, steps: &mut Steps, results: &Path) -> Result<()> {
+    fn show(
+        &mut self,
+        options: &Options,
+        cards: Option<&mut Cards>,
+        steps: &mut Steps,
+        results: &Path,
+    ) -> Result<()> {
         let on_bridge = results.join("bridge.pcap");
         let on_lan = results.join("alice.pcap");
         let outside = Capture::start(self.world, "inet", BRIDGE, &on_bridge, "")?;
@@ -237,6 +278,18 @@ impl<'w> Pair<'w> {
         println!(
             "         CPU: moon {moon:.2} s per GB, sun {sun:.2} s per GB; still only IKE and ESP on the wire"
         );
+        let Some(cards) = cards else { return Ok(()) };
+        let devices = cards.devices()?;
+        if devices.iter().all(|device| device.name == "soft" || device.packets == 0) {
+            bail!("no card has done anything: {}", cards.line()?);
+        }
+        steps.done("cards", cards.line()?);
+        if options.kill_card {
+            let lines = cards.pull_out(self.world, results)?;
+            let mut lines = lines.iter();
+            steps.done("kill-card", lines.next().map_or("", String::as_str));
+            lines.for_each(|line| println!("         {line}"));
+        }
         Ok(())
     }
 }

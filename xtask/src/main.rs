@@ -8,6 +8,7 @@
 mod aside;
 mod bench;
 mod capture;
+mod cards;
 mod checkout;
 mod demo;
 mod docs;

@@ -85,7 +85,11 @@ pub fn run(setup: &Setup, options: &Options) -> Result<Report> {
         for who in &contestants {
             eprintln!("round {round} of {}: {} {}", setup.runs, who.name(), who.cipher.name());
             match turn(setup, *who) {
-                Ok(turn) => turns.push(turn),
+                Ok((turn, failed)) => {
+                    let notes = failed.iter().map(|error| format!("round {round}: {error:#}"));
+                    report.notes.extend(notes);
+                    turns.push(turn);
+                }
                 Err(error) if who.product.is_some() => {
                     report.notes.push(format!("round {round} without {}: {error:#}", who.name()));
                 }
@@ -142,13 +146,14 @@ pub fn need(versus: Versus) -> Result<String> {
     }
 }
 
-fn turn(setup: &Setup, who: Contestant) -> Result<Turn> {
+/// What somebody carried, and what others could not carry.
+fn turn(setup: &Setup, who: Contestant) -> Result<(Turn, Vec<anyhow::Error>)> {
     let mut carrier = who.start(setup)?;
     let loads: &[Load] = match setup.quick {
         true => &[Load::Tcp(1), Load::Udp(64)],
         false => &[Load::Tcp(1), Load::Tcp(4), Load::Udp(64), Load::Udp(512), Load::Udp(LONG)],
     };
-    let (mut carried, mut read) = (Vec::new(), None);
+    let (mut carried, mut read, mut failed) = (Vec::new(), None, Vec::new());
     for load in loads {
         let before = carrier.read();
         let one = traffic::measure(
@@ -159,14 +164,18 @@ fn turn(setup: &Setup, who: Contestant) -> Result<Turn> {
             setup.seconds,
             &setup.results,
         );
-        carried.push((*load, one.with_context(|| format!("{} under {load:?}", who.name()))?));
+        match one.with_context(|| format!("{} with {} under {load:?}", who.name(), who.cipher.name())) {
+            Ok(one) => carried.push((*load, one)),
+            Err(error) if who.product.is_some() => failed.push(error),
+            Err(error) => return Err(error),
+        }
         if *load == Load::Tcp(1) {
             read =
                 before.zip(carrier.read()).map(|(before, now)| [0, 1].map(|end| now[end].since(before[end])));
         }
     }
     carrier.stop()?;
-    Ok(Turn { who, carried, read })
+    Ok((Turn { who, carried, read }, failed))
 }
 
 /// Each figure's median over the rounds.

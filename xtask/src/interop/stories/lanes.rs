@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{Place, Story, tshark};
 use crate::inside::{self, Flow};
 use crate::interop::course::Steps;
-use crate::peer::Peer;
+use crate::peer::{Peer, await_tunnel};
 use crate::ping;
 use crate::process;
 use crate::tussock::{GATEWAY, SITE, Tussock};
@@ -25,6 +25,11 @@ pub const STORIES: &[Story] = &[
         "sas-per-worker",
         "a worker with packets has a Child SA of its own set up beside the one for all (RFC 9611), and loses it with that",
         own_sas,
+    ),
+    Story::ours(
+        "worker",
+        "worker = 1: all SAs of the realm are that worker's, and no other has SAs of its own",
+        worker,
     ),
     Story::ours(
         "superpackets",
@@ -144,6 +149,43 @@ fn own_sas(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
     both_ways(place, steps)?;
     if workers()?.len() != 3 {
         bail!("Child SAs are for workers {:?}", workers()?);
+    }
+    place.pings()
+}
+
+fn worker(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
+    let (mut moon, mut sun) = place.sites()?;
+    for end in [&moon, &sun] {
+        end.set(GATEWAY, "workers", "3")?;
+        end.set(SITE, "worker", "1")?;
+    }
+    place.begin(steps, &mut moon, &mut sun)?;
+    steps.begin("datagrams of many flows arrive");
+    let sent = 300;
+    let got = datagrams(place, (1..=sent).map(|n| (PLAIN, n)).collect(), Duration::from_millis(1))?;
+    if got.len() < usize::from(sent) {
+        bail!("{} of {sent} arrived", got.len());
+    }
+    steps.begin("by one SA of worker 1, also after a rekey");
+    for again in [true, false] {
+        for end in [&moon, &sun] {
+            let sas = end.json("sas")?;
+            let children = sas.pointer("/ike_sas/0/children").and_then(Value::as_array).context("no SAs")?;
+            let spi = |child: &Value| u32::from_str_radix(child.get("spi_in")?.as_str()?, 16).ok();
+            let workers: Vec<_> = children.iter().map(|child| spi(child).map(|spi| spi % 3)).collect();
+            if workers != [Some(1)] {
+                bail!("Child SAs are with workers {workers:?}");
+            }
+        }
+        if again {
+            moon.rekey_child()?;
+            for end in [&moon, &sun] {
+                await_tunnel(end, "after the rekey", |_| true)?;
+                // The old pair takes late packets for a while, on this worker too.
+                let alone = || Ok(end.sas()?.iter().all(|sa| sa.children.len() == 1).then_some(()));
+                process::until(8 * TIME, alone)?.context("the old pair stays")?;
+            }
+        }
     }
     place.pings()
 }

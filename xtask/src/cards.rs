@@ -1,0 +1,104 @@
+//! Emulated accelerators for the gateways of a lab: each a process of `tussock-qat-emulator` with one card at a socket, which can be
+//! pulled out and put back.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use crate::checkout::{self, Profile};
+use crate::process::{self, Daemon};
+
+/// Build the emulator.
+pub fn build() -> Result<PathBuf> {
+    // What it computes it computes in software: without optimisation it would be the bottleneck of everything.
+    checkout::build("tussock-qat-emulator", Profile::Release, &[])
+}
+
+/// A card. It goes when this value goes.
+pub struct Card {
+    name: String,
+    binary: PathBuf,
+    socket: PathBuf,
+    /// A fault plan, if things are to go wrong.
+    faults: Option<PathBuf>,
+    log: PathBuf,
+    process: Option<Daemon>,
+}
+
+impl Card {
+    /// One of generation 4, in use by nobody yet; with a fault plan things go wrong. Its socket is in `state`, its log in `results`.
+    pub fn insert(
+        name: &str,
+        binary: &Path,
+        state: &Path,
+        results: &Path,
+        plan: Option<&str>,
+    ) -> Result<Card> {
+        let faults = plan.map(|_| results.join(format!("{name}.toml")));
+        if let (Some(file), Some(plan)) = (&faults, plan) {
+            std::fs::write(file, plan)?;
+        }
+        let mut card = Card {
+            name: name.to_owned(),
+            binary: binary.to_path_buf(),
+            socket: state.join(format!("{name}.sock")),
+            faults,
+            log: results.join(format!("{name}.log")),
+            process: None,
+        };
+        card.put_back()?;
+        Ok(card)
+    }
+
+    /// What a gateway has to know of it.
+    pub fn section(&self) -> String {
+        format!("[accel.{}]\nsocket = \"{}\"", self.name, self.socket.display())
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Pull it out: no goodbye, and nothing behind the socket any more.
+    pub fn pull_out(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill();
+        }
+    }
+
+    /// Put it in, as new.
+    pub fn put_back(&mut self) -> Result<()> {
+        self.pull_out();
+        std::fs::remove_file(&self.socket).ok();
+        let mut command = Command::new(&self.binary);
+        command.arg("--socket").arg(&self.socket).args(["--device", "4941", "--log", "warn"]);
+        if let Some(plan) = &self.faults {
+            command.arg("--faults").arg(plan);
+        }
+        let mut process = Daemon::start(&mut command, &self.log)?;
+        let there = process::until(Duration::from_secs(5), || {
+            Ok((self.socket.exists() || process.has_ended()).then_some(()))
+        })?;
+        if there.is_none() || process.has_ended() {
+            bail!("card {} does not come:\n{}", self.name, process::tail(&self.log, 5));
+        }
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// Leave it in when this value goes away.
+    pub fn leave(mut self) {
+        if let Some(process) = self.process.take() {
+            process.leave();
+        }
+    }
+}
+
+impl Drop for Card {
+    fn drop(&mut self) {
+        self.pull_out();
+    }
+}
