@@ -23,6 +23,7 @@ pub fn run(setup: &Setup) -> Result<Report> {
 }
 
 /// What was measured, nanoseconds per packet.
+#[derive(Default)]
 pub struct Floor {
     all: Value,
 }

@@ -1,5 +1,7 @@
 //! Throughput: CPU seconds per gigabyte and microseconds per datagram of two gateways, ours and others in turns.
 
+use std::rc::Rc;
+
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum as _};
 
@@ -47,6 +49,8 @@ impl Options {
 struct Turn {
     who: Contestant,
     carried: Vec<(Load, Carried)>,
+    /// The floor in this round.
+    floor: Rc<Floor>,
     /// What both ends read from inside while one TCP connection was as fast as it goes.
     read: Option<[Read; 2]>,
 }
@@ -54,9 +58,9 @@ struct Turn {
 impl Turn {
     /// The floor's part of what one TCP connection cost, percent: its packets at the length of its superpackets, and the
     /// acknowledgements at theirs.
-    fn share(&self, floor: &Floor) -> Option<f64> {
+    fn share(&self) -> Option<f64> {
         let both = |read: Read| {
-            let ways = floor.ways(self.who.cipher.esp(), read.batch())?;
+            let ways = self.floor.ways(self.who.cipher.esp(), read.batch())?;
             Some(read.packets as f64 * ways.iter().sum::<f64>() / 1e9)
         };
         let [data, acknowledgements] = self.read?;
@@ -68,7 +72,6 @@ impl Turn {
 /// Measure.
 pub fn run(setup: &Setup, options: &Options) -> Result<Report> {
     let mut report = Report::default();
-    let floor = Floor::measure(&setup.world.net, &setup.bench, setup.quick)?;
     let mut contestants = contestants(&options.ciphers(setup.quick), &options.versus, setup.has_ipsec_mb);
     for versus in &options.versus {
         match need(*versus) {
@@ -81,10 +84,12 @@ pub fn run(setup: &Setup, options: &Options) -> Result<Report> {
     }
     let mut rounds: Vec<Vec<Turn>> = Vec::new();
     for round in 1..=setup.runs {
+        // In each round anew: how fast the machine is changes from minute to minute.
+        let floor = Rc::new(Floor::measure(&setup.world.net, &setup.bench, setup.quick)?);
         let mut turns = Vec::new();
         for who in &contestants {
             eprintln!("round {round} of {}: {} {}", setup.runs, who.name(), who.cipher.name());
-            match turn(setup, *who) {
+            match turn(setup, *who, &floor) {
                 Ok((turn, failed)) => {
                     let notes = failed.iter().map(|error| format!("round {round}: {error:#}"));
                     report.notes.extend(notes);
@@ -103,9 +108,9 @@ pub fn run(setup: &Setup, options: &Options) -> Result<Report> {
         setup.runs, setup.seconds
     ));
     report.tables = vec![
-        medians(&contestants, &rounds, &floor),
+        medians(&contestants, &rounds),
         ratios(&contestants, &rounds),
-        trains::table(setup, &floor)?,
+        trains::table(setup)?,
         every(&rounds),
     ];
     Ok(report)
@@ -147,7 +152,7 @@ pub fn need(versus: Versus) -> Result<String> {
 }
 
 /// What somebody carried, and what others could not carry.
-fn turn(setup: &Setup, who: Contestant) -> Result<(Turn, Vec<anyhow::Error>)> {
+fn turn(setup: &Setup, who: Contestant, floor: &Rc<Floor>) -> Result<(Turn, Vec<anyhow::Error>)> {
     let mut carrier = who.start(setup)?;
     let loads: &[Load] = match setup.quick {
         true => &[Load::Tcp(1), Load::Udp(64)],
@@ -175,11 +180,11 @@ fn turn(setup: &Setup, who: Contestant) -> Result<(Turn, Vec<anyhow::Error>)> {
         }
     }
     carrier.stop()?;
-    Ok((Turn { who, carried, read }, failed))
+    Ok((Turn { who, carried, floor: Rc::clone(floor), read }, failed))
 }
 
 /// Each figure's median over the rounds.
-fn medians(contestants: &[Contestant], rounds: &[Vec<Turn>], floor: &Floor) -> Table {
+fn medians(contestants: &[Contestant], rounds: &[Vec<Turn>]) -> Table {
     let mut table = Table::new(
         "throughput",
         "CPU seconds per GB of TCP payload (sender + receiver), CPU microseconds per datagram (both ends)",
@@ -207,7 +212,7 @@ fn medians(contestants: &[Contestant], rounds: &[Vec<Turn>], floor: &Floor) -> T
         };
         let tcp = of(Load::Tcp(1), both);
         let batch = median(turns().filter_map(|turn| turn.read.map(|[moon, _]| moon.batch())));
-        let share = median(turns().filter_map(|turn| turn.share(floor)));
+        let share = median(turns().filter_map(|turn| turn.share()));
         table.row([
             who.name().into(),
             who.cipher.name().into(),
@@ -345,7 +350,11 @@ mod tests {
             |cost: f64| Carried { octets: 1e9, datagrams: 0.0, lost: 0.0, seconds: 1.0, cpu: [cost, 0.0] };
         let us = Contestant::new(None, Cipher::Aes128gcm);
         let them = Contestant { product: Some(Versus::Openvpn), ..us };
-        let turn = |who, cost| Turn { who, carried: vec![(Load::Tcp(1), carried(cost))], read: None };
+        let floor = Rc::new(Floor::default());
+        let turn = |who, cost| {
+            let carried = vec![(Load::Tcp(1), carried(cost))];
+            Turn { who, carried, floor: Rc::clone(&floor), read: None }
+        };
         let rounds = [vec![turn(us, 1.0), turn(them, 5.0)], vec![turn(us, 2.0), turn(them, 6.0)]];
         let table = ratios(&[us, them], &rounds).json();
         assert_eq!(table["rows"][0]["rounds"], "5.0 3.0");

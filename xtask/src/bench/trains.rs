@@ -18,20 +18,31 @@ use crate::world::{MOON_INSIDE, SUN_INSIDE};
 const OCTETS: u32 = 1372;
 const PORT: u16 = 9;
 
-/// CPU nanoseconds a packet cost the sending and the receiving gateway, and packets in a read and in a write.
-type Cost = ([f64; 2], [f64; 2]);
+/// What a packet cost in one round.
+struct Cost {
+    /// CPU nanoseconds of the sending and of the receiving gateway.
+    ns: [f64; 2],
+    /// Packets in a read and in a write.
+    packets: [f64; 2],
+    /// The floor's nanoseconds in the same round.
+    floor: [f64; 2],
+}
 
 /// Measure, as often as `setup` says.
-pub fn table(setup: &Setup, floor: &Floor) -> Result<Table> {
+pub fn table(setup: &Setup) -> Result<Table> {
     let batches: &[u32] = if setup.quick { &[44] } else { &[8, 16, 32, 44] };
     let mut costs: Vec<Vec<Cost>> = vec![Vec::new(); batches.len()];
     for round in 1..=setup.runs {
         eprintln!("round {round} of {}: superpackets", setup.runs);
+        let floor = Floor::measure(&setup.world.net, &setup.bench, setup.quick)?;
         setup.world.build_pair()?;
         let mut ends = Tussocks::new(setup, Cipher::Aes128gcm)?;
         come_up(&mut ends.moon, &mut ends.sun)?;
         for (batch, costs) in batches.iter().zip(&mut costs) {
-            costs.push(carry(setup, &ends, *batch).with_context(|| format!("superpackets of {batch}"))?);
+            let least = floor.ways(Cipher::Aes128gcm.esp(), f64::from(*batch)).context("an odd floor")?;
+            costs.push(
+                carry(setup, &ends, *batch, least).with_context(|| format!("superpackets of {batch}"))?,
+            );
         }
         ends.stop()?;
     }
@@ -53,30 +64,26 @@ pub fn table(setup: &Setup, floor: &Floor) -> Result<Table> {
     );
     for (batch, costs) in batches.iter().zip(&costs) {
         let of = |pick: fn(&Cost) -> f64| median(costs.iter().map(pick));
-        let [out, back] = [of(|cost| cost.0[0]), of(|cost| cost.0[1])];
-        let least = floor.ways(Cipher::Aes128gcm.esp(), f64::from(*batch));
-        let share = |floor: Option<f64>, ours: Option<f64>| {
-            Cell::number(floor.zip(ours).map(|(floor, ours)| 100.0 * floor / ours), 0)
+        let share = |pick: fn([f64; 2]) -> f64| {
+            Cell::number(median(costs.iter().map(|cost| 100.0 * pick(cost.floor) / pick(cost.ns))), 0)
         };
-        let sum = |pair: [Option<f64>; 2]| pair.into_iter().sum::<Option<f64>>();
-        let [floor_out, floor_in] = least.map_or([None; 2], |both| both.map(Some));
         table.row([
             Cell::number(f64::from(*batch), 0),
-            Cell::number(of(|cost| cost.1[0]), 1),
-            Cell::number(of(|cost| cost.1[1]), 1),
-            Cell::number(out, 0),
-            Cell::number(floor_out, 0),
-            Cell::number(back, 0),
-            Cell::number(floor_in, 0),
-            share(floor_out, out),
-            share(floor_in, back),
-            share(sum([floor_out, floor_in]), sum([out, back])),
+            Cell::number(of(|cost| cost.packets[0]), 1),
+            Cell::number(of(|cost| cost.packets[1]), 1),
+            Cell::number(of(|cost| cost.ns[0]), 0),
+            Cell::number(of(|cost| cost.floor[0]), 0),
+            Cell::number(of(|cost| cost.ns[1]), 0),
+            Cell::number(of(|cost| cost.floor[1]), 0),
+            share(|ways| ways[0]),
+            share(|ways| ways[1]),
+            share(|ways| ways.iter().sum()),
         ]);
     }
     Ok(table)
 }
 
-fn carry(setup: &Setup, ends: &Tussocks<'_>, batch: u32) -> Result<Cost> {
+fn carry(setup: &Setup, ends: &Tussocks<'_>, batch: u32, floor: [f64; 2]) -> Result<Cost> {
     let log = setup.results.join("sink.log");
     std::fs::remove_file(&log).ok();
     let mut sink = setup.world.on("sun", &setup.bench);
@@ -105,10 +112,11 @@ fn carry(setup: &Setup, ends: &Tussocks<'_>, batch: u32) -> Result<Cost> {
     let grown = |pick: fn(&Counts) -> u64| (pick(&after.1) - pick(&before.1)).max(1) as f64;
     let (sealed, opened) = (grown(|counts| counts.sealed), grown(|counts| counts.opened));
     let cpu = |end: usize| (after.0[end] - before.0[end]) * 1e9;
-    Ok((
-        [cpu(0) / sealed, cpu(1) / opened],
-        [sealed / grown(|counts| counts.reads), opened / grown(|counts| counts.writes)],
-    ))
+    Ok(Cost {
+        ns: [cpu(0) / sealed, cpu(1) / opened],
+        packets: [sealed / grown(|counts| counts.reads), opened / grown(|counts| counts.writes)],
+        floor,
+    })
 }
 
 struct Counts {
