@@ -19,6 +19,7 @@ const OCTETS: u32 = 1372;
 const PORT: u16 = 9;
 
 /// What a packet cost in one round.
+#[derive(Clone, Copy)]
 struct Cost {
     /// CPU nanoseconds of the sending and of the receiving gateway.
     ns: [f64; 2],
