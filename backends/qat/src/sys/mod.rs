@@ -1,0 +1,3 @@
+//! The only files of this crate with unsafe code: memory that is shared with a device, registers, and the kernel's VFIO.
+
+pub(crate) mod mem;
