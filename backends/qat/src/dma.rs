@@ -106,16 +106,16 @@ impl Space {
         Ok(())
     }
 
-    /// Memory of the driver's own, zeroed, and the device's address of it.
+    /// Memory of the driver's own, zeroed, and the device's address of it: a multiple of `align`, which is a power of two.
     ///
     /// # Errors
     /// Likewise.
-    pub(crate) fn block(&self, len: usize) -> Result<(Arc<Block>, u64), PciError> {
+    pub(crate) fn block(&self, len: usize, align: usize) -> Result<(Arc<Block>, u64), PciError> {
         let block =
             Block::map(len).map_err(|cause| PciError::refused("memory for rings and descriptors", cause))?;
         let mut mapped = self.lock();
         let what = Memories::Block(Arc::clone(&block));
-        let iova = self.map(&mut mapped, &block.memory(), block.page_len(), what)?;
+        let iova = self.map(&mut mapped, &block.memory(), block.page_len().max(align), what)?;
         Ok((block, iova))
     }
 
@@ -123,16 +123,16 @@ impl Space {
         &self,
         mapped: &mut BTreeMap<u64, Mapping>,
         memory: &Memory<'_>,
-        page: usize,
+        align: usize,
         what: Memories,
     ) -> Result<u64, PciError> {
-        let page = self.page.max(page as u64);
+        let align = self.page.max(align as u64);
         let len = memory.len as u64;
         if !len.is_multiple_of(self.page) || !(memory.address as u64).is_multiple_of(self.page) {
             return Err(PciError::Protocol(format!("the IOMMU maps pages of {} octets only", self.page)));
         }
         // Large pieces begin where a large translation can.
-        let align = if len >= HUGE_PAGE as u64 { page.max(HUGE_PAGE as u64) } else { page };
+        let align = if len >= HUGE_PAGE as u64 { align.max(HUGE_PAGE as u64) } else { align };
         let iova = self.free(mapped, len, align).ok_or_else(|| {
             PciError::Unusable(
                 "no addresses are left for the device: too many or too large packet pools".into(),
@@ -263,7 +263,7 @@ mod tests {
     #[test]
     fn addresses_do_not_overlap_and_keep_out_of_the_holes() {
         let (fake, space) = space(vec![0..=0xfeff_ffff, 0x1_0000_0000..=0x1_000f_ffff]);
-        let blocks: Vec<_> = (1..40).map(|n| space.block(n * 50_000).unwrap()).collect();
+        let blocks: Vec<_> = (1..40).map(|n| space.block(n * 50_000, 1).unwrap()).collect();
         let mut last = 0;
         let mut maps = fake.maps();
         maps.sort_unstable();
@@ -281,8 +281,8 @@ mod tests {
     #[test]
     fn a_full_address_space_says_so() {
         let (_, space) = space(vec![0x10_0000..=0x10_1fff]);
-        space.block(4096).unwrap();
-        space.block(4096).unwrap();
-        assert!(space.block(4096).err().unwrap().to_string().contains("no addresses are left"));
+        space.block(4096, 1).unwrap();
+        space.block(4096, 1).unwrap();
+        assert!(space.block(4096, 1).err().unwrap().to_string().contains("no addresses are left"));
     }
 }

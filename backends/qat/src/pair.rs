@@ -22,6 +22,8 @@ const LEAST_OPERATIONS: usize = 8;
 struct Owner {
     station: Arc<Station>,
     out: usize,
+    /// Has something for which there was no room.
+    waits: bool,
 }
 
 /// A ring pair.
@@ -37,7 +39,14 @@ pub(crate) struct Pair {
 struct Inner {
     ring: Ring,
     owners: Vec<Option<Owner>>,
+    /// The answer to a known question, once it is there.
+    known: Option<Arrival>,
+    /// The life of the card in which the ring was begun.
+    epoch: u32,
 }
+
+/// Whose known questions are: no queue's.
+const NOBODY: u16 = u16::MAX;
 
 /// Holds a pair.
 pub(crate) struct Held<'a> {
@@ -62,7 +71,7 @@ impl Pair {
         bank: Arc<Bank>,
         counters: Arc<Counters>,
     ) -> Self {
-        let inner = Mutex::new(Inner { ring, owners: Vec::new() });
+        let inner = Mutex::new(Inner { ring, owners: Vec::new(), known: None, epoch: 0 });
         Pair { place, number, bank, counters, inner }
     }
 
@@ -77,7 +86,7 @@ impl Pair {
         if inner.ring.limit() / (inner.count() + 1) < least {
             return None;
         }
-        let owner = Some(Owner { station, out: 0 });
+        let owner = Some(Owner { station, out: 0, waits: false });
         let place = match inner.owners.iter().position(Option::is_none) {
             Some(free) => {
                 inner.owners[free] = owner;
@@ -88,7 +97,7 @@ impl Pair {
                 inner.owners.len() - 1
             }
         };
-        u16::try_from(place).ok()
+        u16::try_from(place).ok().filter(|owner| *owner != NOBODY)
     }
 
     /// A queue leaves, unless it still has requests out; true when it has left.
@@ -170,6 +179,20 @@ impl Inner {
 }
 
 impl Held<'_> {
+    /// The life of the card in which the ring was begun.
+    pub(crate) fn epoch(&self) -> u32 {
+        self.inner.epoch
+    }
+
+    /// Whether a queue may put so many requests now. If not, it is rung for when others have given places back.
+    pub(crate) fn has_room(&mut self, owner: u16, wanted: usize) -> bool {
+        let has = self.room(owner) >= wanted;
+        if let Some(Some(own)) = self.inner.owners.get_mut(usize::from(owner)) {
+            own.waits = !has;
+        }
+        has
+    }
+
     /// Requests a queue may put now.
     pub(crate) fn room(&self, owner: u16) -> usize {
         let inner = &*self.inner;
@@ -192,6 +215,23 @@ impl Held<'_> {
             own.out += 1;
         }
         done
+    }
+
+    /// Puts a question whose answer is known; false when there is no place for it now.
+    pub(crate) fn ask<const N: usize>(
+        &mut self,
+        tick: u32,
+        build: impl FnOnce(u64, &mut Extra<'_>) -> [u8; N],
+    ) -> bool {
+        self.inner.known = None;
+        let put = self.inner.ring.put(Whose { owner: NOBODY, ..Whose::default() }, tick, build);
+        self.inner.ring.kick();
+        put
+    }
+
+    /// The answer to it, if it has come.
+    pub(crate) fn take_known(&mut self) -> Option<Arrival> {
+        self.inner.known.take()
     }
 
     /// See [`Ring::kick`].
@@ -228,7 +268,10 @@ impl Held<'_> {
                 }
             };
             harvest.taken += 1;
-            let Some(Some(owner)) = inner.owners.get_mut(usize::from(arrival.whose.owner)) else { continue };
+            let Some(Some(owner)) = inner.owners.get_mut(usize::from(arrival.whose.owner)) else {
+                inner.known = Some(arrival).filter(|arrival| arrival.whose.owner == NOBODY);
+                continue;
+            };
             owner.out = owner.out.saturating_sub(1);
             if Some(arrival.whose.owner) == me {
                 mine(arrival);
@@ -237,12 +280,20 @@ impl Held<'_> {
                 owner.station.ring();
             }
         }
+        if harvest.taken > 0 {
+            for owner in inner.owners.iter_mut().flatten().filter(|owner| owner.waits) {
+                owner.waits = false;
+                owner.station.ring();
+            }
+        }
         harvest
     }
 
     /// Programs the ring anew; see [`Ring::start`].
-    pub(crate) fn start(&mut self, salt: u16) {
+    pub(crate) fn start(&mut self, salt: u16, epoch: u32) {
         self.inner.ring.start(salt);
+        self.inner.known = None;
+        self.inner.epoch = epoch;
         self.inner.owners.iter_mut().flatten().for_each(|owner| {
             owner.out = 0;
             owner.station.collect();
@@ -365,7 +416,7 @@ mod tests {
             let block = Block::map(memory_len(Service::Symmetric, DEPTH)).unwrap();
             let ring = Ring::new(csr.clone(), place, Arc::clone(&block), 0x10_0000, DEPTH);
             let pair = Pair::new(1, place, ring, Arc::new(Bank::new(csr, false)), Arc::default());
-            pair.hold().start(1);
+            pair.hold().start(1, 1);
             fake.take_writes();
             Rig { fake, pair, block, cookies: Vec::new(), answered: 0 }
         }
@@ -413,6 +464,7 @@ mod tests {
         assert_eq!(rig.flood(first), LIMIT, "one alone has everything");
         let (_, second) = rig.station();
         assert_eq!(rig.flood(second), 0, "until the first has got some back");
+        assert!(!rig.pair.hold().has_room(second, 1));
         rig.answer(LIMIT);
         let mut mine = 0;
         assert_eq!(rig.pair.hold().harvest(Some(first), usize::MAX, |_| mine += 1).taken, LIMIT);

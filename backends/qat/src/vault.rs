@@ -36,7 +36,7 @@ impl Vault {
     pub(crate) fn put(self: &Arc<Self>, octets: &[u8]) -> Result<Cell, PciError> {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         if free.is_empty() {
-            let (block, iova) = self.space.block(BLOCK)?;
+            let (block, iova) = self.space.block(BLOCK, CELL)?;
             let cells = (0..block.len() / CELL).rev();
             free.extend(cells.map(|n| Place {
                 block: Arc::clone(&block),

@@ -46,8 +46,19 @@ static POWERS_OF_TWO: [Function; 4] = [
     function(0x8d0b_3626, 8192),
 ];
 /// `g e m` to `g^e mod m`, for numbers of up to so many bits.
-const ANY_POWER_8192: Function = function(0xc50c_3646, 8192);
+static ANY_POWERS: [Function; 9] = [
+    ANY_POWER_512,
+    function(0x2d0c_233e, 1024),
+    function(0x410c_2355, 1536),
+    function(0x5e12_236c, 2048),
+    function(0x6016_2388, 2560),
+    function(0x650c_23a9, 3072),
+    function(0x8016_23c0, 3584),
+    function(0x850c_23e1, 4096),
+    ANY_POWER_8192,
+];
 const ANY_POWER_512: Function = function(0x150c_2327, 512);
+const ANY_POWER_8192: Function = function(0xc50c_3646, 8192);
 /// `m e n` to `c`: RSA with the public key.
 static RSA_PUBLIC: [Function; 5] = [
     function(0x3511_1bf7, 1024),
@@ -79,6 +90,12 @@ pub(crate) fn power(size: usize, fourth: bool) -> Option<Function> {
 /// `2^e mod m` likewise, where there is a function for it.
 pub(crate) fn power_of_two(size: usize, fourth: bool) -> Option<Function> {
     of_size(&POWERS_OF_TWO, size, fourth)
+}
+
+/// `g^e mod m` for numbers of up to so many octets.
+pub(crate) fn any_power(len: usize, fourth: bool) -> Option<Function> {
+    let fits = |function: &&Function| function.size >= len && (fourth || function.size <= BOTH);
+    ANY_POWERS.iter().find(fits).copied()
 }
 
 /// `g^e mod m` for a first check that all is well.
@@ -218,6 +235,12 @@ mod tests {
             assert!(of(300, true).is_none());
         }
         assert_eq!(power(768, true).map(|function| function.size), Some(1024));
+        assert_eq!(any_power(300, false).map(|function| function.size), Some(320));
+        assert!(
+            any_power(513, false).is_none()
+                && any_power(513, true).is_some()
+                && any_power(1025, true).is_none()
+        );
         assert!(power(768, false).is_none() && power_of_two(768, true).is_none());
     }
 }

@@ -40,7 +40,12 @@ impl Block {
     /// What the kernel says when it has no memory.
     pub(crate) fn map(len: usize) -> io::Result<Arc<Block>> {
         let huge = MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB;
-        Self::of(len, HUGE_PAGE, huge).or_else(|_| Self::of(len, PAGE, MemfdFlags::empty())).map(Arc::new)
+        // A huge page for a few octets would be a waste.
+        let block = match len > HUGE_PAGE / 8 {
+            true => Self::of(len, HUGE_PAGE, huge).or_else(|_| Self::of(len, PAGE, MemfdFlags::empty())),
+            false => Self::of(len, PAGE, MemfdFlags::empty()),
+        };
+        block.map(Arc::new)
     }
 
     fn of(len: usize, page: usize, flags: MemfdFlags) -> io::Result<Block> {
