@@ -28,7 +28,7 @@ use crate::kat::{Known, KnownAnswers};
 use crate::keys::PrivateKey;
 use crate::mailbox::{Agreement, Mailbox};
 use crate::pair::{Bank, Pair};
-use crate::pci::{PciError, PciFunction, bus_master, identity};
+use crate::pci::{PciError, PciFunction, await_presence, bus_master, identity};
 use crate::ring::{Ring, memory_len};
 use crate::sa::Sa;
 use crate::table::Table;
@@ -107,6 +107,7 @@ impl Card {
         }
         let mut mailbox = Mailbox::new(&function, generation);
         function.reset()?;
+        await_presence(&*function)?;
         bus_master(&*function, true)?;
         let agreed = mailbox.agree()?;
         let fuses = caps::fuses(&*function, generation)?;
@@ -167,6 +168,12 @@ impl Card {
     /// # Errors
     /// [`PciError`] with what went wrong; the card has to be stopped then.
     pub(crate) fn bring_up(&self) -> Result<(), PciError> {
+        await_presence(&*self.function)?;
+        let (_, device) = identity(&*self.function)?;
+        if device != self.model.device {
+            return Err(PciError::Unusable(format!("another card is in its place: 8086:{device:04x}")));
+        }
+        self.space.restore()?;
         bus_master(&*self.function, true)?;
         let agreed = self.mailbox().agree()?;
         if (agreed.map, agreed.caps) != (self.agreed.map, self.agreed.caps) {
@@ -232,11 +239,10 @@ impl Card {
         if let Err(error) = self.function.reset() {
             tracing::error!(card = %self.name, %error, "qat: the card cannot be reset: taking its memory away");
             // With no translation left, the IOMMU stops whatever the card still tries.
-            if let Err(error) = self.space.clear() {
+            if let Err(error) = self.space.suspend() {
                 tracing::error!(card = %self.name, %error, "qat: nor can its memory be taken away");
                 return false;
             }
-            self.fail("the card cannot be reset");
         }
         for pair in &self.pairs {
             pair.hold().forget();

@@ -2,15 +2,20 @@
 
 use std::path::PathBuf;
 
+/// Where a card is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// On the PCI bus, for example `0000:6b:00.1`, and bound to vfio-pci.
+    Pci(String),
+    /// At the socket of a vfio-user server: an emulated card.
+    Socket(PathBuf),
+}
+
 /// Settings; the defaults suit every card.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// PCI addresses of the functions to use, for example `0000:6b:00.1`; `None`: every one that is bound to vfio-pci.
-    pub only: Option<Vec<String>>,
-    /// Sockets of vfio-user servers, which offer emulated cards.
-    pub sockets: Vec<PathBuf>,
-    /// Whether cards interrupt when a worker sleeps; without, queues have no doorbell and are polled.
+    /// Whether the card interrupts when a worker sleeps; without, queues have no doorbell and are polled.
     pub interrupts: bool,
     /// Places of a ring for packets, and for operations; made powers of two.
     pub packet_ring: usize,
@@ -27,12 +32,10 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Config {
-            only: None,
-            sockets: Vec::new(),
             interrupts: true,
             packet_ring: 1024,
             operation_ring: 128,
-            packet_patience: 100,
+            packet_patience: 50,
             operation_patience: 1000,
             probe_after: 100,
         }

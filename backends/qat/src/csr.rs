@@ -8,7 +8,6 @@ use crate::pci::PciFunction;
 /// Offsets in a bank that all generations share.
 const HEAD: u32 = 0x0c0;
 const TAIL: u32 = 0x100;
-const EMPTY: u32 = 0x14c;
 const FLAG_ENABLE: u32 = 0x16c;
 const COALESCED_ENABLE: u32 = 0x17c;
 const COALESCED_CONTROL: u32 = 0x180;
@@ -88,11 +87,6 @@ impl Csr {
         self.write(ARBITER, rings);
         // Reading back makes sure that it has arrived.
         self.read(ARBITER);
-    }
-
-    /// Rings with nothing in them, one bit each.
-    pub(crate) fn empty(&self) -> u32 {
-        self.read(EMPTY)
     }
 
     /// Switches interrupts by response rings on, which are then armed one by one.

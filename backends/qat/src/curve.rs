@@ -47,7 +47,7 @@ fn read(nid: Nid, len: usize) -> Option<CurveInfo> {
         [BigNum::new().ok()?, BigNum::new().ok()?, BigNum::new().ok()?, BigNum::new().ok()?];
     group.components_gfp(&mut p, &mut a, &mut b, &mut context).ok()?;
     group.order(&mut n, &mut context).ok()?;
-    let g = of_point(&group, group.generator(), len)?;
+    let g = of_point(&group, group.generator_opt()?, len)?;
     let padded = |number: &BigNum| number.to_vec_padded(len as i32).ok();
     Some(CurveInfo { p: padded(&p)?, a: padded(&a)?, b: padded(&b)?, n: padded(&n)?, g, group })
 }

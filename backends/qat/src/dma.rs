@@ -67,6 +67,19 @@ enum Memories {
 struct Mapping {
     len: u64,
     what: Memories,
+    /// The device reaches it now.
+    live: bool,
+}
+
+impl Memories {
+    fn memory(&self) -> Memory<'_> {
+        match self {
+            Memories::Region(region) => {
+                Memory { address: region.address(), len: region.len(), file: region.file() }
+            }
+            Memories::Block(block) => block.memory(),
+        }
+    }
 }
 
 impl Space {
@@ -101,8 +114,7 @@ impl Space {
         if mapped.values().any(same) {
             return Ok(());
         }
-        let memory = Memory { address: region.address(), len: region.len(), file: region.file() };
-        self.map(&mut mapped, &memory, region.page_len(), Memories::Region(Arc::clone(region)))?;
+        self.map(&mut mapped, region.page_len(), Memories::Region(Arc::clone(region)))?;
         Ok(())
     }
 
@@ -115,17 +127,17 @@ impl Space {
             Block::map(len).map_err(|cause| PciError::refused("memory for rings and descriptors", cause))?;
         let mut mapped = self.lock();
         let what = Memories::Block(Arc::clone(&block));
-        let iova = self.map(&mut mapped, &block.memory(), block.page_len().max(align), what)?;
+        let iova = self.map(&mut mapped, block.page_len().max(align), what)?;
         Ok((block, iova))
     }
 
     fn map(
         &self,
         mapped: &mut BTreeMap<u64, Mapping>,
-        memory: &Memory<'_>,
         align: usize,
         what: Memories,
     ) -> Result<u64, PciError> {
+        let memory = what.memory();
         let align = self.page.max(align as u64);
         let len = memory.len as u64;
         if !len.is_multiple_of(self.page) || !(memory.address as u64).is_multiple_of(self.page) {
@@ -138,8 +150,8 @@ impl Space {
                 "no addresses are left for the device: too many or too large packet pools".into(),
             )
         })?;
-        self.function.map(iova, memory)?;
-        mapped.insert(iova, Mapping { len, what });
+        self.function.map(iova, &memory)?;
+        mapped.insert(iova, Mapping { len, what, live: true });
         self.version.fetch_add(1, Ordering::Release);
         Ok(iova)
     }
@@ -171,14 +183,41 @@ impl Space {
             mapped.iter().filter(|(_, mapping)| unused(mapping)).map(|(iova, _)| *iova).collect();
         for iova in gone {
             let Some(mapping) = mapped.get(&iova) else { continue };
-            if self.function.unmap(iova, mapping.len as usize).is_ok() {
+            if !mapping.live || self.function.unmap(iova, mapping.len as usize).is_ok() {
                 mapped.remove(&iova);
                 self.version.fetch_add(1, Ordering::Release);
             }
         }
     }
 
-    /// Takes everything back. What could not be taken back is leaked: the device may still write to it.
+    /// Takes everything back until [`restore`](Space::restore).
+    ///
+    /// # Errors
+    /// The first [`PciError`]: the device may still reach what could not be taken back.
+    pub(crate) fn suspend(&self) -> Result<(), PciError> {
+        let mut result = Ok(());
+        for (iova, mapping) in self.lock().iter_mut().filter(|(_, mapping)| mapping.live) {
+            match self.function.unmap(*iova, mapping.len as usize) {
+                Ok(()) => mapping.live = false,
+                Err(error) => result = result.and(Err(error)),
+            }
+        }
+        result
+    }
+
+    /// Gives back what was taken, at the same addresses.
+    ///
+    /// # Errors
+    /// [`PciError`] when it cannot be mapped any more.
+    pub(crate) fn restore(&self) -> Result<(), PciError> {
+        for (iova, mapping) in self.lock().iter_mut().filter(|(_, mapping)| !mapping.live) {
+            self.function.map(*iova, &mapping.what.memory())?;
+            mapping.live = true;
+        }
+        Ok(())
+    }
+
+    /// Takes everything back for good. What could not be taken back is leaked: the device may still write to it.
     ///
     /// # Errors
     /// The first [`PciError`].
@@ -186,6 +225,9 @@ impl Space {
         let mut mapped = self.lock();
         let mut result = Ok(());
         for (iova, mapping) in std::mem::take(&mut *mapped) {
+            if !mapping.live {
+                continue;
+            }
             if let Err(error) = self.function.unmap(iova, mapping.len as usize) {
                 std::mem::forget(mapping.what);
                 result = result.and(Err(error));

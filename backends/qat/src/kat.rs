@@ -150,7 +150,7 @@ impl KnownAnswers {
 }
 
 /// The packet before it is sealed.
-fn prepare(sa: &Sa) -> Option<(Vec<u8>, spi::EspOp, crate::sa::Iv)> {
+fn prepare(sa: &Sa) -> Option<(Vec<u8>, spi::EspOp, crate::sa::Head)> {
     let mut packet = vec![0; 16 + TEXT_LEN + 16];
     for (n, octet) in packet.iter_mut().skip(16).take(TEXT_LEN).enumerate() {
         *octet = (7 * n + 3) as u8;

@@ -8,6 +8,7 @@
 use std::io;
 use std::ops::RangeInclusive;
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 /// Memory that a function is to reach by DMA.
 #[derive(Clone, Copy, Debug)]
@@ -122,6 +123,10 @@ const BUS_MASTER: u16 = 1 << 2;
 /// Value of a word that nobody drives.
 const NOBODY: u16 = 0xffff;
 
+/// Steps, and their length, until a function has to answer after a reset.
+const PRESENCE: usize = 1000;
+const PRESENCE_STEP: Duration = Duration::from_millis(2);
+
 fn config_word(function: &dyn PciFunction, at: u16) -> Result<u16, PciError> {
     let mut word = [0; 2];
     function.config_read(at, &mut word)?;
@@ -146,13 +151,36 @@ pub(crate) fn identity(function: &dyn PciFunction) -> Result<(u16, u16), PciErro
     Ok(ids)
 }
 
+/// Whether the function answers at all.
+pub(crate) fn is_present(function: &dyn PciFunction) -> bool {
+    config_word(function, 0).is_ok_and(|vendor| vendor != NOBODY)
+}
+
+/// Waits until a function that was reset answers again.
+///
+/// # Errors
+/// [`PciError::Gone`]: it does not.
+pub(crate) fn await_presence(function: &dyn PciFunction) -> Result<(), PciError> {
+    for _ in 0..PRESENCE {
+        if is_present(function) {
+            return Ok(());
+        }
+        if let Some(why) = function.trouble() {
+            return Err(PciError::Gone(why));
+        }
+        std::thread::sleep(PRESENCE_STEP);
+    }
+    Err(PciError::Gone("the card is not there any more: its configuration space reads as all ones".into()))
+}
+
 /// Lets the function read and write memory, or stops it from doing so.
 pub(crate) fn bus_master(function: &dyn PciFunction, on: bool) -> Result<(), PciError> {
     let old = config_word(function, COMMAND)?;
     let new = if on { old | MEMORY | BUS_MASTER } else { (old | MEMORY) & !BUS_MASTER };
     function.config_write(COMMAND, &new.to_le_bytes())?;
     let now = config_word(function, COMMAND)?;
-    if now == NOBODY || (now ^ new) & (MEMORY | BUS_MASTER) != 0 {
+    // The memory bit of a virtual function may always read as zero (SR-IOV 1.1 section 3.4.1.3).
+    if now == NOBODY || (now ^ new) & BUS_MASTER != 0 {
         return Err(PciError::Protocol(format!(
             "the command register is {now:#06x} after {new:#06x} was written"
         )));

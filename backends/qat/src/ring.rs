@@ -185,10 +185,6 @@ impl Ring {
         }
     }
 
-    pub(crate) fn is_live(&self) -> bool {
-        self.live
-    }
-
     /// Requests that are out at most.
     pub(crate) fn limit(&self) -> usize {
         self.entries.len()

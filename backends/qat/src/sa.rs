@@ -48,8 +48,13 @@ pub(crate) struct Sa {
     removed: AtomicBool,
 }
 
-/// An IV, as requests have it.
-pub(crate) type Iv = [u8; 16];
+/// How a packet begins, as requests have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Head {
+    iv: [u8; 16],
+    /// SPI and low half of the sequence number, as they stand in the packet.
+    header: u64,
+}
 
 impl Sa {
     /// Puts the keys where the card finds them.
@@ -113,7 +118,7 @@ impl Sa {
 
     /// Writes header and IV of a packet to be sealed, reads the IV of one to be opened; gives it as requests have it.
     #[inline]
-    pub(crate) fn begin(&self, bytes: &mut [u8], op: &EspOp, ivs: &mut Ivs) -> Option<Iv> {
+    pub(crate) fn begin(&self, bytes: &mut [u8], op: &EspOp, ivs: &mut Ivs) -> Option<Head> {
         let at = op.at as usize;
         let head = bytes.get_mut(at..at + usize::from(self.head_len))?;
         let (header, iv) = head.split_first_chunk_mut::<HEADER_LEN>()?;
@@ -144,7 +149,7 @@ impl Sa {
                 }
             }
         }
-        Some(whole)
+        Some(Head { iv: whole, header: u64::from_be_bytes(*header) })
     }
 
     /// The request for one packet, which begins at `iova` and has `text` octets of text.
@@ -154,11 +159,12 @@ impl Sa {
         iova: u64,
         text: u32,
         seq: u64,
-        iv: Iv,
+        head: Head,
         cookie: u64,
         extra: &mut Extra<'_>,
     ) -> [u8; 4 * WORDS] {
         let mut request = self.template;
+        let Head { iv, header } = head;
         let (head, icv) = (u32::from(self.head_len), u32::from(self.icv_len));
         request.set_cookie(cookie);
         request.set_iv(iv);
@@ -166,7 +172,7 @@ impl Sa {
             Form::OnePass | Form::TwoSlices => {
                 request.set_data(iova, head + text + icv);
                 request.set_cipher(head, text);
-                extra.put(ASIDE, &self.associated(seq));
+                extra.put(ASIDE, &self.associated(header, seq));
                 request.set_associated(extra.iova + ASIDE as u64);
                 if self.form == Form::TwoSlices {
                     request.set_auth(head, text);
@@ -196,8 +202,9 @@ impl Sa {
     }
 
     /// RFC 4106 section 5: SPI and sequence number, all 64 bits of it with ESN; zeroes after it, which some engines read.
-    fn associated(&self, seq: u64) -> [u8; 16] {
-        let (spi, high, low) = (u128::from(self.spi), u128::from(seq >> 32), u128::from(seq & 0xffff_ffff));
+    fn associated(&self, header: u64, seq: u64) -> [u8; 16] {
+        let (spi, high, low) =
+            (u128::from(header >> 32), u128::from(seq >> 32), u128::from(header & 0xffff_ffff));
         let whole = match self.esn {
             true => spi << 96 | high << 64 | low << 32,
             false => spi << 96 | low << 64,

@@ -60,7 +60,8 @@ impl<T> Table<T> {
     }
 
     /// Values there are.
-    pub(crate) fn len(&self) -> usize {
+    #[cfg(test)]
+    fn len(&self) -> usize {
         self.places.iter().filter(|(_, value)| value.is_some()).count()
     }
 }

@@ -23,6 +23,7 @@ use crate::gate::Phase;
 use crate::generation::{MISC, Service};
 use crate::kat::Known;
 use crate::mailbox::Event;
+use crate::pci::is_present;
 
 const TICK: Duration = Duration::from_millis(10);
 /// Between ticks while nothing is out.
@@ -83,11 +84,14 @@ impl Warden<'_> {
         if reasons & DISTRUSTED != 0 {
             self.reset_for("the card said something that is not so");
         } else if reasons & ASKED != 0 {
+            // Whoever asks gives it another chance.
+            self.strikes = 0;
             self.reset("a reset was asked for");
         }
-        if self.last_tick.elapsed() >= self.interval() {
+        let interval = self.interval();
+        if self.last_tick.elapsed() >= interval {
             self.last_tick = Instant::now();
-            self.tick();
+            self.tick((interval.as_millis() / TICK.as_millis()).max(1) as u32);
         }
     }
 
@@ -144,9 +148,9 @@ impl Warden<'_> {
         }
     }
 
-    fn tick(&mut self) {
+    fn tick(&mut self, ticks: u32) {
         let card = self.card;
-        let now = card.ticks.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        let now = card.ticks.fetch_add(ticks, Ordering::Relaxed).wrapping_add(ticks);
         if now.wrapping_sub(self.last_strike) > FORGIVEN_AFTER {
             self.strikes = 0;
         }
@@ -156,8 +160,10 @@ impl Warden<'_> {
             return;
         }
         if let Some(trouble) = card.function.trouble() {
-            card.fail(&trouble);
-            return self.reset(&trouble);
+            return self.reset_for(&trouble);
+        }
+        if !is_present(&*card.function) {
+            return self.reset_for("the card is not there any more");
         }
         self.listen();
         for number in 0..card.pairs.len() {
@@ -281,6 +287,9 @@ impl Warden<'_> {
                     tracing::warn!(card = %card.name, %error, attempt, "qat: the card does not come up");
                     if !card.stop() {
                         card.fail("the card cannot be stopped");
+                    }
+                    if !is_present(&*card.function) {
+                        break;
                     }
                 }
             }

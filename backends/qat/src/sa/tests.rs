@@ -39,11 +39,11 @@ fn request(sa: &Sa, text: u32, seq: u64) -> (Vec<u32>, Vec<u8>, u64) {
     ring.start(0);
     let mut bytes = [0; 256];
     let op = EspOp::new(0, text as u16, seq);
-    let iv = sa.begin(&mut bytes, &op, &mut Ivs::new().unwrap()).unwrap();
+    let head = sa.begin(&mut bytes, &op, &mut Ivs::new().unwrap()).unwrap();
     let mut iova = 0;
     ring.put(Whose::default(), 0, |_, extra| {
         iova = extra.iova;
-        sa.request(PACKET, text, seq, iv, 0x0fed_cba9_8765_4321, extra)
+        sa.request(PACKET, text, seq, head, 0x0fed_cba9_8765_4321, extra)
     });
     let mut octets = [0; 128];
     block.copy_out(0, &mut octets);
