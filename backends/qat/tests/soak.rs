@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use emu_qat::fault::{Fault, Kind};
 use emu_qat::{Card, Options, Personality};
 use hwtest::seed::Seeded;
-use spi::Health;
+use spi::{Device, Health};
 use support::InProcess;
 use support::traffic::{LIMIT, Traffic, hasty};
 
@@ -46,6 +46,13 @@ fn draw(seeded: &mut Seeded) -> Fault {
     match kind {
         Kind::Slow(..) | Kind::LoseInterrupt | Kind::SpuriousInterrupt | Kind::SlowReset(_) => fault,
         _ => fault.for_service(seeded.below(2)),
+    }
+}
+
+/// Too many faults in too short a time fail a card: somebody looks after it.
+fn heal(device: &dyn Device) {
+    if device.health() == Health::Failed {
+        device.begin_reset();
     }
 }
 
@@ -82,14 +89,12 @@ fn soak(personality: Personality) {
             let waits =
                 !matches!(fault.kind, Kind::SlowReset(_) | Kind::LoseInterrupt | Kind::SpuriousInterrupt);
             while waits && card.counters().faults == before && start.elapsed() < LIMIT {
+                heal(&*device);
                 std::thread::sleep(Duration::from_millis(1));
             }
             std::thread::sleep(Duration::from_millis(30 + seeded.below(100) as u64));
             while device.health() != Health::Ready && start.elapsed() < LIMIT {
-                if device.health() == Health::Failed {
-                    // Too many faults in too short a time: somebody looks after it.
-                    device.begin_reset();
-                }
+                heal(&*device);
                 std::thread::sleep(Duration::from_millis(5));
             }
             if start.elapsed() >= LIMIT {
