@@ -180,7 +180,7 @@ fn by_algorithm(device: &'static str, cases: &[Case]) -> Vec<Check> {
 }
 
 /// What the driver has compiled in and the card does not claim.
-const BEYOND: &[&str] = &["snow3g", "zuc", "kasumi", "docsis"];
+const BEYOND: &[&str] = &["snow3g", "zuc", "kasumi"];
 
 /// Words in the names of cases, the first that is there counts, and what they mean.
 const CIPHERS: &[(&str, &str)] = &[

@@ -70,7 +70,7 @@ impl<'a> Initrd<'a> {
     pub fn program(mut self, path: &Path) -> Result<Initrd<'a>> {
         self.archive.copy("bin/program", path)?;
         let linker = Path::new("/lib64/ld-linux-x86-64.so.2");
-        if linker.exists() && !is_static(path)? {
+        if is_dynamic(path)? {
             self.libraries(linker, None, path)?;
             self.linker(linker)?;
         }
@@ -110,15 +110,9 @@ impl<'a> Initrd<'a> {
     }
 }
 
-/// Whether a program asks for no dynamic linker: its file names none.
-fn is_static(path: &Path) -> Result<bool> {
+/// Whether a program is a binary that asks for a dynamic linker: its file names one.
+fn is_dynamic(path: &Path) -> Result<bool> {
     let bytes = std::fs::read(path)?;
     let wanted = b"/lib64/ld-linux-x86-64.so.2\0";
-    Ok(!bytes
-        .iter()
-        .take(64 << 10)
-        .copied()
-        .collect::<Vec<_>>()
-        .windows(wanted.len())
-        .any(|window| window == wanted))
+    Ok(bytes.starts_with(b"\x7fELF") && bytes.windows(wanted.len()).any(|window| window == wanted))
 }
