@@ -1,18 +1,14 @@
 //! A younger strongSwan than the machine's own: Debian 13's packages, unpacked side by side, never installed.
 //!
-//! Debian 12's strongSwan sends user-space ESP in UDP only; raw ESP came later. apt is pointed at folders of its
-//! own, so the machine's package state is neither read nor changed, and the packages' scripts do not run. It takes
-//! about ten seconds and 150 MB.
+//! Debian 12's strongSwan sends user-space ESP in UDP only; raw ESP came later. It takes about ten seconds and 150 MB.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use crate::checkout;
-use crate::process;
+use crate::debian::{self, Apt};
 
 const SUITE: &str = "trixie";
 
@@ -44,33 +40,13 @@ fn home() -> PathBuf {
 fn fetch_and_unpack() -> Result<()> {
     let home = home();
     fs::remove_dir_all(&home).ok();
-    for folder in ["lists/partial", "archives/partial", "root"] {
-        fs::create_dir_all(home.join(folder))?;
-    }
-    fs::write(home.join("status"), "")?;
-    let keys = "/usr/share/keyrings/debian-archive-keyring.gpg";
-    fs::write(home.join("sources.list"), format!("deb [signed-by={keys}] {} {SUITE} main\n", mirror()))?;
-    fs::write(home.join("apt.conf"), apt_conf(&home))?;
-
-    apt(&home, &["update"])?;
-    let mut download = vec!["install", "--yes", "--download-only"];
-    download.extend_from_slice(PACKAGES);
-    apt(&home, &download)?;
-
-    let root = home.join("root");
-    let mut count = 0;
-    for entry in fs::read_dir(home.join("archives"))? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "deb") {
-            process::run(Command::new("dpkg-deb").arg("--extract").arg(&path).arg(&root))?;
-            count += 1;
-        }
-    }
-    if count == 0 {
-        bail!("apt-get downloaded nothing");
-    }
-    fs::remove_dir_all(home.join("archives"))?;
-    fs::remove_dir_all(home.join("lists"))?;
+    fs::create_dir_all(&home)?;
+    let apt = Apt::begin(&home, &[SUITE])?;
+    let (archives, root) = (home.join("archives"), home.join("root"));
+    apt.download(&archives, None, PACKAGES)?;
+    debian::unpack(&archives, &root, |_| true)?;
+    fs::remove_dir_all(archives)?;
+    apt.end()?;
     // What the base packages' scripts would have made.
     for folder in ["bin", "sbin", "lib", "lib64"] {
         fs::create_dir_all(root.join("usr").join(folder))?;
@@ -81,47 +57,4 @@ fn fetch_and_unpack() -> Result<()> {
         fs::create_dir_all(root.join(folder))?;
     }
     Ok(())
-}
-
-fn apt(home: &Path, arguments: &[&str]) -> Result<()> {
-    let mut command = Command::new("apt-get");
-    command.arg("-qq").args(arguments).env("APT_CONFIG", home.join("apt.conf")).env("LC_ALL", "C.UTF-8");
-    let done = process::finish(&mut command, Duration::from_secs(300))?;
-    if !done.status.success() {
-        bail!("apt-get {} failed: {}", arguments.join(" "), done.text().trim());
-    }
-    Ok(())
-}
-
-/// Only what must differ is set: proxies and the like stay as the machine has them.
-fn apt_conf(home: &Path) -> String {
-    let home = home.display();
-    format!(
-        "Dir::State::status \"{home}/status\";
-Dir::State::lists \"{home}/lists\";
-Dir::Cache::archives \"{home}/archives\";
-Dir::Cache::pkgcache \"\";
-Dir::Cache::srcpkgcache \"\";
-Dir::Etc::sourcelist \"{home}/sources.list\";
-Dir::Etc::sourceparts \"/dev/null\";
-Dir::Etc::preferences \"/dev/null\";
-Dir::Etc::preferencesparts \"/dev/null\";
-APT::Install-Recommends \"false\";
-APT::Sandbox::User \"root\";
-Acquire::Languages \"none\";
-"
-    )
-}
-
-/// The mirror this machine uses, or Debian's own.
-fn mirror() -> String {
-    let debian = fs::read_to_string("/etc/apt/sources.list.d/debian.sources").unwrap_or_default();
-    let modern = debian.lines().find_map(|line| line.strip_prefix("URIs:"));
-    let list = fs::read_to_string("/etc/apt/sources.list").unwrap_or_default();
-    let classic = list.lines().filter(|line| line.starts_with("deb ")).find_map(|line| {
-        line.split_whitespace()
-            .find(|word| word.contains("://") && word.trim_end_matches('/').ends_with("/debian"))
-    });
-    let found = modern.and_then(|uris| uris.split_whitespace().next()).or(classic);
-    found.unwrap_or("http://deb.debian.org/debian").to_owned()
 }
