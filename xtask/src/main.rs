@@ -1,4 +1,4 @@
-//! The habits of this project as commands: `cargo xtask demo`, `test`, `lint`, `fuzz`, `bench`.
+//! The habits of this project as commands: `cargo xtask demo`, `test`, `rig`, `lint`, `fuzz`, `bench`.
 
 #![expect(
     unreachable_pub,
@@ -10,6 +10,7 @@ mod bench;
 mod capture;
 mod cards;
 mod checkout;
+mod debian;
 mod demo;
 mod docs;
 mod flood;
@@ -25,6 +26,7 @@ mod ping;
 mod pki;
 mod process;
 mod report;
+mod rig;
 mod strongswan;
 mod swanctl;
 mod test;
@@ -57,6 +59,8 @@ enum What {
     Lint(lint::Options),
     /// Fuzz each target for some seconds.
     Fuzz(fuzz::Options),
+    /// Have drivers that we have not written judge the emulated cards, in guests of QEMU.
+    Rig(rig::Options),
     /// Test: the crates, the fuzz targets on their seeds, and interoperation with strongSwan.
     Test(test::Options),
 }
@@ -67,6 +71,7 @@ fn main() -> ExitCode {
         What::Bench(options) => bench::run(&options),
         What::Lint(options) => lint::run(&options),
         What::Fuzz(options) => fuzz::run(&options),
+        What::Rig(options) => rig::run(&options),
         What::Test(options) => test::run(&options),
     };
     match done {

@@ -13,11 +13,12 @@ use crate::fuzz;
 use crate::interop::{self, Cast, Plan};
 use crate::packages;
 use crate::report::{Counts, Outcome, Row, Tally};
+use crate::rig;
 
 /// What to test.
 #[derive(Args)]
 pub struct Options {
-    /// `unit`, `seeds` or `interop` and then parts of names; nothing for everything.
+    /// `unit`, `seeds`, `rig` or `interop` and then parts of names; nothing for everything.
     filter: Vec<String>,
     /// Interop with strongSwan on both ends: checks the lab, not us.
     #[arg(long, conflicts_with = "solo")]
@@ -46,13 +47,11 @@ pub fn run(options: &Options) -> Result<bool> {
         Some((part, rest)) => (part.as_str(), rest),
         None => ("all", &[][..]),
     };
-    let (unit, seeds, interop) = match part {
-        "all" => (true, true, true),
-        "unit" => (true, false, false),
-        "seeds" => (false, true, false),
-        "interop" => (false, false, true),
-        other => bail!("there is no part called {other}: unit, seeds or interop"),
-    };
+    if !["all", "unit", "seeds", "rig", "interop"].contains(&part) {
+        bail!("there is no part called {part}: unit, seeds, rig or interop");
+    }
+    let [unit, seeds, run_rig, interop] =
+        ["unit", "seeds", "rig", "interop"].map(|name| part == name || part == "all");
     // What cannot be met is better said before ten minutes of compiling.
     packages::need(&[packages::BUILD])?;
     if unit {
@@ -73,6 +72,9 @@ pub fn run(options: &Options) -> Result<bool> {
     }
     if seeds {
         fuzz::replay_seeds(only, &mut tally)?;
+    }
+    if run_rig {
+        tally.add(rig::test()?);
     }
     if interop {
         run_interop(options, only, &mut tally)?;

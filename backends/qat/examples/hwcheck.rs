@@ -49,6 +49,15 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    let first = site(&place);
+    match qat::open("card", &first.place, &first.config) {
+        Ok(device) => println!("PASS the_card_opens: {}", device.stats().unwrap_or_default().identity),
+        Err(error) => {
+            println!("FAIL the_card_opens: {error}");
+            println!("HWCHECK 0 passed, 1 failed");
+            return ExitCode::FAILURE;
+        }
+    }
     let mut failed = 0;
     for (name, check) in hwtest::CHECKS {
         let driver = Qat::new(vec![site(&place)]);
@@ -63,6 +72,6 @@ fn main() -> ExitCode {
             }
         }
     }
-    println!("HWCHECK {} passed, {failed} failed", hwtest::CHECKS.len() - failed);
+    println!("HWCHECK {} passed, {failed} failed", hwtest::CHECKS.len() + 1 - failed);
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -168,6 +168,9 @@ impl Card {
     /// # Errors
     /// [`PciError`] with what went wrong; the card has to be stopped then.
     pub(crate) fn bring_up(&self) -> Result<(), PciError> {
+        if let Some(why) = self.function.trouble() {
+            return Err(PciError::Gone(why));
+        }
         await_presence(&*self.function)?;
         let (_, device) = identity(&*self.function)?;
         if device != self.model.device {

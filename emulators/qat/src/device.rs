@@ -49,6 +49,7 @@ enum Presence {
 pub(crate) struct Device {
     pub(crate) layout: &'static Layout,
     pub(crate) timing: Timing,
+    pub(crate) quiet_refusals: bool,
     pub(crate) space: Arc<Space>,
     pub(crate) banks: Vec<Bank>,
     pub(crate) timeline: Timeline<Event>,
@@ -98,6 +99,7 @@ impl Device {
         Device {
             layout,
             timing: options.timing,
+            quiet_refusals: options.quiet_refusals,
             space,
             banks: (0..layout.banks).map(|_| Bank::new(layout)).collect(),
             timeline: Timeline::default(),

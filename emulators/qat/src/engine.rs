@@ -247,7 +247,7 @@ impl Device {
             self.counters.dma_faults += 1;
             bank.except(tx);
         }
-        let mut response = outcome.response();
+        let mut response = outcome.response(self.quiet_refusals);
         if flight.fate.wrong_cookie {
             outcome.spoil_cookie(&mut response);
         }

@@ -52,6 +52,10 @@ struct Arguments {
     #[arg(long, value_name = "HEX", value_parser = hex32)]
     capabilities: Option<u32>,
 
+    /// Answer what is not implemented with the bit that says so, and not with the one for crypto errors, too.
+    #[arg(long)]
+    quiet_refusals: bool,
+
     /// Write what was done to a file, too, as JSON: an object for each card.
     #[arg(long, value_name = "FILE")]
     stats: Option<PathBuf>,
@@ -132,6 +136,7 @@ fn options(arguments: &Arguments) -> Result<Options> {
         plan,
         ring_map: arguments.ring_map,
         capabilities: arguments.capabilities,
+        quiet_refusals: arguments.quiet_refusals,
         ..Options::default()
     })
 }

@@ -16,6 +16,9 @@ pub struct Options {
     /// The ring-to-service map that the mailbox tells and generation 4 obeys: three bits for each bank, 3 symmetric, 4
     /// asymmetric. Linux's driver for 37c9 takes its default only.
     pub ring_map: Option<u16>,
+    /// What is not implemented is answered with the bit that says so and no other. Without it the bit for crypto errors is
+    /// set, too, for Linux and DPDK look at nothing else; but a test program of DPDK falls over that.
+    pub quiet_refusals: bool,
 }
 
 /// How long things take, in virtual time. The figures are no measurements of silicon; they have the right order.

@@ -83,8 +83,9 @@ impl Host {
             });
         };
         let model = self.model(address, vendor, device)?;
-        self.driver(address, &folder, model)?;
+        // Without an IOMMU vfio-pci does not take the function either, so that comes first.
         let group = self.group(address, &folder)?;
+        self.driver(address, &folder, model)?;
         let numa_node = text(&folder.join("numa_node")).and_then(|node| node.parse().ok());
         let reserved = self.reserved(group);
         Ok(Found { product: model.name, folder, group, numa_node, reserved })

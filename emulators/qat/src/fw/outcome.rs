@@ -159,11 +159,12 @@ impl Outcome {
         self.writes.iter().try_for_each(|write| memory.write(write.iova, &write.octets))
     }
 
-    /// The response.
-    pub(crate) fn response(&self) -> [u8; 32] {
+    /// The response. With `quiet`, a refusal is no crypto error.
+    pub(crate) fn response(&self, quiet: bool) -> [u8; 32] {
         let (failed, code) = match self.verdict {
             Verdict::Served => (0, 0),
             Verdict::Mismatch => (status::CRYPTO, 0),
+            Verdict::Refused(_) if quiet => (status::UNSUPPORTED, 0),
             // Linux and DPDK look at the first of these bits only.
             Verdict::Refused(_) => (status::CRYPTO | status::UNSUPPORTED, 0),
             Verdict::Invalid(_) => (status::CRYPTO | status::INVALID, 0),

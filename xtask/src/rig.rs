@@ -1,0 +1,137 @@
+//! `cargo xtask rig`: drivers that we have not written judge the emulated cards.
+//!
+//! A guest of QEMU has an IOMMU and one PCI device, which is the emulator at the other end of a vfio-user socket. In the
+//! guest runs Linux with its own driver, DPDK's tests with its own, the sample of Intel's library; or a program of ours on
+//! the kernel's /dev/vfio. Nothing of it needs privileges, hardware or KVM.
+
+mod cpio;
+mod dpdk;
+mod driver;
+mod initrd;
+mod linux;
+mod machine;
+mod modules;
+mod place;
+mod qatlib;
+mod verdict;
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+
+use crate::checkout;
+use crate::process;
+use crate::report::{Counts, Outcome, Row};
+use crate::test::row;
+use place::Place;
+use verdict::Verdicts;
+
+/// What to run.
+#[derive(Args)]
+pub struct Options {
+    /// Which judges; all of them if none is named.
+    #[arg(value_enum)]
+    judges: Vec<Judge>,
+    /// A program of ours for the judge `driver`: it gets the card's place on the bus and prints PASS or FAIL, line by line.
+    #[arg(long, value_name = "FILE")]
+    program: Option<PathBuf>,
+    /// Fetch all packages anew.
+    #[arg(long)]
+    fresh: bool,
+}
+
+/// Who judges.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Judge {
+    /// Linux's driver for 37c9 and the kernel's self-tests.
+    Linux,
+    /// DPDK's driver and tests, on 4941 and 37c9.
+    Dpdk,
+    /// Intel's library and its sample, on 4941.
+    Qatlib,
+    /// A program of ours on /dev/vfio.
+    Driver,
+}
+
+/// Run; true if nothing failed.
+pub fn run(options: &Options) -> Result<bool> {
+    let place = match Place::need(options.fresh) {
+        Ok(place) => place,
+        Err(error) => {
+            println!("skip  rig: {error:#}");
+            return Ok(true);
+        }
+    };
+    let verdicts = judge(options, &place)?;
+    verdicts.print();
+    println!("\nwritten to {}", verdicts.write()?.display());
+    Ok(verdicts.are_good())
+}
+
+/// All judges as one row of `cargo xtask test`.
+pub fn test() -> Result<Row> {
+    let began = Instant::now();
+    let options = Options { judges: Vec::new(), program: None, fresh: false };
+    let place = match Place::need(false) {
+        Ok(place) => place,
+        Err(error) => return Ok(row("rig", "rig", began, Outcome::Skipped(format!("{error:#}")))),
+    };
+    let verdicts = judge(&options, &place)?;
+    verdicts.print();
+    verdicts.write()?;
+    let good = verdicts.checks.iter().map(|check| (check.is_good(), check.counts));
+    let good = good.chain(verdicts.controls.iter().map(|control| (control.noticed, true)));
+    let good = good.chain(verdicts.remarks.iter().map(|remark| (remark.good, true)));
+    let counts = good.fold(Counts::default(), |sum, (good, counts)| match (good, counts) {
+        (true, true) => Counts { passed: sum.passed + 1, ..sum },
+        (true, false) => Counts { skipped: sum.skipped + 1, ..sum },
+        (false, _) => Counts { failed: sum.failed + 1, ..sum },
+    });
+    Ok(row("rig", "rig", began, Outcome::Counted(counts)))
+}
+
+fn judge(options: &Options, place: &Place) -> Result<Verdicts> {
+    let wants = |judge| options.judges.is_empty() || options.judges.contains(&judge);
+    let began = Instant::now();
+    let say = |what: &str| println!("rig   {:6.1} s  {what}", began.elapsed().as_secs_f64());
+    let emulator = build_emulator()?;
+    say("emulator built");
+    machine::note_interrupts()?;
+    let mut verdicts = Verdicts::default();
+    verdicts.versions.push(("linux".to_owned(), place.kernel_version()?));
+    if wants(Judge::Linux) {
+        linux::judge(place, &emulator, &mut verdicts)?;
+        say("Linux's driver has judged");
+    }
+    if wants(Judge::Dpdk) {
+        dpdk::judge(place, &emulator, &mut verdicts)?;
+        say("DPDK's driver has judged");
+    }
+    if wants(Judge::Qatlib) {
+        qatlib::judge(place, &emulator, &mut verdicts)?;
+        say("Intel's library has judged");
+    }
+    match &options.program {
+        Some(program) if wants(Judge::Driver) => {
+            driver::judge(place, &emulator, program, &mut verdicts)?;
+            say("our driver has run");
+        }
+        None if options.judges.contains(&Judge::Driver) => bail!("the judge driver needs --program"),
+        _ => {}
+    }
+    Ok(verdicts)
+}
+
+/// Build the emulator and return the path of its binary.
+fn build_emulator() -> Result<PathBuf> {
+    let mut command = checkout::cargo();
+    command.args(["build", "--quiet", "--package", "tussock-qat-emulator"]);
+    if !process::status(&mut command)? {
+        bail!("the emulator does not build");
+    }
+    let binary = checkout::target().join("debug/tussock-qat-emulator");
+    binary.metadata().with_context(|| format!("{} is not there after the build", binary.display()))?;
+    Ok(binary)
+}

@@ -1,0 +1,131 @@
+//! Our own driver in a guest: a program of ours on the kernel's real /dev/vfio, with an IOMMU between it and the card.
+//!
+//! The program gets the card's place on the bus (`0000:00:05.0`) as its argument and prints a line `PASS name` or
+//! `FAIL name: why` for each thing it tries. Where the machine or the kernel's settings make the card unusable it has to
+//! end with an error that names what is missing.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::initrd::Initrd;
+use super::machine::{self, Boot, FLIPPED, Iommu, Outcome};
+use super::place::Place;
+use super::verdict::{Check, Control, Remark, Verdicts};
+
+const JUDGE: &str = "driver";
+const DEVICES: &[&str] = &["4941", "37c9"];
+
+/// A machine on which the card cannot be used.
+struct Obstacle {
+    name: &'static str,
+    device: &'static str,
+    iommu: Iommu,
+    append: &'static str,
+    /// What the error must speak of.
+    word: &'static str,
+}
+
+const OBSTACLES: &[Obstacle] = &[
+    Obstacle { name: "no-iommu", device: "4941", iommu: Iommu::None, append: "", word: "iommu" },
+    Obstacle {
+        name: "no-remapping",
+        device: "4941",
+        iommu: Iommu::NoRemapping,
+        append: "",
+        word: "interrupt remapping",
+    },
+    Obstacle {
+        name: "denylist",
+        device: "37c9",
+        iommu: Iommu::Full,
+        append: "denylist=kept",
+        word: "disable_denylist",
+    },
+    Obstacle { name: "not-bound", device: "4941", iommu: Iommu::Full, append: "bind=no", word: "vfio-pci" },
+];
+
+/// Has the emulator judge the driver, and the kernel both.
+pub fn judge(place: &Place, emulator: &Path, program: &Path, verdicts: &mut Verdicts) -> Result<()> {
+    let initrd =
+        Initrd::new(place)?.modules("vfio", &["vfio_iommu_type1", "vfio-pci"])?.program(program)?.finish();
+    let boot = |name: &str, device, card: &[&str], iommu, append: &str| {
+        machine::boot(
+            &Boot {
+                name,
+                device,
+                card,
+                initrd: &initrd,
+                iommu,
+                megabytes: 1024,
+                processors: 1,
+                append: &format!("rig=driver {append}"),
+                patience: Duration::from_secs(200),
+            },
+            place,
+            emulator,
+            |_| false,
+        )
+    };
+    for device in DEVICES {
+        let outcome = boot(&format!("driver-{device}"), device, &[], Iommu::Full, "")?;
+        let (passed, failed) = counts(&outcome);
+        let exit = outcome.said("exit").next();
+        verdicts.checks.push(Check {
+            judge: JUDGE,
+            device,
+            algorithm: "all".to_owned(),
+            passed,
+            failed: failed + u64::from(exit != Some("0")),
+            skipped: 0,
+            served: Some(outcome.served(|_| true)),
+            counts: true,
+            note: first_trouble(&outcome),
+        });
+        let outcome = boot(&format!("driver-{device}-flipped"), device, FLIPPED, Iommu::Full, "")?;
+        let (passed, failed) = counts(&outcome);
+        verdicts.controls.push(Control {
+            judge: JUDGE,
+            device,
+            what: "all".to_owned(),
+            failed,
+            tried: passed + failed,
+            noticed: failed > 0 && outcome.said("exit").next() != Some("0"),
+        });
+    }
+    for obstacle in OBSTACLES {
+        let name = format!("driver-{}", obstacle.name);
+        let outcome = boot(&name, obstacle.device, &[], obstacle.iommu, obstacle.append)?;
+        let refused = outcome.said("exit").next().is_some_and(|code| code != "0");
+        let spoken = outcome
+            .console
+            .iter()
+            .find(|line| !line.starts_with("rig: ") && line.to_lowercase().contains(obstacle.word));
+        verdicts.remarks.push(Remark {
+            judge: JUDGE,
+            device: obstacle.device,
+            what: format!(
+                "{}: {}",
+                obstacle.name,
+                spoken.map_or_else(|| format!("no error that speaks of {}", obstacle.word), String::clone)
+            ),
+            good: refused && spoken.is_some(),
+        });
+    }
+    Ok(())
+}
+
+fn counts(outcome: &Outcome) -> (u64, u64) {
+    let begin = |word| outcome.console.iter().filter(|line| line.starts_with(word)).count() as u64;
+    (begin("PASS "), begin("FAIL "))
+}
+
+fn first_trouble(outcome: &Outcome) -> String {
+    let failed = outcome.console.iter().find(|line| line.starts_with("FAIL "));
+    match (failed, &outcome.trouble) {
+        (Some(line), _) => line.clone(),
+        (None, Some(trouble)) => format!("{trouble}, see {}", outcome.logs.display()),
+        (None, None) => String::new(),
+    }
+}
