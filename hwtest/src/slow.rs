@@ -11,6 +11,7 @@ use spi::crypto::{KeyInfo, KeySource};
 use spi::{
     Closed, Completions, CryptoDone, CryptoJob, CryptoQueue, Device, DeviceDesc, Driver, EngineReport,
     EspBurst, EspQueue, Fault, Health, KeyId, Polled, Queue, QueueConfig, Region, SaId, SaParams, ShortOps,
+    Stats, Unusable,
 };
 
 use crate::seed::Seeded;
@@ -176,6 +177,10 @@ impl Device for SlowDevice {
         self.inner.engines()
     }
 
+    fn stats(&self) -> Option<Stats> {
+        self.inner.stats()
+    }
+
     fn health(&self) -> Health {
         self.inner.health()
     }
@@ -205,6 +210,10 @@ impl<D: Driver> Driver for SlowDriver<D> {
 
     fn probe(&self) -> Vec<DeviceDesc> {
         self.inner.probe().into_iter().map(slowed).collect()
+    }
+
+    fn unusable(&self) -> Vec<Unusable> {
+        self.inner.unusable()
     }
 
     fn open(&self, desc: &DeviceDesc) -> Result<Arc<dyn Device>, Fault> {

@@ -9,6 +9,7 @@ use crate::esp::{EspQueue, SaId, SaParams};
 use crate::mem::Region;
 use crate::outcome::Fault;
 use crate::short::ShortOps;
+use crate::stats::Stats;
 
 /// One backend: the only thing it exports.
 pub trait Driver: Send + Sync {
@@ -18,11 +19,25 @@ pub trait Driver: Send + Sync {
     /// Looks for devices; touches none.
     fn probe(&self) -> Vec<DeviceDesc>;
 
+    /// Devices that are there and cannot be used; touches none either.
+    fn unusable(&self) -> Vec<Unusable> {
+        Vec::new()
+    }
+
     /// Opens one.
     ///
     /// # Errors
     /// A [`Fault`] when the device is gone, taken or ill.
     fn open(&self, desc: &DeviceDesc) -> Result<Arc<dyn Device>, Fault>;
+}
+
+/// A device that was found and that [`Driver::probe`] does not offer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unusable {
+    /// Name within its driver, as in [`DeviceDesc::id`].
+    pub id: String,
+    /// What is in the way, and what to do about it; for people.
+    pub why: String,
 }
 
 /// A device that was found.
@@ -108,6 +123,11 @@ pub trait Device: Send + Sync {
     /// The engines it picks from, for `status`; none where there is nothing to pick.
     fn engines(&self) -> Vec<EngineReport> {
         Vec::new()
+    }
+
+    /// What it has been doing, for `status`; `None` where nobody counts.
+    fn stats(&self) -> Option<Stats> {
+        None
     }
 
     /// How it is.

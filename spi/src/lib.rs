@@ -18,6 +18,7 @@
 //! | [`alg`] | IANA numbers, names and lengths |
 //! | [`doorbell`] | an eventfd a device rings and a worker sleeps on |
 //! | [`measure`], [`engine`] | `Meter`: what a device costs, measured; `EngineReport`: what it says of its own parts |
+//! | [`stats`] | `Stats`: what a device counts |
 //! | [`inline`], [`offthread`], [`pend`] | adapters: a function, a blocking call, a future |
 //! | [`cert`], [`eap`], [`trace`] | the SPIs for certificates, EAP methods and logging |
 //!
@@ -43,13 +44,14 @@ pub mod pend;
 pub mod queue;
 pub mod secret;
 pub mod short;
+pub mod stats;
 pub mod trace;
 
 pub use alg::{Encr, Group, Hash, Integ, Prf, SignScheme};
 pub use buf::{PacketBuf, Pool};
 pub use caps::Caps;
 pub use crypto::{CryptoDone, CryptoJob, CryptoOp, CryptoOutput, CryptoQueue, DhPrivate, KeyId, KeySource};
-pub use device::{Device, DeviceDesc, Driver, Health, QueueConfig};
+pub use device::{Device, DeviceDesc, Driver, Health, QueueConfig, Unusable};
 pub use doorbell::Doorbell;
 pub use engine::{EngineCost, EngineReport};
 pub use esp::{Direction, EspBurst, EspOp, EspQueue, SaId, SaParams};
@@ -59,3 +61,4 @@ pub use outcome::{Fault, FaultKind, Misuse, Outcome, Reject};
 pub use queue::{Closed, Completions, Polled, Queue};
 pub use secret::Secret;
 pub use short::{ShortOps, SkSuite};
+pub use stats::Stats;

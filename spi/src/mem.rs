@@ -5,16 +5,46 @@
 use std::cell::UnsafeCell;
 use std::ffi::c_void;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 
-/// One anonymous mapping, page aligned and zeroed, unmapped when the last chunk has gone.
+/// What a device wants of memory it is to reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// Pages of 2 MiB, where the system has some set aside: an IOMMU then keeps a pool in a handful of translations.
+    HugePages = 1,
+    /// A file behind the memory, for a device in another process, which maps it too.
+    File = 2,
+}
+
+static WISHES: AtomicU8 = AtomicU8::new(0);
+
+/// Grants a wish for every region that is mapped from now on, in the whole process. Drivers ask when they have found a device,
+/// which is before pools are made. Wishes only ever add up; pages of 2 MiB are used where there are any, and nothing fails
+/// for want of them.
+pub fn grant(wish: Wish) {
+    WISHES.fetch_or(wish as u8, Ordering::Relaxed);
+}
+
+fn granted(wish: Wish) -> bool {
+    WISHES.load(Ordering::Relaxed) & wish as u8 != 0
+}
+
+/// Octets of a small page and of a huge one.
+const PAGE: usize = 4096;
+const HUGE_PAGE: usize = 2 * 1024 * 1024;
+
+/// One mapping, page aligned and zeroed, unmapped when the last chunk has gone. Anonymous, unless a device wished for more.
 pub struct Region {
     base: NonNull<u8>,
     len: usize,
+    page: usize,
+    file: Option<OwnedFd>,
 }
 
 // SAFETY: a Region is an address and a length; bytes are reached only through Chunks, of which no two overlap.
@@ -28,26 +58,69 @@ impl Region {
     /// # Errors
     /// What the kernel says: out of memory, or over a limit.
     pub fn map(len: usize) -> io::Result<Arc<Region>> {
-        let len = len.max(1).next_multiple_of(4096);
-        // SAFETY: a fresh anonymous mapping at an address of the kernel's choice aliases nothing.
-        let base = unsafe {
-            mmap_anonymous(
-                std::ptr::null_mut(),
-                len,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::PRIVATE | MapFlags::NORESERVE,
-            )
-        }?;
-        let base = NonNull::new(base.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
+        let huge = granted(Wish::HugePages);
+        // Rounding a small region up to a huge page would waste most of it.
+        let region = match huge && len > HUGE_PAGE / 2 {
+            true => Self::of_file(len, HUGE_PAGE, MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB).ok(),
+            false => None,
+        };
+        let region = match region {
+            Some(region) => region,
+            None if granted(Wish::File) => Self::of_file(len, PAGE, MemfdFlags::empty())?,
+            None => Self::anonymous(len)?,
+        };
+        if huge && region.file.is_none() {
+            // None were set aside: the kernel may still put some together.
+            region.advise(Advice::LinuxHugepage);
+        }
         // Plain packets pass through here: keep them out of core dumps. A kernel that cannot is no reason to stop.
-        // SAFETY: the range is the mapping made above.
-        let _ = unsafe { madvise(base.as_ptr().cast::<c_void>(), len, Advice::LinuxDontDump) };
-        Ok(Arc::new(Region { base, len }))
+        region.advise(Advice::LinuxDontDump);
+        Ok(Arc::new(region))
+    }
+
+    fn anonymous(len: usize) -> io::Result<Region> {
+        let len = len.max(1).next_multiple_of(PAGE);
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        // SAFETY: a fresh anonymous mapping at an address of the kernel's choice aliases nothing.
+        let base =
+            unsafe { mmap_anonymous(std::ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, flags) }?;
+        let base = NonNull::new(base.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Region { base, len, page: PAGE, file: None })
+    }
+
+    fn of_file(len: usize, page: usize, flags: MemfdFlags) -> io::Result<Region> {
+        let len = len.max(1).next_multiple_of(page);
+        let file = memfd_create("tussock-packets", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | flags)?;
+        ftruncate(&file, len as u64)?;
+        // A process that is given the file must not take the memory away under us.
+        fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+        let prot = ProtFlags::READ | ProtFlags::WRITE;
+        // Huge pages are reserved here: there are enough, or this fails, and no later touch finds none.
+        // SAFETY: a fresh mapping of a file nobody else has, at an address of the kernel's choice, aliases nothing. Who is given
+        // the file is a device, by the rules of Device::register.
+        let base = unsafe { mmap(std::ptr::null_mut(), len, prot, MapFlags::SHARED, &file, 0) }?;
+        let base = NonNull::new(base.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Region { base, len, page, file: Some(file) })
+    }
+
+    fn advise(&self, advice: Advice) {
+        // SAFETY: the range is the mapping of this region; no advice given here changes what it holds.
+        let _ = unsafe { madvise(self.base.as_ptr().cast::<c_void>(), self.len, advice) };
     }
 
     /// Address of the first octet, for a driver that maps the region for its device.
     pub fn address(&self) -> usize {
         self.base.as_ptr() as usize
+    }
+
+    /// The file behind the memory, which begins at its first octet; `None` unless somebody wished for one or for huge pages.
+    pub fn file(&self) -> Option<BorrowedFd<'_>> {
+        self.file.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Octets of the pages it is certainly made of.
+    pub fn page_len(&self) -> usize {
+        self.page
     }
 
     /// Octets.
@@ -199,6 +272,25 @@ mod tests {
         assert_eq!(all, ['y', 'x', 'a']);
         assert!(shelf.take().is_none() && shelf.len() == 0);
         assert!(Shelf::<u8>::new(vec![]).take().is_none());
+    }
+
+    #[test]
+    fn a_wish_for_a_file_is_granted_and_one_for_huge_pages_never_fails() {
+        assert!(Region::anonymous(5000).unwrap().file().is_none());
+        let region = Region::of_file(5000, PAGE, MemfdFlags::empty()).unwrap();
+        assert_eq!((region.len(), region.page_len()), (8192, PAGE));
+        let mut chunks = Arc::new(region).cut(64);
+        chunks[1].bytes_mut().fill(7);
+        let mut seen = [0; 65];
+        let file = chunks[0].region().file().unwrap();
+        assert_eq!(rustix::io::pread(file, &mut seen, 64).unwrap(), 65, "the file is as long as the region");
+        assert!(ftruncate(file, 0).is_err(), "whoever has the file can take the memory away");
+        assert!(seen[..64].iter().all(|octet| *octet == 7) && seen[64] == 0);
+        grant(Wish::HugePages);
+        grant(Wish::File);
+        let region = Region::map(HUGE_PAGE + 1).unwrap();
+        assert!(region.file().is_some() && region.len() > HUGE_PAGE && region.len() % region.page_len() == 0);
+        assert_eq!(Region::map(64).unwrap().page_len(), PAGE, "a huge page for a few octets");
     }
 
     #[test]
