@@ -289,7 +289,11 @@ mod tests {
         grant(Wish::HugePages);
         grant(Wish::File);
         let region = Region::map(HUGE_PAGE + 1).unwrap();
-        assert!(region.file().is_some() && region.len() > HUGE_PAGE && region.len() % region.page_len() == 0);
+        assert!(
+            region.file().is_some()
+                && region.len() > HUGE_PAGE
+                && region.len().is_multiple_of(region.page_len())
+        );
         assert_eq!(Region::map(64).unwrap().page_len(), PAGE, "a huge page for a few octets");
     }
 
