@@ -27,7 +27,16 @@ pub use slow::{Pace, SlowDevice, SlowDriver, SlowQueue};
 #[macro_export]
 macro_rules! suite {
     ($driver:expr) => {
-        $crate::suite!(@ $driver =>
+        $crate::for_all_checks!(suite_tests, $driver);
+    };
+}
+
+/// Hands the list of checks to a macro of this crate.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! for_all_checks {
+    ($then:ident, $($with:tt)*) => {
+        $crate::$then! { $($with)* =>
             contract::every_job_comes_back_exactly_once
             contract::packets_come_in_order_where_that_is_declared
             contract::what_does_not_fit_stays_in_place
@@ -49,9 +58,14 @@ macro_rules! suite {
             operation::handles_of_keys_turn_stale
             operation::random_octets_come_as_asked
             operation::short_primitives_keep_their_lengths
-        );
+        }
     };
-    (@ $driver:expr => $($module:ident :: $check:ident)*) => {
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! suite_tests {
+    ($driver:expr => $($module:ident :: $check:ident)*) => {
         $(
             #[test]
             fn $check() {
@@ -60,3 +74,17 @@ macro_rules! suite {
         )*
     };
 }
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! list_of_checks {
+    ($name:ident => $($module:ident :: $check:ident)*) => {
+        /// Every check by its name, for programs that run them one by one.
+        pub static $name: &[(&str, Check)] = &[$((stringify!($check), $module::$check)),*];
+    };
+}
+
+/// A check: panics with what went wrong.
+pub type Check = fn(&dyn spi::Driver);
+
+for_all_checks!(list_of_checks, CHECKS);

@@ -9,7 +9,7 @@ use spi::{
     KeyId, Outcome, QueueConfig, Reject, Secret, SignScheme, SkSuite,
 };
 
-use crate::ring::devices;
+use crate::ring::{devices, wait_until_ready};
 
 /// Keys for tests, which everybody has.
 const KEYS: [&[u8]; 5] = [
@@ -208,6 +208,7 @@ pub fn handles_of_keys_turn_stale(driver: &dyn Driver) {
         assert_eq!(ops.sign(first.id, scheme, b"octets"), stale, "a closed key signs");
         if device.desc().caps.traits.contains(spi::caps::Traits::RECOVERS) {
             device.begin_reset();
+            wait_until_ready(&*device);
             for key in later {
                 let scheme = *key.schemes.first().expect("a key signs with something");
                 assert_eq!(ops.sign(key.id, scheme, b"octets"), stale, "a key outlives a reset");

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use spi::{
     Closed, CryptoDone, CryptoJob, CryptoOp, Device, Direction, Driver, EspBurst, EspOp, FaultKind, Group,
-    Outcome, Polled, Pool, Queue, QueueConfig, SaId, SaParams, Secret, Token,
+    Health, Outcome, Polled, Pool, Queue, QueueConfig, SaId, SaParams, Secret, Token,
 };
 
 /// Longest time a device may take for a handful of cheap jobs before it is said to have lost them.
@@ -213,6 +213,16 @@ pub fn devices(driver: &dyn Driver) -> Vec<std::sync::Arc<dyn Device>> {
     let found = driver.probe();
     assert!(!found.is_empty(), "{} finds no device", driver.name());
     found.iter().map(|desc| driver.open(desc).expect("a device that was found opens")).collect()
+}
+
+/// Waits for the end of a reset.
+pub fn wait_until_ready(device: &dyn Device) {
+    let start = Instant::now();
+    while device.health() != Health::Ready {
+        assert_ne!(device.health(), Health::Failed, "the device did not recover");
+        assert!(start.elapsed() < DEADLINE, "the reset does not end");
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// An outbound SA with the first transform the device declares.

@@ -7,8 +7,13 @@
 //! |---|---|---|
 //! | always | `soft`: everything, in software | both, last |
 //! | `ipsec-mb` | `soft` with a second engine for packets | |
+//! | `qat` (on by default) | `qat`: Intel QuickAssist cards that are configured, see [`accel`] | network |
+
+pub mod accel;
 
 use std::sync::Arc;
+
+pub use accel::Accel;
 
 pub use soft::EngineChoice as SoftEngine;
 use spi::{Device, Driver, Fault};
@@ -21,17 +26,23 @@ pub struct Config {
     pub soft_helpers: usize,
     /// Which engines of the software backend carry packets.
     pub soft_engine: SoftEngine,
+    /// Accelerators that are configured, which [`accel::check`] has found to make sense.
+    pub accel: Vec<Accel>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Config { soft_helpers: 2, soft_engine: SoftEngine::Auto }
+        Config { soft_helpers: 2, soft_engine: SoftEngine::Auto, accel: Vec::new() }
     }
 }
 
 /// Drivers that packets and ephemeral keys may use, best first. The last one is software and is always there.
 pub fn network_drivers(config: &Config) -> Vec<Box<dyn Driver>> {
-    vec![Box::new(software(config))]
+    let mut list: Vec<Box<dyn Driver>> = Vec::new();
+    #[cfg(feature = "qat")]
+    list.extend(accel::qat(&config.accel).map(|driver| Box::new(driver) as Box<dyn Driver>));
+    list.push(Box::new(software(config)));
+    list
 }
 
 /// Drivers that long-term keys may use, best first. The last one is software and is always there.
@@ -59,8 +70,10 @@ pub struct Unopened {
     pub driver: &'static str,
     /// The device's own name.
     pub id: String,
-    /// Why.
+    /// Why, for programs.
     pub fault: Fault,
+    /// Why, for people; what to do about it, where the driver knows.
+    pub why: String,
 }
 
 /// Probes every driver and opens what it finds, in the drivers' order. One device that does not open keeps no other
@@ -71,7 +84,11 @@ pub fn open_all(drivers: &[Box<dyn Driver>]) -> (Vec<Opened>, Vec<Unopened>) {
         for desc in driver.probe() {
             match driver.open(&desc) {
                 Ok(device) => opened.push(Opened { driver: driver.name(), device }),
-                Err(fault) => unopened.push(Unopened { driver: driver.name(), id: desc.id, fault }),
+                Err(fault) => {
+                    let told = driver.unusable().into_iter().find(|device| device.id == desc.id);
+                    let why = told.map_or_else(|| fault.to_string(), |device| device.why);
+                    unopened.push(Unopened { driver: driver.name(), id: desc.id, fault, why });
+                }
             }
         }
     }
@@ -92,5 +109,17 @@ mod tests {
             assert!(last.driver == "soft" && last.device.short_ops().is_some());
             assert!(unopened.iter().all(|device| device.driver != "soft"));
         }
+    }
+
+    #[cfg(feature = "qat")]
+    #[test]
+    fn a_card_that_does_not_open_says_why_and_keeps_software_from_nothing() {
+        let socket = Some("/nonexistent/qat.sock".into());
+        let mut config = Config::default();
+        config.accel = vec![Accel { socket, ..Accel::new("qat0") }];
+        let (opened, unopened) = open_all(&network_drivers(&config));
+        assert_eq!(opened.last().unwrap().driver, "soft");
+        assert_eq!((unopened[0].driver, unopened[0].id.as_str()), ("qat", "qat0"));
+        assert!(unopened[0].why.contains("/nonexistent/qat.sock"), "{}", unopened[0].why);
     }
 }

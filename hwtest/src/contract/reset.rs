@@ -2,9 +2,9 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use spi::caps::Traits;
-use spi::{Driver, FaultKind, Health, Outcome};
+use spi::{Driver, FaultKind, Outcome};
 
-use crate::ring::{DEADLINE, devices, is_fault, rings};
+use crate::ring::{devices, is_fault, rings, wait_until_ready};
 
 /// Rule 1 across a reset: all that was out comes back once, aborted unless it was finished before; afterwards old handles
 /// are stale and new ones work. Only for devices that declare [`Traits::RECOVERS`].
@@ -26,11 +26,7 @@ pub fn a_reset_gives_everything_back_and_leaves_old_handles_stale(driver: &dyn D
                 assert!(fine, "{kind}: {:?} after a reset", seen.outcome);
             }
             assert_eq!(back.len(), taken, "{kind}: jobs were lost in a reset");
-            while device.health() != Health::Ready {
-                assert_ne!(device.health(), Health::Failed, "{kind}: the device did not recover");
-                assert!(start.elapsed() < DEADLINE, "{kind}: the reset does not end");
-                std::thread::sleep(Duration::from_millis(1));
-            }
+            wait_until_ready(&*device);
             if kind == "packets" {
                 ring.offer(3).expect("the device is ready");
                 for seen in ring.drain() {
