@@ -126,11 +126,19 @@ pub(crate) struct Job {
     device: usize,
     /// The SA's handle there.
     sa: SaId,
-    pub(crate) place: u64,
+    place: u64,
     /// Packets in it.
     packets: u8,
     /// [`Esp::ticks`] when it left.
     since: u32,
+}
+
+/// What is known of a burst that came back.
+pub(crate) struct Back {
+    /// Its place in the order of its SA.
+    pub(crate) place: u64,
+    pub(crate) device: usize,
+    pub(crate) home: Home,
 }
 
 /// A handle that a moved SA left, and the bursts that are still out on it.
@@ -192,10 +200,10 @@ impl Esp {
             device.room += 1;
         }
         self.pump(job.device, out);
-        let home = self.returned(&job, out);
+        let back = Back { place: job.place, device: job.device, home: self.returned(&job, out) };
         match job.work {
-            Work::Seal(token) => self.sealed(now, token, &job, burst.buf, home, out),
-            Work::Open(token, outer) => self.opened(now, token, &outer, &job, burst.buf, home, out),
+            Work::Seal(token) => self.sealed(now, token, &back, burst.buf, out),
+            Work::Open(token, outer) => self.opened(now, token, &outer, &back, burst.buf, out),
         }
     }
 
@@ -257,8 +265,8 @@ impl Esp {
     }
 
     /// Counts packets that a device failed.
-    pub(crate) fn note_faults(&mut self, job: &Job, faults: Faults) {
-        if let Some(device) = self.devices.get_mut(job.device) {
+    pub(crate) fn note_faults(&mut self, device: usize, faults: Faults) {
+        if let Some(device) = self.devices.get_mut(device) {
             device.faults.join(faults);
         }
     }
@@ -409,15 +417,7 @@ impl Esp {
     }
 
     /// A sealed burst is back: what succeeded leaves in order.
-    fn sealed(
-        &mut self,
-        now: Instant,
-        token: Token,
-        job: &Job,
-        mut buf: PacketBuf,
-        home: Home,
-        out: &mut Output,
-    ) {
+    fn sealed(&mut self, now: Instant, token: Token, back: &Back, mut buf: PacketBuf, out: &mut Output) {
         let Some(sa) = self.sad.outbound.slot(token) else {
             self.counters.drops.add(DropReason::SaGone, buf.ops().len() as u64);
             return;
@@ -434,7 +434,7 @@ impl Esp {
                 continue;
             }
             // Never given to a device again: the buffer was being overwritten in place.
-            stale(&mut sa.common, op.outcome, home, Direction::Seal, out);
+            stale(&mut sa.common, op.outcome, back.home, Direction::Seal, out);
             faults.add(op.outcome);
             (op.len, bad) = (0, bad + 1);
         }
@@ -451,7 +451,7 @@ impl Esp {
             }
         }
         let packets = OuterPackets { path: sa.common.path, child: sa.common.child, buf };
-        let released = sa.order.done(job.place, packets, now, self.config.reorder_hold, |p| {
+        let released = sa.order.done(back.place, packets, now, self.config.reorder_hold, |p| {
             if !p.is_empty() {
                 out.outer.push_back(p);
             }
@@ -459,7 +459,7 @@ impl Esp {
         self.counters.holes += released.holes;
         self.counters.late += u64::from(released.late);
         if bad > 0 {
-            self.note_faults(job, faults);
+            self.note_faults(back.device, faults);
         }
         self.arm_order(Direction::Seal, token);
         self.spend(share, good + bad);

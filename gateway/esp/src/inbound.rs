@@ -17,7 +17,7 @@ use wire::ip::{IpHeader, Ports, clamp_mss, protocol};
 use wire::natt::KEEPALIVE;
 
 use crate::counters::DropReason;
-use crate::device::{Closed, Faults, Home, Job, Work, stale};
+use crate::device::{Back, Closed, Faults, Work, stale};
 use crate::ecn;
 use crate::esp::{Esp, Outer};
 use crate::flow::FlowKey;
@@ -218,9 +218,8 @@ impl Esp {
         now: Instant,
         token: Token,
         outer: &Outer,
-        job: &Job,
+        back: &Back,
         mut buf: PacketBuf,
-        home: Home,
         out: &mut Output,
     ) {
         let Some(sa) = self.sad.inbound.slot(token) else {
@@ -235,7 +234,7 @@ impl Esp {
             .then(|| sa.way_back.min(self.config.device_mtu.into()));
         let (bytes, ops) = buf.split_mut();
         for op in ops {
-            stale(&mut sa.common, op.outcome, home, dir, out);
+            stale(&mut sa.common, op.outcome, back.home, dir, out);
             match accept(sa, bytes, op, &mut seen, clamp) {
                 Ok(Delivery::Packet) => {
                     self.counters.opened += 1;
@@ -259,7 +258,7 @@ impl Esp {
             Notice::Hard => out.events.push_back(Event::Expired { child, spi, dir }),
         }
         let packets = InnerPackets { iface: sa.iface, child: Some(child), buf };
-        let released = sa.order.done(job.place, packets, now, self.config.reorder_hold, |p| {
+        let released = sa.order.done(back.place, packets, now, self.config.reorder_hold, |p| {
             if !p.is_empty() {
                 out.inner.push_back(p);
             }
@@ -267,7 +266,7 @@ impl Esp {
         self.counters.holes += released.holes;
         self.counters.late += u64::from(released.late);
         if faults != Faults::default() {
-            self.note_faults(job, faults);
+            self.note_faults(back.device, faults);
         }
         self.arm_order(dir, token);
         self.spend(share, count);

@@ -6,6 +6,9 @@ use super::table::Table;
 use super::text::{seconds, words};
 use crate::report::{Accel, AccelDevice};
 
+/// Columns of a terminal that lists are fitted to.
+const WIDTH: usize = 100;
+
 /// `tussock accel`
 pub fn text(accel: &Accel) -> String {
     let all: Vec<String> = accel.devices.iter().map(device).collect();
@@ -26,8 +29,8 @@ fn device(accel: &AccelDevice) -> String {
     }
     text += &format!("  SAs           {} of {}", device.sas, device.max_sas);
     text += &format!(", {} left it, {} returned\n", accel.sas_left, accel.sas_returned);
-    text += &format!("  ESP           {}\n", words(&device.esp));
-    text += &format!("  key exchange  {}\n", words(&device.dh));
+    text += &wrapped("  ESP           ", &device.esp);
+    text += &wrapped("  key exchange  ", &device.dh);
     text += &format!("  known answers {} right, {} wrong", accel.known_right, accel.known_wrong);
     text += &format!(", {} resets\n", accel.resets);
     let errors: Vec<String> = accel.errors.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
@@ -55,6 +58,22 @@ fn device(accel: &AccelDevice) -> String {
         text += &table.text("  ");
     }
     text
+}
+
+/// A list that may be long, below each other.
+fn wrapped(what: &str, list: &[String]) -> String {
+    let (mut text, mut line) = (what.to_owned(), what.len());
+    for (index, word) in list.iter().enumerate() {
+        if index > 0 && line + word.len() > WIDTH {
+            text += &format!("\n{}", " ".repeat(what.len()));
+            line = what.len();
+        }
+        let comma = if index + 1 < list.len() { ", " } else { "" };
+        text += &format!("{word}{comma}");
+        line += word.len() + comma.len();
+    }
+    let text: Vec<&str> = text.lines().map(str::trim_end).collect();
+    text.join("\n") + if list.is_empty() { "  -\n" } else { "\n" }
 }
 
 fn time(ns: u64) -> String {
@@ -95,6 +114,10 @@ mod tests {
             ),
             "{text}"
         );
+        let list: Vec<String> = (0..30).map(|n| format!("aes{n}gcm16")).collect();
+        let wrapped = wrapped("  ESP  ", &list);
+        assert!(wrapped.lines().all(|line| line.len() <= WIDTH + 2), "{wrapped}");
+        assert_eq!(wrapped.split_whitespace().filter(|word| word.starts_with("aes")).count(), 30);
         assert!(text.contains("0.9 us") && text.contains("1.5 us") && text.contains("2.5 ms"), "{text}");
     }
 }

@@ -45,8 +45,10 @@ pub(crate) enum DeviceReport {
     Lost(usize),
     /// It is in use again.
     Up(usize),
-    /// Its queue is of no use any more, or was asked for.
+    /// Its queue is of no use any more.
     Spent(usize, Option<Box<EspQueue>>),
+    /// Nothing of it is left here, as was ordered.
+    Released(usize, Option<Box<EspQueue>>),
 }
 
 /// The queues, by the number that the data path and whoever installs SAs know a device by.
@@ -200,7 +202,7 @@ impl Queues {
                 if let Some(slot) = self.0.get_mut(number) {
                     slot.device = None;
                 }
-                told.push(DeviceReport::Spent(number, queue));
+                told.push(DeviceReport::Released(number, queue));
             }
         }
     }

@@ -100,10 +100,16 @@ impl Accel {
                 if let Some(queue) = queue {
                     slot.tell(Task::Spent(queue));
                 }
-                match slot.holders {
-                    0 => slot.tell(Task::Queue(lane)),
-                    _ => slot.let_go(),
+                if slot.state == State::Well {
+                    slot.tell(Task::Queue(lane));
                 }
+            }
+            DeviceReport::Released(number, queue) => {
+                let slot = &mut self.slots[number];
+                if let Some(queue) = queue {
+                    slot.tell(Task::Spent(queue));
+                }
+                slot.let_go();
             }
         }
     }
