@@ -59,3 +59,4 @@ mod work;
 pub use config::{Config, Place};
 pub use driver::{Qat, Site, attach, open};
 pub use pci::{Memory, PciError, PciFunction};
+pub use vfio::sysfs::is_pci_address;

@@ -516,7 +516,8 @@ mod tests {
         rig.answer(LIMIT - 1);
         rig.pair.hold().harvest(Some(first), usize::MAX, |_| ());
         rig.flood(second);
-        (other.arm(), station.arm());
+        other.arm();
+        station.arm();
         rig.fake.take_writes();
         rig.answer(1);
         assert_eq!(rig.pair.on_interrupt().taken, 1);

@@ -115,8 +115,7 @@ mod tests {
     #[test]
     fn a_card_that_does_not_open_says_why_and_keeps_software_from_nothing() {
         let socket = Some("/nonexistent/qat.sock".into());
-        let mut config = Config::default();
-        config.accel = vec![Accel { socket, ..Accel::new("qat0") }];
+        let config = Config { accel: vec![Accel { socket, ..Accel::new("qat0") }], ..Config::default() };
         let (opened, unopened) = open_all(&network_drivers(&config));
         assert_eq!(opened.last().unwrap().driver, "soft");
         assert_eq!((unopened[0].driver, unopened[0].id.as_str()), ("qat", "qat0"));

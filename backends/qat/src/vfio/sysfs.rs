@@ -67,7 +67,7 @@ impl Host {
     /// # Errors
     /// [`PciError::Unusable`] with the first thing that is in the way.
     pub(crate) fn look(&self, address: &str) -> Result<Found, PciError> {
-        if !is_address(address) {
+        if !is_pci_address(address) {
             return unusable(format!("{address} is no PCI address: they look like 0000:6b:00.1"));
         }
         let folder = self.device(address);
@@ -83,8 +83,9 @@ impl Host {
             });
         };
         let model = self.model(address, vendor, device)?;
-        self.driver(address, &folder, model)?;
+        // Without an IOMMU vfio-pci does not take the function either, so that comes first.
         let group = self.group(address, &folder)?;
+        self.driver(address, &folder, model)?;
         let numa_node = text(&folder.join("numa_node")).and_then(|node| node.parse().ok());
         let reserved = self.reserved(group);
         Ok(Found { product: model.name, folder, group, numa_node, reserved })
@@ -196,14 +197,15 @@ impl Host {
     }
 }
 
-/// `0000:6b:00.1`.
-fn is_address(text: &str) -> bool {
-    let hex = |part: &str, len| {
-        part.len() == len && part.bytes().all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase())
+/// Whether a text is the address of a PCI function as the kernel writes it: `0000:6b:00.1`.
+pub fn is_pci_address(text: &str) -> bool {
+    let digit = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    let fits = |(at, b): (usize, u8)| match at {
+        4 | 7 => b == b':',
+        10 => b == b'.',
+        _ => digit(b),
     };
-    let parts: Vec<&str> = text.split([':', '.']).collect();
-    let [domain, bus, slot, function] = parts[..] else { return false };
-    hex(domain, 4) && hex(bus, 2) && hex(slot, 2) && hex(function, 1)
+    text.len() == 12 && text.bytes().enumerate().all(fits)
 }
 
 /// Addresses that are free, given those that are not.

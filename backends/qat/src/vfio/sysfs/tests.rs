@@ -131,6 +131,7 @@ fn no_iommu_is_no_way() {
     let rig = Rig::new(0x4941);
     let link = rig.root.join("sys/bus/pci/devices").join(CARD).join("iommu_group");
     fs::remove_file(link).unwrap();
+    rig.bind(CARD, None);
     rig.refuses(&["behind no IOMMU", "intel_iommu=on"]);
     let rig = Rig::new(0x4941);
     rig.write("sys/kernel/iommu_groups/7/name", "vfio-noiommu\n");
