@@ -333,6 +333,15 @@ impl Watcher {
 
     /// The device is not to be trusted any more.
     fn ill(&mut self, why: String, reset: bool) {
+        if !self.charge.source.hardware {
+            // There is nothing behind software that could take over, and a reset would only throw away what works.
+            self.known = None;
+            if self.said != why {
+                tracing::error!(device = %self.charge.source.name, %why, "software gives wrong answers");
+                self.said = why;
+            }
+            return;
+        }
         let now = Instant::now();
         let relapse = self.recovered.is_some_and(|at| now.duration_since(at) < self.charge.pace.relapse);
         self.wait = if relapse { (self.wait * 2).clamp(WAIT, LONGEST_WAIT) } else { Duration::ZERO };
