@@ -136,7 +136,7 @@ impl Job for EspBurst {
 
     fn spoil(burst: &mut EspBurst) {
         let (bytes, ops) = burst.buf.split_mut();
-        for op in ops {
+        for op in ops.iter_mut().filter(|op| !matches!(op.outcome, Outcome::Failed(_))) {
             // A refusal becomes an agreement, and everything else something else.
             op.outcome = Outcome::Done;
             if let Some(octet) = bytes.get_mut(op.at as usize + usize::from(op.len) / 2) {

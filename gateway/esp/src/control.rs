@@ -262,6 +262,7 @@ impl Esp {
         };
         let Some(common) = common else { return false };
         if (common.device, common.sa) == to {
+            common.stale_told = false;
             return true;
         }
         let (old, old_sa) = (std::mem::replace(&mut common.device, device), common.sa);

@@ -141,6 +141,9 @@ pub(crate) struct Back {
     pub(crate) home: Home,
 }
 
+/// What an SA has whose device was closed.
+pub(crate) const NO_HANDLE: SaId = SaId { index: u32::MAX, epoch: u32::MAX };
+
 /// A handle that a moved SA left, and the bursts that are still out on it.
 pub(crate) struct Leaving {
     device: usize,
@@ -251,6 +254,31 @@ impl Esp {
         devices
     }
 
+    /// A device is closed, and its queue is gone: what is out on it will not come back, and no handle there means anything any
+    /// more. If it is opened anew it may give the same handles to others.
+    pub fn forget_handles(&mut self, device: usize) {
+        let lost: Vec<Token> =
+            self.jobs.iter().filter(|(_, job)| job.device == device).map(|(token, _)| token).collect();
+        for job in lost.into_iter().filter_map(|token| self.jobs.take(token)).collect::<Vec<_>>() {
+            if let Some(device) = self.devices.get_mut(device) {
+                device.lost += 1;
+            }
+            self.counters.drops.add(DropReason::DeviceLost, job.packets.into());
+        }
+        self.leaving.retain(|leaving| leaving.device != device);
+        let children = self.sad.children.values();
+        let tokens: Vec<(Vec<Token>, Vec<Token>)> =
+            children.map(|child| (child.outbound.clone(), child.inbound.clone())).collect();
+        for (outbound, inbound) in tokens {
+            for token in outbound {
+                self.sad.outbound.slot(token).into_iter().for_each(|sa| sa.common.forget_handle(device));
+            }
+            for token in inbound {
+                self.sad.inbound.slot(token).into_iter().for_each(|sa| sa.common.forget_handle(device));
+            }
+        }
+    }
+
     /// Whether a device may have bursts. One that is down gets none, packets of its SAs are dropped, and nobody waits for it.
     pub fn set_down(&mut self, device: usize, down: bool) {
         let Some(entry) = self.devices.get_mut(device) else { return };
@@ -281,6 +309,7 @@ impl Esp {
     /// An SA has left a handle with so many bursts still out on it.
     pub(crate) fn leave(&mut self, device: usize, sa: SaId, bursts: u32, out: &mut Output) {
         match bursts {
+            _ if sa == NO_HANDLE => {}
             0 => out.left.push_back((device, sa)),
             bursts => self.leaving.push(Leaving { device, sa, out: bursts }),
         }

@@ -52,6 +52,13 @@ impl Common {
         self.drops.get_or_insert_with(Box::default).add(reason, packets);
     }
 
+    /// Its device was closed, if it is this one.
+    pub(crate) fn forget_handle(&mut self, device: usize) {
+        if self.device == device {
+            (self.sa, self.out) = (crate::device::NO_HANDLE, 0);
+        }
+    }
+
     pub(crate) fn drops(&self) -> &DropCounters {
         static NONE: DropCounters = DropCounters::new();
         self.drops.as_deref().unwrap_or(&NONE)

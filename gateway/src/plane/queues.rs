@@ -198,7 +198,12 @@ impl Queues {
             }
             DeviceOrder::Release(number) => {
                 self.set_down(number, true, esp);
+                // Handles that were left are given up while they still mean something.
+                while let Some((number, sa)) = out.left.pop_front() {
+                    self.remove_sa(number, sa);
+                }
                 let queue = self.take_queue(number, epoll);
+                esp.forget_handles(number);
                 if let Some(slot) = self.0.get_mut(number) {
                     slot.device = None;
                 }
