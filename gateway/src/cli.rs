@@ -1,5 +1,6 @@
 //! The commands. Exit codes: 0 done, 1 failed, 2 wrong use or wrong configuration.
 
+pub mod accel;
 pub mod table;
 pub mod text;
 
@@ -42,6 +43,8 @@ pub enum Command {
     Rekey(RekeyTarget),
     /// Show how the gateway is
     Status(Show),
+    /// Show the accelerators: health, queues, latency, errors
+    Accel(Show),
     /// Show all IKE SAs and Child SAs
     Sas(Show),
     /// Have the gateway read its configuration again
@@ -173,7 +176,7 @@ fn check(path: &Path) -> ExitCode {
         eprintln!("warning: {warning}");
     }
     let summary = config::summary::summary(&loaded);
-    let mut wrong = crate::worker::unmet(&loaded.realms);
+    let mut wrong = crate::worker::unmet(&loaded.settings.devices(), &loaded.realms);
     match secure::check(loaded.secure) {
         Ok(problems) => wrong.extend(problems.iter().map(ToString::to_string)),
         Err(error) => return fail(&error.into()),
@@ -207,6 +210,11 @@ fn ask(command: Command) -> anyhow::Result<()> {
             let answer = Client::connect(&show.reach.socket)?.ask(&Request::Status {})?;
             let status = answer.status.context("no status in the answer")?;
             if show.json { print_json(&status) } else { print(&text::status(&status)) }
+        }
+        Command::Accel(show) => {
+            let answer = Client::connect(&show.reach.socket)?.ask(&Request::Accel {})?;
+            let accel = answer.accel.context("no accelerators in the answer")?;
+            if show.json { print_json(&accel) } else { print(&accel::text(&accel)) }
         }
         Command::Sas(show) => {
             let answer = Client::connect(&show.reach.socket)?.ask(&Request::Sas {})?;
@@ -296,6 +304,7 @@ mod tests {
             "tussock check --config f",
             "tussock capture --out f",
             "tussock events",
+            "tussock accel --json",
         ] {
             assert!(parse(line).is_ok(), "{line}");
         }

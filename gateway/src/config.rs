@@ -6,9 +6,10 @@
 //! | `section` | one table read into a struct, without stopping at the first mistake |
 //! | `raw` | the file as serde sees it |
 //! | `reader`, [`units`] | words to values |
-//! | [`settings`], `dispatch` | `[gateway]` and `[[policy]]`; `[dispatch]` |
+//! | [`settings`], `dispatch`, `accel` | `[gateway]` and `[[policy]]`; `[dispatch]`; `[accel.…]` |
 //! | `realms`, `credentials` | `[realm.…]`; secrets, keys, certificates |
 
+mod accel;
 mod credentials;
 mod dispatch;
 mod raw;
@@ -37,10 +38,11 @@ use toml::de::{DeTable, DeValue};
 use zeroize::Zeroize;
 
 use crate::dispatch::Table;
+pub(crate) use accel::place as place_of;
 use reader::Reader;
 use report::{Problem, Problems, Source, unknown};
 use section::Section;
-pub use settings::{CarveOut, LogFormat, RealmWork, Settings};
+pub use settings::{CarveOut, Fallback, LogFormat, RealmWork, Settings};
 
 /// A configuration without errors.
 pub struct Loaded {
@@ -141,8 +143,9 @@ impl File<'_> {
             None => Settings::default(),
         };
         let dispatch = root.take("dispatch").map(|value| self.dispatch(value)).unwrap_or_default();
+        let accel = root.take("accel").map(|value| self.accelerators(value)).unwrap_or_default();
         let mut loaded = Loaded {
-            settings: Settings { dispatch, ..settings },
+            settings: Settings { dispatch, accel, ..settings },
             realms: Vec::new(),
             secure: secure::Config::default(),
             carve_outs: Vec::new(),
@@ -173,7 +176,7 @@ impl File<'_> {
             }
         }
         for (key, _) in &root.table {
-            let known = ["gateway", "dispatch", "psk", "realm", "policy"];
+            let known = ["gateway", "dispatch", "accel", "psk", "realm", "policy"];
             self.problems.error(self.source, key.span(), unknown("table", key.get_ref(), &known));
         }
         self.across_realms(&loaded, &places);
@@ -196,6 +199,20 @@ impl File<'_> {
         let section = Section::of("dispatch", value, self.source, self.problems);
         let raw = section.and_then(|section| section.read::<raw::Dispatch>(self.source, self.problems));
         dispatch::table(&raw.unwrap_or_default(), &mut self.reader())
+    }
+
+    fn accelerators(&mut self, value: Spanned<DeValue<'_>>) -> Vec<registry::Accel> {
+        let sections = Section::of("accel", value, self.source, self.problems);
+        let mut all: Vec<registry::Accel> = Vec::new();
+        for (name, value) in sections.into_iter().flat_map(|sections| sections.table) {
+            let at = name.span();
+            let name = name.into_inner().into_owned();
+            let section = Section::of(format!("accel.{name}"), value, self.source, self.problems);
+            let raw = section.and_then(|section| section.read(self.source, self.problems));
+            let read = raw.and_then(|raw| accel::section(&name, &raw, at, &all, &mut self.reader()));
+            all.extend(read);
+        }
+        all
     }
 
     fn psk(&mut self, section: Section<'_>, loaded: &mut Loaded) {

@@ -171,6 +171,32 @@ pub enum Notice {
         /// Why not.
         why: String,
     },
+    /// A device is out of order, or does not open.
+    DeviceFailed {
+        /// Its name.
+        device: String,
+        /// Why.
+        why: String,
+    },
+    /// A device was reset.
+    DeviceReset {
+        /// Its name.
+        device: String,
+    },
+    /// A device is in use, for the first time or again.
+    DeviceReady {
+        /// Its name.
+        device: String,
+    },
+    /// SAs are on another device now.
+    SasMoved {
+        /// Where they were.
+        from: String,
+        /// Where they are.
+        to: String,
+        /// How many, each direction for itself.
+        sas: usize,
+    },
     /// ESP with an SPI that names nothing came in.
     UnknownSpi {
         /// The SPI, hexadecimal.
@@ -302,7 +328,7 @@ impl From<Event> for Notice {
 
 /// The level of each event, and its fields, for the log.
 fn log(notice: &Notice) {
-    use tracing::{debug, info, warn};
+    use tracing::{debug, error, info, warn};
     match notice {
         Notice::Started { version, realms } => info!(%version, realms, "started"),
         Notice::Stopping {} => info!("stopping"),
@@ -335,6 +361,10 @@ fn log(notice: &Notice) {
         Notice::Cookies { on, half_open } => warn!(on, half_open, "cookies"),
         Notice::InstallFailed { realm, name, why } => warn!(%realm, %name, %why, "Child SA not installed"),
         Notice::NetworkFailed { what, why } => warn!(%what, %why, "the network was not changed"),
+        Notice::DeviceFailed { device, why } => error!(%device, %why, "a device is out of order"),
+        Notice::DeviceReset { device } => info!(%device, "a device was reset"),
+        Notice::DeviceReady { device } => info!(%device, "a device is ready"),
+        Notice::SasMoved { from, to, sas } => info!(%from, %to, sas, "SAs are on another device"),
         Notice::UnknownSpi { spi, remote } => debug!(%spi, %remote, "ESP with an unknown SPI"),
         Notice::Addresses { realm, ours, dns, add } => info!(%realm, ?ours, ?dns, add, "inner addresses"),
         Notice::Other { text } => info!(%text, "event"),

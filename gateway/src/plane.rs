@@ -199,7 +199,9 @@ impl Plane {
         if self.intake.is_waiting() {
             return Some(Duration::ZERO);
         }
-        let heard = self.esp.has_heard().then_some(self.heard_at + HEARD_EVERY);
+        // What is out may have to be given up.
+        let tick = self.esp.has_heard() || self.queues.is_waiting();
+        let heard = tick.then_some(self.heard_at + HEARD_EVERY);
         let next = [self.esp.poll_timeout(), heard, until].into_iter().flatten().min();
         let next = next.map(|at| at.saturating_duration_since(Instant::now()));
         // epoll counts from when it is called; a nanosecond too early would be a turn for nothing.
@@ -245,6 +247,9 @@ impl Plane {
             if self.esp.has_heard() {
                 self.reports.push_back(Report::Heard(self.esp.take_heard()));
             }
+            let mut told = Vec::new();
+            self.queues.tick(&mut self.esp, &mut self.out, &mut told);
+            self.reports.extend(told.into_iter().map(Report::Device));
         }
     }
 
@@ -273,6 +278,13 @@ impl Plane {
             Order::AcquireFailed(line) => self.esp.acquire_failed(line),
             Order::Tun { place, fd, ethernet, offload } => self.take_tun(place, fd, ethernet, offload),
             Order::Capture(to) => self.tap.add(to),
+            Order::Device(order) => {
+                let mut told = Vec::new();
+                self.queues.obey(order, &self.epoll, &mut self.esp, &mut self.out, &mut told);
+                self.reports.extend(told.into_iter().map(Report::Device));
+                // What waited for another device may go now.
+                self.pump(now);
+            }
             Order::Look { sas, ticket } => {
                 let look = Box::new(self.look(sas));
                 self.reports.push_back(Report::Look { ticket, look });

@@ -1,4 +1,4 @@
-//! What `status` and `sas` show, as it goes over the control socket. Field names are stable: scripts read them.
+//! What `status`, `accel` and `sas` show, as it goes over the control socket. Field names are stable: scripts read them.
 
 use std::collections::BTreeMap;
 
@@ -42,12 +42,16 @@ pub struct Status {
 /// An accelerator.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Device {
+    /// What the configuration calls it, or its driver.
+    pub name: String,
     /// Its driver.
     pub driver: String,
     /// Its name within the driver.
     pub id: String,
-    /// `ready`, `resetting` or `failed`.
+    /// `ready`, `resetting`, `failed`, or `missing`: it is not open.
     pub health: String,
+    /// Why, when it is not ready.
+    pub why: Option<String>,
     /// ESP transforms it carries.
     pub esp: Vec<String>,
     /// Key exchange methods it does.
@@ -68,6 +72,66 @@ pub struct Device {
     pub engines: Vec<Engine>,
     /// What packets cost on it, for each ESP transform of the configuration.
     pub trials: Vec<Trial>,
+}
+
+/// `tussock accel`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Accel {
+    /// The accelerators, in the order in which they are preferred.
+    pub devices: Vec<AccelDevice>,
+}
+
+/// An accelerator, closely.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct AccelDevice {
+    /// How it is.
+    pub device: Device,
+    /// Where it is, as the configuration has it.
+    pub place: Option<String>,
+    /// What it says of itself.
+    pub identity: Option<String>,
+    /// Its NUMA node, where the machine has several.
+    pub numa_node: Option<u8>,
+    /// Seconds since its health changed.
+    pub since: u64,
+    /// Longest packet it takes, octets.
+    pub max_len: usize,
+    /// Its queues: one for packets in each lane, and one for operations.
+    pub queues: Vec<AccelQueue>,
+    /// Packets and operations it failed, by kind.
+    pub errors: BTreeMap<String, u64>,
+    /// SAs that left it for another device.
+    pub sas_left: u64,
+    /// SAs that came back to it.
+    pub sas_returned: u64,
+    /// Operations that were issued again, since it failed them or did not give them back.
+    pub operations_reissued: u64,
+    /// Jobs with known answers that it did right.
+    pub known_right: u64,
+    /// Jobs with known answers that it did wrong, or late, or not at all.
+    pub known_wrong: u64,
+    /// Resets that we began.
+    pub resets: u64,
+    /// What its driver counts.
+    pub counters: BTreeMap<String, u64>,
+}
+
+/// A queue on an accelerator.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct AccelQueue {
+    /// `lane 0`, …: packets, counted in bursts; or `operations`.
+    pub name: String,
+    /// Jobs it holds.
+    pub depth: usize,
+    /// Jobs in it.
+    pub in_flight: usize,
+    /// Jobs that wait for room in it.
+    pub waiting: usize,
+    /// Jobs that never came back.
+    pub lost: u64,
+    /// Nanoseconds from submission to completion: half of the jobs, nine in ten, ninety-nine in a hundred, and all took no longer.
+    /// Of packets one burst in sixteen is timed. Zeroes: none was.
+    pub latency: [u64; 4],
 }
 
 /// What packets of a transform cost on an accelerator.

@@ -72,7 +72,7 @@ async fn serve(path: PathBuf, loaded: Loaded) -> anyhow::Result<()> {
     let mut hang_up = signal(SignalKind::hangup())?;
     let events = Events::default();
     let settings = loaded.settings.clone();
-    for text in worker::unmet(&loaded.realms) {
+    for text in worker::unmet(&settings.devices(), &loaded.realms) {
         tracing::error!("{text}");
     }
     let devices = Devices::open(&settings.devices(), &loaded.realms)?;
@@ -174,9 +174,9 @@ fn reloader(
         let loaded = config::load(&path).map_err(|problems| problems.to_string())?;
         let mut notes: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
         if loaded.settings != settings {
-            notes.push("[gateway] changed; that needs a restart".to_owned());
+            notes.push("[gateway], [dispatch] or [accel] changed; that needs a restart".to_owned());
         }
-        notes.extend(worker::unmet(&loaded.realms));
+        notes.extend(worker::unmet(&settings.devices(), &loaded.realms));
         let new = Box::new(reload_part(&loaded, &*short));
         let realms = loaded.realms.len();
         let handle = handle.lock().unwrap_or_else(PoisonError::into_inner);

@@ -13,20 +13,22 @@
 //! |---|---|
 //! | [`order`] | what the control thread may want |
 //! | `lanes` | the lanes: their threads, orders to them, and their answers |
-//! | `accel`, `trials`, `operations` | devices: which of them serves an SA; what they cost; key exchanges |
+//! | `accel`, `health` | devices: which of them serves an SA; how they are, and what to do when one dies |
+//! | `trials`, `operations` | what they cost; key exchanges |
 //! | `ask` | the channel to the key side |
 //! | `letters` | IKE messages in and out, in the order of their senders' standing |
 //! | `signals` | what the data path tells, in the engine's words |
 //! | `effects`, `install` | what the engine wants done |
 //! | `book`, `routes`, `paths`, `traps` | which pair is which child; routes; path MTUs; the SPD from the configuration |
 //! | `devices` | TUN devices: made, lost, and made anew |
-//! | `views` | what is shown |
+//! | `views`, `shown` | what is shown |
 
 mod accel;
 mod ask;
 mod book;
 mod devices;
 mod effects;
+mod health;
 mod install;
 mod lanes;
 mod letters;
@@ -34,6 +36,7 @@ mod operations;
 pub mod order;
 mod paths;
 mod routes;
+mod shown;
 mod signals;
 mod traps;
 mod trials;
@@ -84,6 +87,7 @@ const KEY_ANSWERS: u64 = KEY_OTHERS + 1;
 const KEY_OPERATIONS: u64 = KEY_OTHERS + 2;
 const KEY_REPORTS: u64 = KEY_OTHERS + 3;
 const KEY_LINKS: u64 = KEY_OTHERS + 4;
+const KEY_WATCHERS: u64 = KEY_OTHERS + 5;
 const KEY_LETTERS: u64 = KEY_OTHERS + (1 << 16);
 
 /// What a worker is made of.
@@ -104,14 +108,14 @@ pub struct Parts {
 pub struct Devices(Accel);
 
 impl Devices {
-    /// Opens everything the registry finds, and tries out what these realms will want of it.
+    /// Opens what the configuration names and everything else the registry finds, and tries out what these realms will want of
+    /// it. A device that does not open keeps nobody from starting.
     ///
     /// # Errors
-    /// Nothing carries packets, or nothing does key exchanges.
+    /// Nothing does key exchanges.
     pub fn open(config: &registry::Config, realms: &[Arc<Realm>]) -> anyhow::Result<Devices> {
-        let accel = Accel::open(config)?;
-        accel.trials.run(&accel.devices(), &trials::wanted(realms));
-        Ok(Devices(accel))
+        let sources = accel::sources(config);
+        Ok(Devices(Accel::open(sources, trials::wanted(realms), accel::Pace::default())?))
     }
 
     /// The best device's short primitives.
@@ -145,9 +149,9 @@ pub fn spawn(parts: Parts) -> anyhow::Result<Running> {
     Ok(Running { orders, ended })
 }
 
-/// Says what keeps the realms from working on this machine's devices. Touches none of them.
-pub fn unmet(realms: &[Arc<Realm>]) -> Vec<String> {
-    let drivers = registry::network_drivers(&registry::Config::default());
+/// Says what keeps the realms from working on the devices of this machine and configuration. Touches none of them.
+pub fn unmet(config: &registry::Config, realms: &[Arc<Realm>]) -> Vec<String> {
+    let drivers = registry::network_drivers(config);
     let found: Vec<spi::DeviceDesc> = drivers.iter().flat_map(|driver| driver.probe()).collect();
     let caps: Vec<&spi::Caps> = found.iter().map(|desc| &desc.caps).collect();
     crate::config::unmet(realms, &caps)
@@ -291,6 +295,7 @@ impl Worker {
         for bell in self.accel.doorbells() {
             epoll.add(bell, KEY_OPERATIONS)?;
         }
+        epoll.add(self.accel.bell(), KEY_WATCHERS)?;
         epoll.add(&*self.lanes.inbox, KEY_REPORTS)?;
         for (place, socket) in self.letters.sockets().iter().enumerate() {
             epoll.add(socket, KEY_LETTERS + place as u64)?;
@@ -335,7 +340,8 @@ impl Worker {
             || self.letters.is_waiting()
             || self.lanes.push();
         let stop = self.stopping.as_ref().map(|stopping| stopping.until);
-        let timers = [self.engine.poll_timeout(), stop, self.tuns_again, self.looking.until()];
+        let timers =
+            [self.engine.poll_timeout(), stop, self.tuns_again, self.looking.until(), self.accel.tick_at()];
         let mut until = timers.into_iter().flatten().min();
         if self.accel.is_blind() {
             let soon = Instant::now() + accel::BLIND_WAIT;
@@ -379,6 +385,7 @@ impl Worker {
         }
         more |= self.take_operations(now);
         more |= self.hear_lanes(now, quota);
+        more |= self.look_after_devices(now, rang(KEY_WATCHERS));
         if rang(KEY_LINKS) {
             self.hear_of_links();
         }
@@ -416,6 +423,7 @@ impl Worker {
             }
             // Whoever asked may be gone by the time of the answer.
             Order::Status(answer) => self.look(now, views::Question::Status(answer)),
+            Order::Accel(answer) => self.look(now, views::Question::Accel(answer)),
             Order::Sas(answer) => self.look(now, views::Question::Sas(answer)),
             Order::Reload { new, answer } => {
                 self.reload(now, *new);
@@ -441,7 +449,9 @@ impl Worker {
         self.dummies = dummies;
         self.guarded = guarded;
         self.works = works;
-        self.accel.trials.begin(self.accel.devices(), trials::wanted(&self.realms));
+        self.accel.try_out(trials::wanted(&self.realms));
+        let works = &self.works;
+        self.accel.set_fallbacks(|realm| works.get(realm).copied().unwrap_or_default().fallback);
         let realms = self.realms.clone();
         self.book.retain_configured(|realm, child| {
             realms.iter().any(|r| *r.name == *realm && r.child(child).is_some())

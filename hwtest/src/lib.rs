@@ -9,18 +9,21 @@
 //! | [`packet`] | transforms: lengths, alignments, ICVs, ESN, refusals |
 //! | [`operation`] | key exchange, signatures, random octets, short primitives |
 //! | [`slow`] | [`SlowQueue`]: any queue, but late and shuffled |
+//! | [`faulty`] | a device that falls ill on request |
 //! | [`ring`], [`seed`] | what checks are made of |
 //!
 //! Checks follow what a device declares in its [`Caps`](spi::Caps): what is not declared is not asked for, and what is
 //! declared must work.
 
 pub mod contract;
+pub mod faulty;
 pub mod operation;
 pub mod packet;
 pub mod ring;
 pub mod seed;
 pub mod slow;
 
+pub use faulty::{Ailment, FaultyDriver, Patient};
 pub use slow::{Pace, SlowDevice, SlowDriver, SlowQueue};
 
 /// One test for each check, over a driver that the expression makes anew each time.

@@ -93,6 +93,14 @@ impl<T> InFlight<T> {
         }
     }
 
+    /// Everything that is remembered, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (Token, &T)> {
+        self.slots.iter().enumerate().filter_map(|(index, (generation, slot))| match slot {
+            Slot::Taken(what) => Some((Token::new(index as u32, *generation), what)),
+            Slot::Free { .. } => None,
+        })
+    }
+
     /// Jobs remembered now.
     pub fn len(&self) -> usize {
         self.len
@@ -124,6 +132,14 @@ mod tests {
         assert_eq!(table.take(a), None, "late");
         assert_eq!(table.take(Token(77)), None, "invented");
         assert_eq!(table.take(b), Some("b"));
+    }
+
+    #[test]
+    fn what_is_out_can_be_looked_through() {
+        let mut table = InFlight::new(4);
+        let [a, b, c] = ["a", "b", "c"].map(|name| table.insert(name).unwrap());
+        table.take(b);
+        assert_eq!(table.iter().collect::<Vec<_>>(), [(a, &"a"), (c, &"c")]);
     }
 
     #[test]

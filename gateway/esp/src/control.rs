@@ -11,6 +11,7 @@ use crate::counters::DropReason;
 use crate::device::Device;
 use crate::esp::Esp;
 use crate::mtu::Framing;
+use crate::output::Output;
 use crate::replay::{MAX_WINDOW, MIN_WINDOW};
 use crate::sa::{
     Action, ChildId, Encap, InboundSa, InstallError, MAX_SELECTORS, Mode, OutboundSa, Path, Policy,
@@ -235,8 +236,17 @@ impl Esp {
 
     /// The SA is known to a device under another handle now: it was installed anew after a reset, or moved to another
     /// device. Numbers, window and order go on where they were; installing the SA here anew would begin at 1 again and
-    /// repeat nonces. False when there is no such SA or device.
-    pub fn move_sa(&mut self, child: ChildId, spi: u32, dir: Direction, device: usize, sa: SaId) -> bool {
+    /// repeat nonces. What is out under the old handle comes home as ever; when it has, the handle appears in
+    /// [`Output::left`](crate::Output::left). False when there is no such SA or device.
+    pub fn move_sa(
+        &mut self,
+        child: ChildId,
+        spi: u32,
+        dir: Direction,
+        to: (usize, SaId),
+        out: &mut Output,
+    ) -> bool {
+        let (device, sa) = to;
         if device >= self.devices.len() {
             return false;
         }
@@ -251,8 +261,14 @@ impl Esp {
             }
         };
         let Some(common) = common else { return false };
-        let old = std::mem::replace(&mut common.device, device);
+        if (common.device, common.sa) == to {
+            common.stale_told = false;
+            return true;
+        }
+        let (old, old_sa) = (std::mem::replace(&mut common.device, device), common.sa);
+        let bursts = std::mem::take(&mut common.out);
         (common.sa, common.stale_told) = (sa, false);
+        self.leave(old, old_sa, bursts, out);
         if old != device {
             self.move_waiting(old);
         }

@@ -52,6 +52,8 @@ reasons! {
     SelectorMismatch "selector_mismatch" "The opened packet is not what its SA was negotiated for (RFC 4301 section 5.2).";
     EcnViolation "ecn_violation" "Congestion was marked on a packet that cannot bear it (RFC 6040 section 4.2).";
     DeviceFault "device_fault" "The device failed the packet.";
+    DeviceDown "device_down" "The device of its SA is out of order, and nothing else may carry it.";
+    DeviceLost "device_lost" "The device never gave it back.";
     SaGone "sa_gone" "Its SA was removed while it was in the device or waiting for it.";
     Stray "stray" "A completion that answers nothing we asked.";
 }

@@ -6,11 +6,14 @@
 //! 3. Otherwise it waits in the device's line, without numbers. The line is bounded; what does not fit is dropped.
 //!    Critical bursts have a line of their own, which goes first.
 //! 4. A completion gives its room back, issues the next in line, and is judged by direction.
+//!
+//! An SA may leave its device for another ([`Esp::move_sa`]) while bursts of it are out: those come home under the old handle,
+//! which is given up when the last of them has. What a device never gives back is given up by [`Esp::tick`].
 
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use spi::{Direction, EspBurst, FaultKind, Outcome, PacketBuf, Token};
+use spi::{Direction, EspBurst, FaultKind, Outcome, PacketBuf, SaId, Token};
 
 use crate::counters::DropReason;
 use crate::esp::{Esp, Outer};
@@ -20,17 +23,23 @@ use crate::sad::Common;
 use crate::timer::Due;
 
 /// One device queue as we see it.
+#[derive(Default)]
 pub(crate) struct Device {
     /// Bursts it would take now.
     pub(crate) room: usize,
     waiting: VecDeque<(Work, PacketBuf)>,
     /// Bursts that go before those.
     critical: VecDeque<(Work, PacketBuf)>,
+    /// It gets nothing.
+    down: bool,
+    /// Bursts that were given up.
+    lost: u64,
+    faults: Faults,
 }
 
 impl Device {
     pub(crate) fn new(room: usize) -> Self {
-        Device { room, waiting: VecDeque::new(), critical: VecDeque::new() }
+        Device { room, ..Device::default() }
     }
 }
 
@@ -41,6 +50,47 @@ pub struct LineView {
     pub waiting: usize,
     /// Critical ones.
     pub critical: usize,
+    /// Bursts that it never gave back.
+    pub lost: u64,
+    /// Packets that it failed.
+    pub faults: Faults,
+}
+
+/// Packets that a device failed, by what was said of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// By a reset.
+    pub aborted: u64,
+    /// Their SA was not known to it.
+    pub stale: u64,
+    /// It cannot do such things.
+    pub unsupported: u64,
+    /// It had no room.
+    pub exhausted: u64,
+    /// Anything else.
+    pub internal: u64,
+}
+
+impl Faults {
+    pub(crate) fn add(&mut self, outcome: Outcome) {
+        let Outcome::Failed(fault) = outcome else { return };
+        *match fault.kind {
+            FaultKind::Aborted => &mut self.aborted,
+            FaultKind::StaleHandle => &mut self.stale,
+            FaultKind::Unsupported => &mut self.unsupported,
+            FaultKind::Exhausted => &mut self.exhausted,
+            _ => &mut self.internal,
+        } += 1;
+    }
+
+    /// Adds what another queue counted.
+    pub fn join(&mut self, other: Faults) {
+        self.aborted += other.aborted;
+        self.stale += other.stale;
+        self.unsupported += other.unsupported;
+        self.exhausted += other.exhausted;
+        self.internal += other.internal;
+    }
 }
 
 /// Whose burst it is.
@@ -74,7 +124,31 @@ pub(crate) struct Closed {
 pub(crate) struct Job {
     work: Work,
     device: usize,
+    /// The SA's handle there.
+    sa: SaId,
     place: u64,
+    /// Packets in it.
+    packets: u8,
+    /// [`Esp::ticks`] when it left.
+    since: u32,
+}
+
+/// What is known of a burst that came back.
+pub(crate) struct Back {
+    /// Its place in the order of its SA.
+    pub(crate) place: u64,
+    pub(crate) device: usize,
+    pub(crate) home: Home,
+}
+
+/// What an SA has whose device was closed.
+pub(crate) const NO_HANDLE: SaId = SaId { index: u32::MAX, epoch: u32::MAX };
+
+/// A handle that a moved SA left, and the bursts that are still out on it.
+pub(crate) struct Leaving {
+    device: usize,
+    sa: SaId,
+    out: u32,
 }
 
 impl Esp {
@@ -129,21 +203,132 @@ impl Esp {
             device.room += 1;
         }
         self.pump(job.device, out);
+        let back = Back { place: job.place, device: job.device, home: self.returned(&job, out) };
         match job.work {
-            Work::Seal(token) => self.sealed(now, token, job.place, burst.buf, out),
-            Work::Open(token, outer) => self.opened(now, token, &outer, job.place, burst.buf, out),
+            Work::Seal(token) => self.sealed(now, token, &back, burst.buf, out),
+            Work::Open(token, outer) => self.opened(now, token, &outer, &back, burst.buf, out),
+        }
+    }
+
+    /// A burst is out no more. Says whether its handle is the one that its SA has now.
+    fn returned(&mut self, job: &Job, out: &mut Output) -> Home {
+        if let Some(common) = self.common(&job.work)
+            && (common.device, common.sa) == (job.device, job.sa)
+        {
+            common.out = common.out.saturating_sub(1);
+            return Home::Here;
+        }
+        let left = |leaving: &Leaving| (leaving.device, leaving.sa) == (job.device, job.sa);
+        if let Some(place) = self.leaving.iter().position(left) {
+            self.leaving[place].out -= 1;
+            if self.leaving[place].out == 0 {
+                self.leaving.swap_remove(place);
+                out.left.push_back((job.device, job.sa));
+            }
+        }
+        Home::Left
+    }
+
+    /// To be called about once a second: gives up the bursts that have been out for `patience` calls, and says which devices have
+    /// lost some. Counting calls, and not time, makes a process that was stopped blame nobody. Afterwards a device has less room
+    /// than it had, until [`set_room`](Esp::set_room) knows better.
+    pub fn tick(&mut self, patience: u32, out: &mut Output) -> Vec<usize> {
+        self.ticks = self.ticks.wrapping_add(1);
+        let ticks = self.ticks;
+        let old = |job: &Job| ticks.wrapping_sub(job.since) >= patience;
+        let lost: Vec<Token> = self.jobs.iter().filter(|(_, job)| old(job)).map(|(token, _)| token).collect();
+        let mut devices = Vec::new();
+        for job in lost.into_iter().filter_map(|token| self.jobs.take(token)).collect::<Vec<_>>() {
+            self.returned(&job, out);
+            if let Some(device) = self.devices.get_mut(job.device) {
+                device.lost += 1;
+            }
+            self.counters.drops.add(DropReason::DeviceLost, job.packets.into());
+            if let Some(common) = self.common(&job.work) {
+                common.drop(DropReason::DeviceLost, job.packets.into());
+            }
+            if !devices.contains(&job.device) {
+                devices.push(job.device);
+            }
+        }
+        devices
+    }
+
+    /// A device is closed, and its queue is gone: what is out on it will not come back, and no handle there means anything any
+    /// more. If it is opened anew it may give the same handles to others.
+    pub fn forget_handles(&mut self, device: usize) {
+        let lost: Vec<Token> =
+            self.jobs.iter().filter(|(_, job)| job.device == device).map(|(token, _)| token).collect();
+        for job in lost.into_iter().filter_map(|token| self.jobs.take(token)).collect::<Vec<_>>() {
+            if let Some(device) = self.devices.get_mut(device) {
+                device.lost += 1;
+            }
+            self.counters.drops.add(DropReason::DeviceLost, job.packets.into());
+        }
+        self.leaving.retain(|leaving| leaving.device != device);
+        let children = self.sad.children.values();
+        let tokens: Vec<(Vec<Token>, Vec<Token>)> =
+            children.map(|child| (child.outbound.clone(), child.inbound.clone())).collect();
+        for (outbound, inbound) in tokens {
+            for token in outbound {
+                self.sad.outbound.slot(token).into_iter().for_each(|sa| sa.common.forget_handle(device));
+            }
+            for token in inbound {
+                self.sad.inbound.slot(token).into_iter().for_each(|sa| sa.common.forget_handle(device));
+            }
+        }
+    }
+
+    /// Whether a device may have bursts. One that is down gets none, packets of its SAs are dropped, and nobody waits for it.
+    pub fn set_down(&mut self, device: usize, down: bool) {
+        let Some(entry) = self.devices.get_mut(device) else { return };
+        entry.down = down;
+        if down {
+            let (waiting, critical) =
+                (std::mem::take(&mut entry.waiting), std::mem::take(&mut entry.critical));
+            for (work, buf) in waiting.into_iter().chain(critical) {
+                self.give_up(work, buf.ops().len() as u64, DropReason::DeviceDown);
+            }
+        }
+    }
+
+    /// Counts packets that a device failed.
+    pub(crate) fn note_faults(&mut self, device: usize, faults: Faults) {
+        if let Some(device) = self.devices.get_mut(device) {
+            device.faults.join(faults);
+        }
+    }
+
+    fn common(&mut self, work: &Work) -> Option<&mut Common> {
+        match work {
+            Work::Seal(token) => self.sad.outbound.slot(*token).map(|sa| &mut sa.common),
+            Work::Open(token, _) => self.sad.inbound.slot(*token).map(|sa| &mut sa.common),
+        }
+    }
+
+    /// An SA has left a handle with so many bursts still out on it.
+    pub(crate) fn leave(&mut self, device: usize, sa: SaId, bursts: u32, out: &mut Output) {
+        match bursts {
+            _ if sa == NO_HANDLE => {}
+            0 => out.left.push_back((device, sa)),
+            bursts => self.leaving.push(Leaving { device, sa, out: bursts }),
         }
     }
 
     /// Whether devices or buffers are behind: the worker should stop reading for a while.
     pub fn congested(&self) -> bool {
         let half = self.config.waiting_bursts / 2;
-        self.devices.iter().any(|d| d.waiting.len() > half) || self.config.pool.available() == 0
+        self.devices.iter().any(|d| !d.down && d.waiting.len() > half) || self.config.pool.available() == 0
     }
 
     /// The lines of the devices, by their index.
     pub fn lines(&self) -> impl Iterator<Item = LineView> {
-        let view = |d: &Device| LineView { waiting: d.waiting.len(), critical: d.critical.len() };
+        let view = |d: &Device| LineView {
+            waiting: d.waiting.len(),
+            critical: d.critical.len(),
+            lost: d.lost,
+            faults: d.faults,
+        };
         self.devices.iter().map(view)
     }
 
@@ -168,7 +353,12 @@ impl Esp {
         critical: bool,
         out: &mut Output,
     ) {
+        // It may have waited, for its share or for room, while its SA moved.
+        let device = self.common(&work).map_or(device, |common| common.device);
         let Some(entry) = self.devices.get_mut(device) else { return };
+        if entry.down {
+            return self.give_up(work, buf.ops().len() as u64, DropReason::DeviceDown);
+        }
         let line = if critical { &mut entry.critical } else { &mut entry.waiting };
         // Who comes last does not go first, but for what is critical.
         let first = line.is_empty();
@@ -206,19 +396,20 @@ impl Esp {
                 for op in buf.ops_mut() {
                     op.seq = sa.seq.next();
                 }
-                (sa.common.device, sa.common.sa, sa.order.place())
+                (sa.order.place(), &mut sa.common)
             }),
-            Work::Open(token, _) => {
-                let sa = self.sad.inbound.slot(token);
-                sa.map(|sa| (sa.common.device, sa.common.sa, sa.order.place()))
-            }
+            Work::Open(token, _) => self.sad.inbound.slot(token).map(|sa| (sa.order.place(), &mut sa.common)),
         };
-        let Some((device, sa, place)) = found else {
+        let Some((place, common)) = found else {
             self.counters.drops.add(DropReason::SaGone, buf.ops().len() as u64);
             return;
         };
+        common.out += 1;
+        let (device, sa) = (common.device, common.sa);
         let dir = work.dir();
-        let Ok(token) = self.jobs.insert(Job { work, device, place }) else { return };
+        let (packets, since) = (buf.ops().len() as u8, self.ticks);
+        let job = Job { work, device, sa, place, packets, since };
+        let Ok(token) = self.jobs.insert(job) else { return };
         if let Some(device) = self.devices.get_mut(device) {
             device.room = device.room.saturating_sub(1);
         }
@@ -228,7 +419,7 @@ impl Esp {
 
     /// Issues what waits, as far as there is room.
     fn pump(&mut self, device: usize, out: &mut Output) {
-        while let Some(entry) = self.devices.get_mut(device).filter(|d| d.room > 0) {
+        while let Some(entry) = self.devices.get_mut(device).filter(|d| d.room > 0 && !d.down) {
             let next = entry.critical.pop_front().or_else(|| entry.waiting.pop_front());
             let Some((work, buf)) = next else { return };
             self.issue(work, buf, out);
@@ -255,7 +446,7 @@ impl Esp {
     }
 
     /// A sealed burst is back: what succeeded leaves in order.
-    fn sealed(&mut self, now: Instant, token: Token, place: u64, mut buf: PacketBuf, out: &mut Output) {
+    fn sealed(&mut self, now: Instant, token: Token, back: &Back, mut buf: PacketBuf, out: &mut Output) {
         let Some(sa) = self.sad.outbound.slot(token) else {
             self.counters.drops.add(DropReason::SaGone, buf.ops().len() as u64);
             return;
@@ -263,6 +454,7 @@ impl Esp {
         let share = sa.common.share;
         let capacity = buf.capacity();
         let (mut good, mut octets, mut bad) = (0, 0, 0);
+        let mut faults = Faults::default();
         for op in buf.ops_mut() {
             let inside = op.at as usize + usize::from(op.len) <= capacity;
             if op.outcome == Outcome::Done && inside {
@@ -271,7 +463,8 @@ impl Esp {
                 continue;
             }
             // Never given to a device again: the buffer was being overwritten in place.
-            stale(&mut sa.common, op.outcome, Direction::Seal, out);
+            stale(&mut sa.common, op.outcome, back.home, Direction::Seal, out);
+            faults.add(op.outcome);
             (op.len, bad) = (0, bad + 1);
         }
         if bad > 0 {
@@ -287,13 +480,16 @@ impl Esp {
             }
         }
         let packets = OuterPackets { path: sa.common.path, child: sa.common.child, buf };
-        let released = sa.order.done(place, packets, now, self.config.reorder_hold, |p| {
+        let released = sa.order.done(back.place, packets, now, self.config.reorder_hold, |p| {
             if !p.is_empty() {
                 out.outer.push_back(p);
             }
         });
         self.counters.holes += released.holes;
         self.counters.late += u64::from(released.late);
+        if bad > 0 {
+            self.note_faults(back.device, faults);
+        }
         self.arm_order(Direction::Seal, token);
         self.spend(share, good + bad);
     }
@@ -343,10 +539,20 @@ impl Esp {
     }
 }
 
+/// Under which handle a burst was out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Home {
+    /// That of its SA.
+    Here,
+    /// One that its SA has left, or the SA is gone.
+    Left,
+}
+
 /// Raises [`Event::StaleSa`] once when a device says that it does not know an SA.
-pub(crate) fn stale(sa: &mut Common, outcome: Outcome, dir: Direction, out: &mut Output) {
+pub(crate) fn stale(sa: &mut Common, outcome: Outcome, home: Home, dir: Direction, out: &mut Output) {
     let unknown = matches!(outcome, Outcome::Failed(fault) if fault.kind == FaultKind::StaleHandle);
-    if unknown && !std::mem::replace(&mut sa.stale_told, true) {
+    // Of a handle that was left nobody wants to know.
+    if unknown && home == Home::Here && !std::mem::replace(&mut sa.stale_told, true) {
         out.events.push_back(Event::StaleSa { child: sa.child, spi: sa.spi, dir });
     }
 }

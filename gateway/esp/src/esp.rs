@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use spi::{Direction, InFlight, Pool, Token};
 
 use crate::counters::Counters;
-use crate::device::{Device, Job};
+use crate::device::{Device, Job, Leaving};
 use crate::flow::FlowCache;
 use crate::keepalive::Keepalives;
 use crate::outbound::Decision;
@@ -138,6 +138,10 @@ pub struct Esp {
     pub(crate) flows: FlowCache<Decision>,
     pub(crate) devices: Vec<Device>,
     pub(crate) jobs: InFlight<Job>,
+    /// Handles that moved SAs left, with bursts still out on them.
+    pub(crate) leaving: Vec<Leaving>,
+    /// How often [`tick`](Esp::tick) was called.
+    pub(crate) ticks: u32,
     /// SAs with a burst being gathered.
     pub(crate) open_outbound: Vec<Token>,
     pub(crate) open_inbound: Vec<Token>,
@@ -169,6 +173,8 @@ impl Esp {
             static_rules: Vec::new(),
             devices: Vec::new(),
             jobs: InFlight::new(usize::MAX),
+            leaving: Vec::new(),
+            ticks: 0,
             open_outbound: Vec::new(),
             open_inbound: Vec::new(),
             served: Vec::new(),

@@ -17,7 +17,7 @@ use wire::ip::{IpHeader, Ports, clamp_mss, protocol};
 use wire::natt::KEEPALIVE;
 
 use crate::counters::DropReason;
-use crate::device::{Closed, Work, stale};
+use crate::device::{Back, Closed, Faults, Work, stale};
 use crate::ecn;
 use crate::esp::{Esp, Outer};
 use crate::flow::FlowKey;
@@ -218,7 +218,7 @@ impl Esp {
         now: Instant,
         token: Token,
         outer: &Outer,
-        place: u64,
+        back: &Back,
         mut buf: PacketBuf,
         out: &mut Output,
     ) {
@@ -228,12 +228,13 @@ impl Esp {
         };
         let (child, spi, dir) = (sa.common.child, sa.common.spi, Direction::Open);
         let (share, count) = (sa.common.share, buf.ops().len() as u64);
+        let mut faults = Faults::default();
         let mut seen = Seen { authentic: 0, newest: false, allowed: None };
         let clamp = (self.config.clamp_mss && sa.way_back > 0)
             .then(|| sa.way_back.min(self.config.device_mtu.into()));
         let (bytes, ops) = buf.split_mut();
         for op in ops {
-            stale(&mut sa.common, op.outcome, dir, out);
+            stale(&mut sa.common, op.outcome, back.home, dir, out);
             match accept(sa, bytes, op, &mut seen, clamp) {
                 Ok(Delivery::Packet) => {
                     self.counters.opened += 1;
@@ -246,6 +247,7 @@ impl Esp {
                 Err(reason) => {
                     self.counters.drops.add(reason, 1);
                     sa.common.drop(reason, 1);
+                    faults.add(op.outcome);
                     op.len = 0;
                 }
             }
@@ -256,13 +258,16 @@ impl Esp {
             Notice::Hard => out.events.push_back(Event::Expired { child, spi, dir }),
         }
         let packets = InnerPackets { iface: sa.iface, child: Some(child), buf };
-        let released = sa.order.done(place, packets, now, self.config.reorder_hold, |p| {
+        let released = sa.order.done(back.place, packets, now, self.config.reorder_hold, |p| {
             if !p.is_empty() {
                 out.inner.push_back(p);
             }
         });
         self.counters.holes += released.holes;
         self.counters.late += u64::from(released.late);
+        if faults != Faults::default() {
+            self.note_faults(back.device, faults);
+        }
         self.arm_order(dir, token);
         self.spend(share, count);
         if seen.authentic > 0 {

@@ -52,7 +52,7 @@ mod transport;
 
 pub use coalesce::{Coalescer, Joinable, Piece, Train};
 pub use counters::{Counters, DropCounters, DropReason};
-pub use device::LineView;
+pub use device::{Faults, LineView};
 pub use esp::{Config, Esp, Inner, Offload, Outer, SegmentKind, Segments};
 pub use flow::FlowKey;
 pub use fuzz::fuzz_inbound;

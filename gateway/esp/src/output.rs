@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::ops::Range;
 
-use spi::{Direction, EspBurst, Outcome, PacketBuf};
+use spi::{Direction, EspBurst, Outcome, PacketBuf, SaId};
 
 use crate::counters::DropReason;
 use crate::esp::Offload;
@@ -27,6 +27,8 @@ pub struct Output {
     pub hurry: bool,
     /// Paths that want a NAT keepalive: one octet 0xff in UDP (RFC 3948 section 2.3).
     pub keepalives: VecDeque<Path>,
+    /// Handles that moved SAs left behind on these devices, and that nothing is out on any more: to be removed there.
+    pub left: VecDeque<(usize, SaId)>,
     /// For the control plane.
     pub events: VecDeque<Event>,
 }

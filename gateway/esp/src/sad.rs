@@ -27,6 +27,8 @@ pub(crate) struct Common {
     pub(crate) spi: u32,
     pub(crate) device: usize,
     pub(crate) sa: SaId,
+    /// Bursts that are out under this handle.
+    pub(crate) out: u32,
     pub(crate) framing: Framing,
     pub(crate) mode: Mode,
     pub(crate) path: Path,
@@ -48,6 +50,13 @@ impl Common {
     /// Counts a drop at the SA; the caller counts it for the worker.
     pub(crate) fn drop(&mut self, reason: DropReason, packets: u64) {
         self.drops.get_or_insert_with(Box::default).add(reason, packets);
+    }
+
+    /// Its device was closed, if it is this one.
+    pub(crate) fn forget_handle(&mut self, device: usize) {
+        if self.device == device {
+            (self.sa, self.out) = (crate::device::NO_HANDLE, 0);
+        }
     }
 
     pub(crate) fn drops(&self) -> &DropCounters {
@@ -211,6 +220,7 @@ impl OutSa {
             spi: config.spi,
             device: config.device,
             sa: config.sa,
+            out: 0,
             framing,
             mode: config.mode,
             path,
@@ -253,6 +263,7 @@ impl InSa {
             spi: config.spi,
             device: config.device,
             sa: config.sa,
+            out: 0,
             framing,
             mode: config.mode,
             path,

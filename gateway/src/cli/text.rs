@@ -34,7 +34,7 @@ pub fn status(status: &Status) -> String {
     for device in &status.devices {
         let carries = format!("{} ESP transforms, {} key exchanges", device.esp.len(), device.dh.len());
         table.row(vec![
-            format!("{}:{}", device.driver, device.id),
+            device.name.clone(),
             device.health.clone(),
             format!("{}/{}", device.sas, device.max_sas),
             device.packets_out.to_string(),
@@ -44,6 +44,11 @@ pub fn status(status: &Status) -> String {
         ]);
     }
     text += &table.text("  ");
+    for device in &status.devices {
+        if let Some(why) = &device.why {
+            text += &format!("  {} is {}: {why}\n", device.name, device.health);
+        }
+    }
     let trials =
         status.devices.iter().flat_map(|device| device.trials.iter().map(move |trial| (device, trial)));
     let mut table = Table::new(&["transform", "on", "CPU for each packet"]);
@@ -55,11 +60,7 @@ pub fn status(status: &Status) -> String {
         };
         let costs: Vec<String> = trial.costs.iter().map(cost).collect();
         let fault = trial.fault.as_ref().map(|fault| format!("failed: {fault}"));
-        table.row(vec![
-            trial.esp.clone(),
-            format!("{}:{}", device.driver, device.id),
-            fault.unwrap_or_else(|| costs.join(", ")),
-        ]);
+        table.row(vec![trial.esp.clone(), device.name.clone(), fault.unwrap_or_else(|| costs.join(", "))]);
     }
     text += &table.text("  ");
     let engines =
@@ -68,7 +69,7 @@ pub fn status(status: &Status) -> String {
     for (device, engine) in engines {
         table.row(vec![
             engine.name.clone(),
-            format!("{}:{}", device.driver, device.id),
+            device.name.clone(),
             engine.esp.clone().unwrap_or_else(|| "everything".into()),
             engine.why.clone(),
         ]);
@@ -285,7 +286,7 @@ fn ratio(count: u64, of: u64) -> String {
     if of == 0 { "-".to_owned() } else { format!("{:.1}", count as f64 / of as f64) }
 }
 
-fn words(list: &[String]) -> String {
+pub(super) fn words(list: &[String]) -> String {
     if list.is_empty() { "-".to_owned() } else { list.join(", ") }
 }
 
@@ -301,7 +302,7 @@ fn in_future(what: &str, time: Option<u64>) -> String {
     time.map_or(String::new(), |time| format!(", {what} in {}", seconds(time)))
 }
 
-fn seconds(count: u64) -> String {
+pub(super) fn seconds(count: u64) -> String {
     show_duration(Duration::from_secs(count))
 }
 

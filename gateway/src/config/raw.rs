@@ -30,6 +30,16 @@ pub(crate) struct Gateway {
     pub(crate) soft_engine: Option<Word>,
 }
 
+/// `[accel.NAME]`
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Accel {
+    pub(crate) driver: Option<Word>,
+    pub(crate) device: Option<Word>,
+    pub(crate) socket: Option<Word>,
+    pub(crate) interrupts: Option<bool>,
+}
+
 /// `[dispatch]`
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
@@ -90,6 +100,7 @@ pub(crate) struct Realm {
     pub(crate) mode: Option<Word>,
     pub(crate) cpu_share: Option<Spanned<f64>>,
     pub(crate) worker: Option<u16>,
+    pub(crate) fallback: Option<Word>,
     pub(crate) dpd: Option<Spanned<Dpd>>,
     pub(crate) local_auth: Option<Spanned<Auth>>,
     pub(crate) remote_auth: Option<Spanned<Auth>>,

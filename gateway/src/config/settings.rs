@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use policy::Retransmission;
-use registry::SoftEngine;
+use registry::{Accel, SoftEngine};
 use wire::TrafficSelector;
 
 use super::raw;
@@ -54,6 +54,8 @@ pub struct Settings {
     pub offload: bool,
     /// Which engines of the software device carry packets.
     pub soft_engine: SoftEngine,
+    /// Devices to use, the preferred one first.
+    pub accel: Vec<Accel>,
     /// What goes first.
     pub dispatch: Table,
 }
@@ -65,6 +67,31 @@ pub struct RealmWork {
     pub at_once: bool,
     /// CPU time it may use, as a part of each worker's core.
     pub share: Option<f64>,
+    /// What its SAs may move to when their device dies.
+    pub fallback: Fallback,
+}
+
+/// What may carry an SA in the place of the device that should.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fallback {
+    /// Nothing: its packets are dropped until the device is back.
+    Never,
+    /// Another device, but not software.
+    SameClass,
+    /// Whatever can.
+    #[default]
+    Soft,
+}
+
+impl Fallback {
+    /// As the configuration writes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Fallback::Never => "never",
+            Fallback::SameClass => "same-class",
+            Fallback::Soft => "soft",
+        }
+    }
 }
 
 /// How the log looks.
@@ -120,6 +147,7 @@ impl Default for Settings {
             pin: false,
             offload: true,
             soft_engine: SoftEngine::Auto,
+            accel: Vec::new(),
             dispatch: Table::default(),
         }
     }
@@ -135,6 +163,7 @@ impl Settings {
     pub fn devices(&self) -> registry::Config {
         let mut config = registry::Config::default();
         config.soft_engine = self.soft_engine;
+        config.accel.clone_from(&self.accel);
         config
     }
 }
@@ -252,7 +281,9 @@ pub(crate) fn realm_work(raw: &raw::Realm, reader: &mut Reader<'_>) -> RealmWork
         }
         (fits && part < 1.0).then_some(part)
     });
-    RealmWork { at_once, share }
+    let choices = [Fallback::Never, Fallback::SameClass, Fallback::Soft].map(|f| (f.name(), f));
+    let fallback = raw.fallback.as_ref().and_then(|word| reader.choice("fallback", word, &choices));
+    RealmWork { at_once, share, fallback: fallback.unwrap_or_default() }
 }
 
 /// Reads one `[[policy]]`; `at` is where messages about the whole go.

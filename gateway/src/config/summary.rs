@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use policy::{AuthPolicy, Child, ChildMode, Realm, RemoteAddress, Start};
 
-use super::Loaded;
 use super::units::show_duration;
+use super::{Loaded, accel};
 
 /// What the gateway would do with this configuration, in lines for people. Shows no secret.
 pub fn summary(loaded: &Loaded) -> String {
@@ -24,6 +24,9 @@ fn write(loaded: &Loaded, out: &mut String) -> std::fmt::Result {
     if let Some(dir) = &settings.keylog {
         writeln!(out, "keylog      {}  (keys of all SAs are written there)", dir.display())?;
     }
+    for accel in &settings.accel {
+        writeln!(out, "accelerator {} at {}", accel.name, accel::place(accel))?;
+    }
     for policy in &loaded.carve_outs {
         let action = if policy.bypass { "bypass" } else { "discard" };
         let (local, remote) = (join(&policy.local), join(&policy.remote));
@@ -36,6 +39,7 @@ fn write(loaded: &Loaded, out: &mut String) -> std::fmt::Result {
             let manner = if work.at_once { "at once" } else { "in bursts" };
             let share = work.share.map(|share| format!(", {:.0} % of each core", share * 100.0));
             writeln!(out, "  packets    {manner}{}", share.unwrap_or_default())?;
+            writeln!(out, "  fallback   {}", work.fallback.name())?;
         }
     }
     Ok(())

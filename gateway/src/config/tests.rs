@@ -287,6 +287,7 @@ esp = { depth = 7 }
 remote = ["192.168.0.2"]
 mode = "latency"
 cpu_share = 0.25
+fallback = "same-class"
 local_auth = { method = "psk", id = "moon.lab.test" }
 remote_auth = { method = "psk", id = "sun.lab.test" }
 
@@ -312,9 +313,13 @@ fn the_dispatch_table_and_how_a_realm_is_worked_on_are_understood() {
     assert_eq!(table.row(Class::Esp), Row { depth: 7, ..usual.row(Class::Esp) });
     assert_eq!(table.row(Class::Ike), usual.row(Class::Ike));
     assert_eq!(table.critical(), Kinds::OSPF | Kinds::BGP);
-    assert_eq!(loaded.works["fast"], RealmWork { at_once: true, share: Some(0.25) });
+    assert_eq!(
+        loaded.works["fast"],
+        RealmWork { at_once: true, share: Some(0.25), fallback: Fallback::SameClass }
+    );
     let text = summary::summary(&loaded);
     assert!(text.contains("packets    at once, 25 % of each core"), "{text}");
+    assert!(text.contains("fallback   same-class"), "{text}");
     let loaded = parse(Path::new("g.toml"), GOOD, 0o600).map_err(|p| p.to_string()).unwrap();
     assert!(
         loaded.works.is_empty()
@@ -344,10 +349,38 @@ fn mistakes_in_the_dispatch_table_are_named() {
         ("[dispatch]", "[dispach]", "did you mean `dispatch`?"),
         ("mode = \"latency\"", "mode = \"quick\"", "unknown mode `quick`"),
         ("cpu_share = 0.25", "cpu_share = 25", "from 0.01 to 1.0"),
+        ("\"same-class\"", "\"same-clas\"", "did you mean `same-class`?"),
     ] {
         let text = DISPATCH.replacen(line, instead, 1);
         assert_ne!(text, DISPATCH);
         let found = problems(&text);
         assert!(found.iter().any(|problem| problem.contains(expected)), "{instead}: {found:?}");
+    }
+}
+
+#[test]
+fn accelerators_are_known_in_the_order_of_the_file_and_mistakes_in_them_are_named() {
+    let sections = "[accel.b]\ndevice = \"0000:6b:01.0\"\n[accel.a]\nsocket = \"a.sock\"\n";
+    let loaded =
+        parse(Path::new("/x/g.toml"), &(sections.to_owned() + GOOD), 0o600).map_err(|p| p.to_string());
+    let loaded = loaded.unwrap();
+    let found: Vec<String> =
+        loaded.settings.accel.iter().map(|a| format!("{} {}", a.name, accel::place(a))).collect();
+    assert_eq!(found, ["b 0000:6b:01.0", "a /x/a.sock"]);
+    assert_eq!(loaded.settings.devices().accel, loaded.settings.accel);
+    assert!(summary::summary(&loaded).contains("accelerator a at /x/a.sock\n"));
+    for (section, line, said) in [
+        ("[accel.q]\ndevice = \"6b:01\"", 2, "is no PCI address: they look like 0000:6b:00.1"),
+        ("[accel.q]\ndevcie = \"0000:6b:01.0\"", 2, "did you mean `device`?"),
+        ("[accel.q]", 1, "accel.q: has neither device"),
+        ("[accel.q]\ndevice = \"0000:6b:01.0\"\nsocket = \"s\"", 1, "has device and socket"),
+        ("[accel.q]\ndriver = \"padlock\"\nsocket = \"s\"", 2, "there is no driver `padlock`"),
+        ("[accel.\"q 0\"]\nsocket = \"s\"", 1, "a name has 1 to 32 letters"),
+        ("[accel.q]\nsocket = \"s\"\n[accel.r]\nsocket = \"s\"", 3, "another section has the same device"),
+        ("[acel.q]\nsocket = \"s\"", 1, "did you mean `accel`?"),
+    ] {
+        let found = problems(&format!("{section}\n{GOOD}"));
+        let hit = |p: &String| p.starts_with(&format!("g.toml:{line}:")) && p.contains(said);
+        assert!(found.iter().any(hit), "{section}: {found:#?}");
     }
 }

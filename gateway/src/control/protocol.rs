@@ -4,7 +4,7 @@
 use ike::Command;
 use serde::{Deserialize, Serialize};
 
-use crate::report::{Sas, Status};
+use crate::report::{Accel, Sas, Status};
 
 /// Longest request, octets.
 pub const MAX_REQUEST: usize = 16 * 1024;
@@ -39,6 +39,8 @@ pub enum Request {
     },
     /// How things are.
     Status {},
+    /// The accelerators.
+    Accel {},
     /// All SAs.
     Sas {},
     /// Read the configuration again.
@@ -63,6 +65,9 @@ pub struct Answer {
     /// To `status`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<Status>,
+    /// To `accel`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accel: Option<Accel>,
     /// To `sas`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sas: Option<Sas>,

@@ -143,6 +143,13 @@ impl Server {
                     Err(why) => Answer::failed(why),
                 }
             }
+            Request::Accel {} => {
+                let (answer, accel) = oneshot::channel();
+                match self.order(Order::Accel(answer), accel).await {
+                    Ok(accel) => Answer { ok: true, accel: Some(accel), ..Answer::default() },
+                    Err(why) => Answer::failed(why),
+                }
+            }
             Request::Sas {} => {
                 let (answer, sas) = oneshot::channel();
                 match self.order(Order::Sas(answer), sas).await {
@@ -243,7 +250,7 @@ async fn write(to: &mut (impl AsyncWriteExt + Unpin), bytes: &[u8]) -> io::Resul
 mod tests {
     use super::*;
     use crate::events::Notice;
-    use crate::report::{Sas, Status};
+    use crate::report::{Accel, Sas, Status};
     use crate::worker::order::{Taker, channel};
     use ike::Command;
     use tokio::io::DuplexStream;
@@ -265,6 +272,7 @@ mod tests {
                     Order::Command { answer, .. } => answer.send(Err("no answer: x".to_owned())).unwrap(),
                     Order::Status(answer) => answer.send(Status { pid: 7, ..Status::default() }).unwrap(),
                     Order::Sas(answer) => answer.send(Sas::default()).unwrap(),
+                    Order::Accel(answer) => answer.send(Accel::default()).unwrap(),
                     Order::Capture(to) => {
                         to.give(b"header".to_vec()).unwrap();
                         to.give(b"packet".to_vec()).unwrap();
@@ -298,6 +306,7 @@ mod tests {
         assert_eq!(ask(&mut client, r#"{"cmd":"up","realm":"bad"}"#).await, Answer::failed("no answer: x"));
         assert!(ask(&mut client, "nonsense").await.error.unwrap().starts_with("not a request"));
         assert_eq!(ask(&mut client, r#"{"cmd":"status"}"#).await.status.unwrap().pid, 7);
+        assert!(ask(&mut client, r#"{"cmd":"accel"}"#).await.accel.unwrap().devices.is_empty());
         assert!(ask(&mut client, r#"{"cmd":"sas"}"#).await.sas.unwrap().ike_sas.is_empty());
         let reload = ask(&mut client, r#"{"cmd":"reload"}"#).await;
         assert_eq!(reload, Answer::failed("g.toml:3:1: unknown key `x`"));

@@ -83,6 +83,13 @@ pub fn cpus() -> Vec<u16> {
     (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).map(|cpu| cpu as u16).collect()
 }
 
+/// The NUMA node of a core, where the machine has several.
+pub fn node_of(cpu: u16) -> Option<u8> {
+    let entries = std::fs::read_dir(format!("/sys/devices/system/cpu/cpu{cpu}")).ok()?;
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    names.filter_map(|name| name.strip_prefix("node")?.parse().ok()).next()
+}
+
 /// Has the calling thread keep to a core; where that is not allowed, it runs wherever it may.
 pub fn keep_to(cpu: u16) {
     let mut set = rustix::thread::CpuSet::new();

@@ -5,6 +5,7 @@ use ipc::TunOffload;
 use spi::Direction;
 
 use super::Plane;
+use super::queues::QueueLook;
 use crate::dispatch::Served;
 use crate::io::socket::{Port, Socket, Traffic};
 use crate::io::tun::TunTraffic;
@@ -19,8 +20,8 @@ pub(crate) struct Look {
     /// Buffers that are free, and all there are.
     pub(crate) buffers: (usize, usize),
     pub(crate) waiting: Waiting,
-    /// Lines before the devices, and bursts that are in them, by device.
-    pub(crate) lines: Vec<(LineView, usize)>,
+    /// Lines before the devices, and the queues on them, by device.
+    pub(crate) lines: Vec<(LineView, QueueLook)>,
     pub(crate) sockets: Vec<SocketLook>,
     /// By the place of the device.
     pub(crate) tuns: Vec<Option<(TunTraffic, TunOffload)>>,
@@ -78,7 +79,7 @@ impl Plane {
     pub(crate) fn look(&self, sas: bool) -> Look {
         let (critical, packets) = self.intake.gauge();
         let (handed_critical, handed, handed_refused) = self.letterboxes[usize::from(self.lane)].gauge();
-        let in_flight = self.queues.in_flight();
+        let queues = self.queues.looks();
         let view = |sa: esp::SaView<'_>| SaLook {
             line: sa.child,
             spi: sa.spi,
@@ -96,7 +97,7 @@ impl Plane {
             capture_lost: self.tap.lost(),
             buffers: (self.pool.available(), super::BUFFERS),
             waiting: Waiting { critical, packets, handed: (handed_critical, handed), handed_refused },
-            lines: self.esp.lines().zip(in_flight).collect(),
+            lines: self.esp.lines().zip(queues).collect(),
             sockets: self.sockets.all().iter().map(socket).collect(),
             tuns: self
                 .tuns

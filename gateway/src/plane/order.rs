@@ -9,6 +9,7 @@ use esp::{ChildId, ElsewhereSa, Encap, InboundSa, OutboundSa, Policy, UdpEncap};
 use ipc::TunOffload;
 
 use super::look::Look;
+use super::queues::{DeviceOrder, DeviceReport};
 use crate::backlog;
 
 /// What the thread with the key exchange wants of a lane.
@@ -39,6 +40,8 @@ pub(crate) enum Order {
     Tun { place: usize, fd: OwnedFd, ethernet: bool, offload: TunOffload },
     /// Packets in the clear are wanted, as blocks of a pcapng file.
     Capture(backlog::Sender),
+    /// About a device, or an SA's place on one.
+    Device(DeviceOrder),
     /// How are you?
     Look { sas: bool, ticket: u64 },
     /// The end.
@@ -71,6 +74,8 @@ pub(crate) enum Report {
     Ike { local: SocketAddr, remote: SocketAddr, message: Vec<u8> },
     /// Somebody deleted the TUN device at this place.
     TunGone(usize),
+    /// About a device.
+    Device(DeviceReport),
     /// The answer to a look.
     Look { ticket: u64, look: Box<Look> },
 }

@@ -19,8 +19,6 @@ pub(super) struct Pair {
     pub(super) line: esp::ChildId,
     /// The lane that has it.
     pub(super) lane: u16,
-    /// The devices it is on, by direction.
-    pub(super) devices: [usize; 2],
     pub(super) spi_in: u32,
     pub(super) spi_out: u32,
     pub(super) routes: Box<[RouteKey]>,
@@ -225,7 +223,7 @@ mod tests {
 
     fn pair_like(line: esp::ChildId, spi: u32, likeness: Likeness) -> Pair {
         let routes = Box::default();
-        Pair { line, lane: 0, devices: [0; 2], spi_in: spi, spi_out: spi + 1, routes, likeness }
+        Pair { line, lane: 0, spi_in: spi, spi_out: spi + 1, routes, likeness }
     }
 
     #[test]

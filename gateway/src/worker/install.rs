@@ -13,6 +13,7 @@ use spi::{Direction, SaParams};
 use wire::TrafficSelector;
 
 use super::Worker;
+use super::accel::Seat;
 use super::book::{Likeness, Pair, RouteKey};
 use super::routes::{Claim, destinations};
 use super::traps::{SA_PRIORITY, Sources};
@@ -68,15 +69,15 @@ impl Worker {
         let inbound = params(c.spi_in, Direction::Open, c.encr_key_in, c.integ_key_in);
         let outbound = params(c.spi_out, Direction::Seal, c.encr_key_out, c.integ_key_out);
         let lane = c.lane;
-        let (device_in, sa_in) = self.accel.install(lane, &inbound).map_err(|fault| fault.to_string())?;
-        let (device_out, sa_out) = match self.accel.install(lane, &outbound) {
-            Ok(installed) => installed,
-            Err(fault) => {
-                self.accel.remove(device_in, sa_in);
-                return Err(fault.to_string());
-            }
-        };
-        drop((inbound, outbound));
+        let fallback = self.work_of_name(&c.realm).fallback;
+        let seat = Seat { lane, line, realm: c.realm.clone(), fallback };
+        let open = self.accel.install((c.id, Direction::Open), seat.clone(), inbound);
+        let (device_in, sa_in) = open.map_err(|refused| refused.to_string())?;
+        let seal = self.accel.install((c.id, Direction::Seal), seat, outbound);
+        let (device_out, sa_out) = seal.map_err(|refused| {
+            self.accel.take_back((c.id, Direction::Open));
+            refused.to_string()
+        })?;
         let limits = limits(c.soft_bytes, c.soft_packets);
         let dummy = self.dummies.get(&(c.realm.clone(), c.name.clone())).copied();
         let share = self.share_of(&c.realm);
@@ -146,9 +147,9 @@ impl Worker {
         }
         let own = (c.mode == ChildMode::Transport).then(|| c.path.local.ip());
         let routes = self.hold_routes(&c.realm, &device_name, &c.ts_local, &c.ts_remote, own);
-        let (id, spi_in, spi_out, devices) = (c.id, c.spi_in, c.spi_out, [device_in, device_out]);
+        let (id, spi_in, spi_out) = (c.id, c.spi_in, c.spi_out);
         let label = Arc::from(format!("{}/{}", c.realm, c.name));
-        self.book.add(id, Pair { line, lane, devices, spi_in, spi_out, routes, likeness });
+        self.book.add(id, Pair { line, lane, spi_in, spi_out, routes, likeness });
         let install = Install { id, label, inbound, outbound, use_outbound };
         self.lanes.give(now, lane, Order::Install(Box::new(install)));
         Ok(())
@@ -177,7 +178,7 @@ impl Worker {
         let (pair, moved) = self.book.remove(id)?;
         let (line, spi) = (pair.line, pair.spi_out);
         self.lanes.all_but(now, pair.lane, || Order::NotElsewhere { line, spi });
-        pair.devices.iter().for_each(|device| self.accel.removed(*device));
+        [Direction::Open, Direction::Seal].into_iter().for_each(|dir| self.accel.forget((id, dir)));
         tracing::debug!(spi_in = pair.spi_in, "Child SA pair removed");
         for key in &pair.routes {
             self.routes.release(key, Claim::Sa, &mut self.ask);

@@ -50,14 +50,20 @@ impl Lanes {
         let letterboxes = letterboxes.context("no doorbell")?;
         let cpus = if settings.pin { system::cpus() } else { Vec::new() };
         let mut planes = Vec::new();
-        for (lane, sockets) in sockets.into_iter().enumerate() {
-            let pool = plane::pool().context("no memory for packets")?;
+        let core = |lane: usize| cpus.get(lane % cpus.len().max(1)).copied();
+        let pools = sockets.iter().map(|_| plane::pool()).collect::<std::io::Result<Vec<_>>>();
+        let pools = pools.context("no memory for packets")?;
+        for pool in &pools {
             accel.register(pool.region())?;
+        }
+        let regions: Vec<_> = pools.iter().map(|pool| Arc::clone(pool.region())).collect();
+        let lanes = sockets.len();
+        for ((lane, sockets), pool) in sockets.into_iter().enumerate().zip(pools) {
             let mut seed = [0u8; 8];
             short.random(&mut seed);
-            let cpu = cpus.get(lane % cpus.len().max(1)).copied();
+            let cpu = core(lane);
             let queues = Queues::open(&accel.devices(), cpu);
-            accel.add_lane(queues.there());
+            accel.add_lane(queues.there(), cpu.and_then(system::node_of));
             let config = esp::Config {
                 seed: u64::from_ne_bytes(seed),
                 device_mtu: settings.mtu.unwrap_or(TUN_MTU),
@@ -74,12 +80,13 @@ impl Lanes {
             });
             planes.push(plane.context("no lane of the data path")?);
         }
+        accel.watch(&regions, &(0..lanes).map(core).collect::<Vec<_>>())?;
         let mut planes = planes.into_iter();
         let own = planes.next().context("no lane of the data path")?;
         let mut others = Vec::new();
         for (place, plane) in planes.enumerate() {
             let inbox = Arc::clone(&inbox);
-            let cpu = cpus.get((place + 1) % cpus.len().max(1)).copied();
+            let cpu = core(place + 1);
             let thread = std::thread::Builder::new()
                 .name(format!("lane {}", place + 1))
                 .spawn(move || {
@@ -195,6 +202,7 @@ impl Worker {
             }
             Report::Ike { local, remote, message } => self.strange_letter(local, remote, message),
             Report::TunGone(place) => self.lose_tun(place),
+            Report::Device(report) => self.device_report(now, lane, report),
             Report::Look { ticket, look } => self.looked(ticket, lane, look),
         }
     }

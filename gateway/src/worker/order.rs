@@ -28,6 +28,8 @@ pub enum Order {
     },
     /// How things are.
     Status(oneshot::Sender<report::Status>),
+    /// The accelerators.
+    Accel(oneshot::Sender<report::Accel>),
     /// All SAs.
     Sas(oneshot::Sender<report::Sas>),
     /// Another configuration; the key side has it already.

@@ -26,8 +26,11 @@ impl Worker {
                 let remote = one(flow.remote, flow.remote_port);
                 EspSignal::Acquire { realm, child, local, remote }
             }
-            // Keys are not kept here, so an SA the device forgot is replaced, not installed again.
-            Event::Rekey { child, spi, dir } | Event::StaleSa { child, spi, dir } => {
+            Event::StaleSa { child, spi, dir } => {
+                let Some(id) = self.pair_of(child, spi, dir) else { return };
+                return self.stale_sa(now, id, dir);
+            }
+            Event::Rekey { child, spi, dir } => {
                 let Some(id) = self.pair_of(child, spi, dir) else { return };
                 EspSignal::SoftLimit(id)
             }

@@ -12,29 +12,31 @@ use spi::measure::{Effort, Load, Meter};
 use spi::{Device, Encr, Fault, Integ};
 
 /// An ESP transform.
-pub(super) type Transform = (Encr, Integ);
+pub(in crate::worker) type Transform = (Encr, Integ);
 
 /// What is measured: a small packet alone, and a full burst of large ones, by which devices are ranked.
 const LOADS: [Load; 2] = [Load { text: 64, burst: 1 }, Load { text: 1400, burst: 32 }];
 /// Enough for a ranking; a start is not to take long.
 const EFFORT: Effort =
     Effort { packets: 64, rounds: 5, latency: false, patience: Duration::from_millis(500) };
+/// How long a burst may take the second time.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// A device goes before one that is ahead of it in the list when its cost is less than this part of the other's.
 const CLEARLY: f64 = 0.9;
 
 /// One device and one transform.
 #[derive(Clone, Debug)]
-pub(super) struct Trial {
-    pub(super) transform: Transform,
+pub(in crate::worker) struct Trial {
+    pub(in crate::worker) transform: Transform,
     /// The device's number.
-    pub(super) device: usize,
+    pub(in crate::worker) device: usize,
     /// Nanoseconds of CPU per packet, for each of the loads: the mean of both directions.
-    pub(super) cost: Result<[f64; LOADS.len()], Fault>,
+    pub(in crate::worker) cost: Result<[f64; LOADS.len()], Fault>,
 }
 
 impl Trial {
     /// The loads and their costs.
-    pub(super) fn costs(&self) -> impl Iterator<Item = (Load, f64)> {
+    pub(in crate::worker) fn costs(&self) -> impl Iterator<Item = (Load, f64)> {
         LOADS.into_iter().zip(self.cost.iter().flatten().copied())
     }
 
@@ -45,29 +47,31 @@ impl Trial {
 
 /// All trials so far; a clone is the same book.
 #[derive(Clone, Default)]
-pub(super) struct Trials(Arc<Mutex<Vec<Trial>>>);
+pub(in crate::worker) struct Trials(Arc<Mutex<Vec<Trial>>>);
 
 impl Trials {
     /// Tries every transform on every device that carries it, where that was not done yet. Some milliseconds for each.
-    pub(super) fn run(&self, devices: &[Arc<dyn Device>], wanted: &[Wanted]) {
+    pub(in crate::worker) fn run(&self, devices: &[(usize, Arc<dyn Device>)], wanted: &[Wanted]) {
         for &Wanted { transform, esn } in wanted {
-            for (number, device) in devices.iter().enumerate() {
+            for (number, device) in devices {
                 let able = device.desc().caps.carries(transform.0, transform.1, esn);
-                if !able || self.has(transform, number) {
+                if !able || self.has(transform, *number) {
                     continue;
                 }
-                let cost = measure(&**device, transform, esn);
+                // A moment in which nothing on this machine got its turn must not count against a device for ever.
+                let cost = measure(&**device, transform, esn, EFFORT)
+                    .or_else(|_| measure(&**device, transform, esn, Effort { patience: PATIENCE, ..EFFORT }));
                 if let Err(fault) = cost {
                     let (device, (encr, integ)) = (&device.desc().id, transform);
                     tracing::warn!(%device, %encr, %integ, %fault, "the device fails its trial of a transform");
                 }
-                self.book().push(Trial { transform, device: number, cost });
+                self.book().push(Trial { transform, device: *number, cost });
             }
         }
     }
 
     /// The same on a thread of its own, for when packets must not wait.
-    pub(super) fn begin(&self, devices: Vec<Arc<dyn Device>>, wanted: Vec<Wanted>) {
+    pub(in crate::worker) fn begin(&self, devices: Vec<(usize, Arc<dyn Device>)>, wanted: Vec<Wanted>) {
         let trials = self.clone();
         let thread = std::thread::Builder::new().name("trials".into());
         if let Err(error) = thread.spawn(move || trials.run(&devices, &wanted)) {
@@ -76,7 +80,7 @@ impl Trials {
     }
 
     /// The devices in the order in which they should be asked to carry a transform.
-    pub(super) fn order(&self, transform: Transform, devices: usize) -> Vec<usize> {
+    pub(in crate::worker) fn order(&self, transform: Transform, devices: usize) -> Vec<usize> {
         let book = self.book();
         let rank = |device: usize| {
             book.iter().find(|t| t.transform == transform && t.device == device).map_or(f64::MAX, Trial::rank)
@@ -91,8 +95,13 @@ impl Trials {
     }
 
     /// What is known of a device.
-    pub(super) fn of(&self, device: usize) -> Vec<Trial> {
+    pub(in crate::worker) fn of(&self, device: usize) -> Vec<Trial> {
         self.book().iter().filter(|trial| trial.device == device).cloned().collect()
+    }
+
+    /// Whether a device has failed its trial of a transform.
+    pub(in crate::worker) fn failed(&self, transform: Transform, device: usize) -> bool {
+        self.book().iter().any(|t| t.transform == transform && t.device == device && t.cost.is_err())
     }
 
     fn has(&self, transform: Transform, device: usize) -> bool {
@@ -105,12 +114,17 @@ impl Trials {
     }
 }
 
-fn measure(device: &dyn Device, (encr, integ): Transform, esn: bool) -> Result<[f64; LOADS.len()], Fault> {
+fn measure(
+    device: &dyn Device,
+    (encr, integ): Transform,
+    esn: bool,
+    effort: Effort,
+) -> Result<[f64; LOADS.len()], Fault> {
     let mut meter = Meter::new(device)?;
     meter.install(encr, integ, esn)?;
     let mut costs = [0.0; LOADS.len()];
     for (cost, load) in costs.iter_mut().zip(LOADS) {
-        let measured = meter.measure(load, EFFORT)?;
+        let measured = meter.measure(load, effort)?;
         *cost = (measured.seal.cpu_ns + measured.open.cpu_ns) / 2.0;
     }
     Ok(costs)
@@ -118,14 +132,14 @@ fn measure(device: &dyn Device, (encr, integ): Transform, esn: bool) -> Result<[
 
 /// A transform the configuration has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Wanted {
+pub(in crate::worker) struct Wanted {
     transform: Transform,
     /// Whether to try it with extended sequence numbers.
     esn: bool,
 }
 
 /// What the realms' children may come to.
-pub(super) fn wanted(realms: &[Arc<Realm>]) -> Vec<Wanted> {
+pub(in crate::worker) fn wanted(realms: &[Arc<Realm>]) -> Vec<Wanted> {
     let children = realms.iter().flat_map(|realm| &realm.children);
     wanted_of(children.flat_map(|child| &child.esp))
 }
@@ -183,7 +197,7 @@ mod tests {
     fn a_device_is_measured_once_for_each_transform() {
         let drivers = registry::network_drivers(&registry::Config::default());
         let devices: Vec<_> =
-            registry::open_all(&drivers).0.into_iter().map(|opened| opened.device).collect();
+            registry::open_all(&drivers).0.into_iter().map(|opened| opened.device).enumerate().collect();
         let esp: Vec<EspProposal> =
             ["aes128gcm16-x25519", "aes128gcm16", "aes256-sha256"].map(|text| text.parse().unwrap()).to_vec();
         let wanted = wanted_of(esp.iter());

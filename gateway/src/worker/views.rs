@@ -7,7 +7,7 @@ use esp::Counters;
 use ike::{ChildView, IkeSaView};
 use ipc::Role;
 use policy::ChildMode;
-use spi::{Direction, Health};
+use spi::Direction;
 use tokio::sync::oneshot;
 
 use super::Worker;
@@ -19,8 +19,7 @@ use crate::io::tun::TunTraffic;
 use crate::plane::look::{self, Look};
 use crate::plane::order::{Gather, Order};
 use crate::report::{
-    Child, ChildSa, Device, DispatchRow, Engine, EngineCost, Esp, Ike, IkeSa, Lane, Realm, Sas, Socket,
-    Status, Trial, TrialCost, Tun,
+    self, Child, ChildSa, DispatchRow, Esp, Ike, IkeSa, Lane, Realm, Sas, Socket, Status, Tun,
 };
 
 /// What the data path counts for a pair.
@@ -40,6 +39,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// What somebody wants to know.
 pub(super) enum Question {
     Status(oneshot::Sender<Status>),
+    Accel(oneshot::Sender<report::Accel>),
     Sas(oneshot::Sender<Sas>),
 }
 
@@ -95,6 +95,7 @@ impl Worker {
         // Whoever asked may be gone by the time of the answer.
         match question {
             Question::Status(answer) => drop(answer.send(self.status(&gather.parts))),
+            Question::Accel(answer) => drop(answer.send(self.accelerators(&gather.parts))),
             Question::Sas(answer) => drop(answer.send(self.sas(&gather.parts))),
         }
     }
@@ -140,12 +141,7 @@ impl Worker {
             keylog: self.keylog.is_some().then(|| {
                 self.settings.keylog.as_ref().map_or(String::new(), |dir| dir.display().to_string())
             }),
-            devices: self
-                .accel
-                .views()
-                .enumerate()
-                .map(|(number, view)| device(number, &view, parts))
-                .collect(),
+            devices: self.devices(parts),
             sockets: sockets.chain(data).collect(),
             tuns: self.tuns.iter().enumerate().map(|(place, tun)| self.tun(place, tun, parts)).collect(),
             lanes: lanes.map(|(lane, look)| self.lane(lane, look)).collect(),
@@ -309,67 +305,6 @@ impl Worker {
 
 fn names(list: &[(&str, bool)]) -> Vec<String> {
     list.iter().filter(|(_, there)| *there).map(|(name, _)| (*name).to_owned()).collect()
-}
-
-fn device(number: usize, view: &super::accel::SlotView<'_>, parts: &[Option<Box<Look>>]) -> Device {
-    let desc = view.device.desc();
-    let mut esp: Vec<String> = desc.caps.esp.iter().map(|cap| transform(cap.encr, cap.integ)).collect();
-    esp.dedup();
-    let health = match view.device.health() {
-        Health::Ready => "ready",
-        Health::Resetting => "resetting",
-        Health::Failed => "failed",
-    };
-    let lines = || parts.iter().flatten().filter_map(|look| look.lines.get(number));
-    Device {
-        driver: view.driver.to_owned(),
-        id: desc.id.clone(),
-        health: health.to_owned(),
-        esp,
-        dh: desc.caps.dh.iter().map(ToString::to_string).collect(),
-        sas: view.sas,
-        max_sas: desc.caps.max_sas,
-        packets_out: lines().map(|(_, out)| out).sum(),
-        packets_waiting: lines().map(|(line, _)| line.waiting + line.critical).sum(),
-        operations_out: view.operations_out,
-        waiting: view.waiting,
-        engines: view.device.engines().iter().map(engine).collect(),
-        trials: view.trials.iter().map(trial).collect(),
-    }
-}
-
-/// As proposals write it.
-fn transform(encr: spi::Encr, integ: spi::Integ) -> String {
-    if integ == spi::Integ::NONE { encr.to_string() } else { format!("{encr}-{integ}") }
-}
-
-fn trial(trial: &super::trials::Trial) -> Trial {
-    let cost = |(load, ns): (spi::measure::Load, f64)| TrialCost {
-        text: load.text,
-        burst: load.burst,
-        ns: ns.round() as u64,
-    };
-    Trial {
-        esp: transform(trial.transform.0, trial.transform.1),
-        fault: trial.cost.err().map(|fault| fault.to_string()),
-        costs: trial.costs().map(cost).collect(),
-    }
-}
-
-fn engine(report: &spi::EngineReport) -> Engine {
-    let cost = |cost: &spi::EngineCost| EngineCost {
-        direction: if cost.dir == spi::Direction::Seal { "seal" } else { "open" }.to_owned(),
-        text: cost.load.text,
-        burst: cost.load.burst,
-        ns: cost.cpu_ns.round() as u64,
-        picked: cost.picked,
-    };
-    Engine {
-        name: report.engine.to_owned(),
-        esp: report.transform.map(|(encr, integ)| transform(encr, integ)),
-        why: report.why.clone(),
-        costs: report.costs.iter().map(cost).collect(),
-    }
 }
 
 fn socket(serves: &str, socket: &look::SocketLook) -> Socket {

@@ -220,9 +220,9 @@ fn after_a_reset_the_sa_goes_on_with_its_numbers() {
     }
     assert_eq!(left.dropped(DropReason::DeviceFault), 1);
     let sa = left.keys(&deal, TO_RIGHT, Direction::Seal);
-    assert!(left.esp.move_sa(CHILD, TO_RIGHT, Direction::Seal, 0, sa));
-    assert!(!left.esp.move_sa(CHILD, TO_RIGHT, Direction::Seal, 9, sa));
-    assert!(!left.esp.move_sa(CHILD, 0x9999, Direction::Open, 0, sa));
+    assert!(left.esp.move_sa(CHILD, TO_RIGHT, Direction::Seal, (0, sa), &mut left.out));
+    assert!(!left.esp.move_sa(CHILD, TO_RIGHT, Direction::Seal, (9, sa), &mut left.out));
+    assert!(!left.esp.move_sa(CHILD, 0x9999, Direction::Open, (0, sa), &mut left.out));
     left.inner(&packets(1)[0]);
     left.turn();
     let numbers: Vec<_> = left.sent.iter().map(|w| w.bytes[7]).collect();
@@ -244,7 +244,7 @@ fn what_waits_for_a_dead_device_leaves_through_the_new_one() {
     assert!(left.out.submit.iter().all(|q| q.is_empty()));
     let second = left.esp.add_device(4);
     let sa = left.esp.sas().find(|sa| sa.spi == TO_RIGHT).unwrap().sa;
-    assert!(left.esp.move_sa(CHILD, TO_RIGHT, Direction::Seal, second, sa));
+    assert!(left.esp.move_sa(CHILD, TO_RIGHT, Direction::Seal, (second, sa), &mut left.out));
     left.turn();
     let numbers: Vec<_> = left.sent.iter().map(|w| w.bytes[7]).collect();
     assert_eq!(numbers, [1, 2, 3]);

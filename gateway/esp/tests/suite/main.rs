@@ -5,6 +5,7 @@ mod asynchronous;
 mod golden;
 mod hostile;
 mod lanes;
+mod moving;
 mod policy;
 mod rig;
 mod size;
