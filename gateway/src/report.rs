@@ -96,6 +96,10 @@ pub struct AccelDevice {
     pub since: u64,
     /// Longest packet it takes, octets.
     pub max_len: usize,
+    /// Packets that it gave back.
+    pub packets: u64,
+    /// Operations of the key exchange that it gave back.
+    pub operations: u64,
     /// Its queues: one for packets in each lane, and one for operations.
     pub queues: Vec<AccelQueue>,
     /// Packets and operations it failed, by kind.

@@ -49,7 +49,7 @@ pub struct Options {
     #[arg(long, conflicts_with = "keep")]
     strongswan: bool,
     /// What moon works with.
-    #[arg(long, value_enum, default_value_t = With::Soft)]
+    #[arg(long, value_enum, default_value_t = With::Qat)]
     accel: With,
     /// Pull a card out in the middle of a transfer, and put it back.
     #[arg(long, conflicts_with = "strongswan")]

@@ -32,6 +32,8 @@ pub(crate) struct Device {
     critical: VecDeque<(Work, PacketBuf)>,
     /// It gets nothing.
     down: bool,
+    /// Packets that came back, however they ended.
+    done: u64,
     /// Bursts that were given up.
     lost: u64,
     faults: Faults,
@@ -50,6 +52,8 @@ pub struct LineView {
     pub waiting: usize,
     /// Critical ones.
     pub critical: usize,
+    /// Packets that came back, however they ended.
+    pub done: u64,
     /// Bursts that it never gave back.
     pub lost: u64,
     /// Packets that it failed.
@@ -201,6 +205,7 @@ impl Esp {
         };
         if let Some(device) = self.devices.get_mut(job.device) {
             device.room += 1;
+            device.done += u64::from(job.packets);
         }
         self.pump(job.device, out);
         let back = Back { place: job.place, device: job.device, home: self.returned(&job, out) };
@@ -326,6 +331,7 @@ impl Esp {
         let view = |d: &Device| LineView {
             waiting: d.waiting.len(),
             critical: d.critical.len(),
+            done: d.done,
             lost: d.lost,
             faults: d.faults,
         };

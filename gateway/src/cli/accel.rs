@@ -29,6 +29,7 @@ fn device(accel: &AccelDevice) -> String {
     }
     text += &format!("  SAs           {} of {}", device.sas, device.max_sas);
     text += &format!(", {} left it, {} returned\n", accel.sas_left, accel.sas_returned);
+    text += &format!("  has done      {} packets, {} operations\n", accel.packets, accel.operations);
     text += &wrapped("  ESP           ", &device.esp);
     text += &wrapped("  key exchange  ", &device.dh);
     text += &format!("  known answers {} right, {} wrong", accel.known_right, accel.known_wrong);

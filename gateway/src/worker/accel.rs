@@ -81,6 +81,8 @@ pub(super) struct Slot {
 /// What is counted of a device.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counts {
+    /// Operations that it gave back.
+    pub(super) done: u64,
     /// Operations that it failed.
     pub(super) failed: u64,
     /// Operations that it never gave back.

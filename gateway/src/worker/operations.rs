@@ -109,6 +109,7 @@ impl Accel {
             return None;
         }
         let out = self.out.remove(&done.token)?;
+        slot.counts.done += 1;
         slot.latency.note(out.since.elapsed().as_nanos().min(u128::from(u64::MAX)) as u64);
         if let Outcome::Failed(fault) = done.outcome {
             slot.counts.failed += 1;

@@ -63,9 +63,10 @@ fn closely(number: usize, view: &SlotView<'_>, parts: &Parts) -> report::AccelDe
         parts.iter().enumerate().filter_map(|(lane, look)| Some((lane, look.as_ref()?.lines.get(number)?)));
     let mut queues = Vec::new();
     let mut faults = Faults::default();
-    let mut lost = 0;
+    let (mut packets, mut lost) = (0, 0);
     for (lane, (line, queue)) in lanes {
         faults.join(line.faults);
+        packets += line.done;
         lost += line.lost;
         queues.push(report::AccelQueue {
             name: format!("lane {lane}"),
@@ -107,6 +108,8 @@ fn closely(number: usize, view: &SlotView<'_>, parts: &Parts) -> report::AccelDe
         numa_node: view.desc.and_then(|desc| desc.numa_node),
         since: view.since.as_secs(),
         max_len: view.desc.map_or(0, |desc| desc.caps.max_len),
+        packets,
+        operations: view.counts.done,
         queues,
         errors: counted(errors.into_iter().filter(|(_, count)| *count > 0)),
         sas_left: view.counts.left,

@@ -63,7 +63,8 @@ impl Cards {
     /// What moon says, in a line.
     pub fn line(&self) -> Result<String> {
         let say = |device: &Device| {
-            format!("{} {}, {} SAs, {} packets", device.name, device.health, device.sas, device.packets)
+            let Device { name, health, sas, packets, operations } = device;
+            format!("{name} {health}, {sas} SAs, {packets} packets, {operations} operations")
         };
         Ok(self.devices()?.iter().map(say).collect::<Vec<_>>().join("; "))
     }
@@ -156,6 +157,8 @@ pub struct Device {
     pub sas: u64,
     /// Packets it has done.
     pub packets: u64,
+    /// Operations of the key exchange that it has done.
+    pub operations: u64,
 }
 
 impl Device {
@@ -168,6 +171,7 @@ impl Device {
             health: text("/device/health"),
             sas: count("/device/sas"),
             packets: count("/packets"),
+            operations: count("/operations"),
         }
     }
 }
