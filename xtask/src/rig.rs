@@ -34,7 +34,8 @@ pub struct Options {
     /// Which judges; all of them if none is named.
     #[arg(value_enum)]
     judges: Vec<Judge>,
-    /// A program of ours for the judge `driver`: it gets the card's place on the bus and prints PASS or FAIL, line by line.
+    /// A program for the judge `driver` instead of the driver's own `hwcheck`: it gets the card's place on the bus and prints
+    /// PASS or FAIL, line by line.
     #[arg(long, value_name = "FILE")]
     program: Option<PathBuf>,
     /// Fetch all packages anew.
@@ -113,15 +114,29 @@ fn judge(options: &Options, place: &Place) -> Result<Verdicts> {
         qatlib::judge(place, &emulator, &mut verdicts)?;
         say("Intel's library has judged");
     }
-    match &options.program {
-        Some(program) if wants(Judge::Driver) => {
-            driver::judge(place, &emulator, program, &mut verdicts)?;
-            say("our driver has run");
+    if wants(Judge::Driver) {
+        match options.program.clone().map_or_else(build_hwcheck, |program| Ok(Some(program)))? {
+            Some(program) => {
+                driver::judge(place, &emulator, &program, &mut verdicts)?;
+                say("our driver has run");
+            }
+            None => say("skipped: there is no driver for the card in this checkout"),
         }
-        None if options.judges.contains(&Judge::Driver) => bail!("the judge driver needs --program"),
-        _ => {}
     }
     Ok(verdicts)
+}
+
+/// Build the driver's program for places where there is nothing else, if there is a driver.
+fn build_hwcheck() -> Result<Option<PathBuf>> {
+    if !checkout::root().join("backends/qat/examples/hwcheck.rs").exists() {
+        return Ok(None);
+    }
+    let mut command = checkout::cargo();
+    command.args(["build", "--quiet", "--package", "tussock-qat", "--example", "hwcheck"]);
+    if !process::status(&mut command)? {
+        bail!("hwcheck does not build");
+    }
+    Ok(Some(checkout::target().join("debug/examples/hwcheck")))
 }
 
 /// Build the emulator and return the path of its binary.
