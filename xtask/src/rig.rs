@@ -100,8 +100,7 @@ fn judge(options: &Options, place: &Place) -> Result<Verdicts> {
     let emulator = build_emulator()?;
     say("emulator built");
     machine::note_interrupts()?;
-    let mut verdicts = Verdicts::default();
-    verdicts.versions.push(("linux".to_owned(), place.kernel_version()?));
+    let mut verdicts = Verdicts { versions: place.versions()?, ..Verdicts::default() };
     if wants(Judge::Linux) {
         linux::judge(place, &emulator, &mut verdicts)?;
         say("Linux's driver has judged");
