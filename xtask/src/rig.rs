@@ -16,9 +16,10 @@ mod qatlib;
 mod verdict;
 
 use std::path::PathBuf;
+use std::thread;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 
 use crate::checkout;
@@ -34,7 +35,8 @@ pub struct Options {
     /// Which judges; all of them if none is named.
     #[arg(value_enum)]
     judges: Vec<Judge>,
-    /// A program of ours for the judge `driver`: it gets the card's place on the bus and prints PASS or FAIL, line by line.
+    /// A program for the judge `driver` instead of the driver's own `hwcheck`: it gets the card's place on the bus and prints
+    /// PASS or FAIL, line by line.
     #[arg(long, value_name = "FILE")]
     program: Option<PathBuf>,
     /// Fetch all packages anew.
@@ -53,6 +55,17 @@ enum Judge {
     Qatlib,
     /// A program of ours on /dev/vfio.
     Driver,
+}
+
+impl Judge {
+    fn done(self) -> &'static str {
+        match self {
+            Judge::Linux => "Linux's driver has judged",
+            Judge::Dpdk => "DPDK's driver has judged",
+            Judge::Qatlib => "Intel's library has judged",
+            Judge::Driver => "our driver has run",
+        }
+    }
 }
 
 /// Run; true if nothing failed.
@@ -98,30 +111,52 @@ fn judge(options: &Options, place: &Place) -> Result<Verdicts> {
     let say = |what: &str| println!("rig   {:6.1} s  {what}", began.elapsed().as_secs_f64());
     let emulator = build_emulator()?;
     say("emulator built");
+    let hwcheck = match (wants(Judge::Driver), &options.program) {
+        (true, Some(program)) => Some(program.clone()),
+        (true, None) => build_hwcheck()?,
+        (false, _) => None,
+    };
+    if wants(Judge::Driver) && hwcheck.is_none() {
+        say("skipped: there is no driver for the card in this checkout");
+    }
     machine::note_interrupts()?;
-    let mut verdicts = Verdicts::default();
-    verdicts.versions.push(("linux".to_owned(), place.kernel_version()?));
-    if wants(Judge::Linux) {
-        linux::judge(place, &emulator, &mut verdicts)?;
-        say("Linux's driver has judged");
-    }
-    if wants(Judge::Dpdk) {
-        dpdk::judge(place, &emulator, &mut verdicts)?;
-        say("DPDK's driver has judged");
-    }
-    if wants(Judge::Qatlib) {
-        qatlib::judge(place, &emulator, &mut verdicts)?;
-        say("Intel's library has judged");
-    }
-    match &options.program {
-        Some(program) if wants(Judge::Driver) => {
-            driver::judge(place, &emulator, program, &mut verdicts)?;
-            say("our driver has run");
+    let lane = |judges: &[Judge]| -> Result<Verdicts> {
+        let mut verdicts = Verdicts::default();
+        for judge in judges.iter().filter(|judge| wants(**judge)) {
+            match (judge, &hwcheck) {
+                (Judge::Linux, _) => linux::judge(place, &emulator, &mut verdicts)?,
+                (Judge::Dpdk, _) => dpdk::judge(place, &emulator, &mut verdicts)?,
+                (Judge::Qatlib, _) => qatlib::judge(place, &emulator, &mut verdicts)?,
+                (Judge::Driver, Some(program)) => driver::judge(place, &emulator, program, &mut verdicts)?,
+                (Judge::Driver, None) => continue,
+            }
+            say(judge.done());
         }
-        None if options.judges.contains(&Judge::Driver) => bail!("the judge driver needs --program"),
-        _ => {}
-    }
+        Ok(verdicts)
+    };
+    // Two guests at a time: DPDK's tests take as long as everything else together.
+    let (one, other) = thread::scope(|scope| {
+        let other = scope.spawn(|| lane(&[Judge::Dpdk]));
+        let one = lane(&[Judge::Linux, Judge::Qatlib, Judge::Driver]);
+        (one, other.join())
+    });
+    let mut verdicts = one?;
+    verdicts.add(other.map_err(|_| anyhow!("a thread panicked"))??);
+    verdicts.versions = place.versions()?;
     Ok(verdicts)
+}
+
+/// Build the driver's program for places where there is nothing else, if there is a driver.
+fn build_hwcheck() -> Result<Option<PathBuf>> {
+    if !checkout::root().join("backends/qat/examples/hwcheck.rs").exists() {
+        return Ok(None);
+    }
+    let mut command = checkout::cargo();
+    command.args(["build", "--quiet", "--package", "tussock-qat", "--example", "hwcheck"]);
+    if !process::status(&mut command)? {
+        bail!("hwcheck does not build");
+    }
+    Ok(Some(checkout::target().join("debug/examples/hwcheck")))
 }
 
 /// Build the emulator and return the path of its binary.

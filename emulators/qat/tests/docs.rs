@@ -5,10 +5,15 @@ use emu_qat::fault::Plan;
 
 const DOCS: &str = include_str!("../../../docs/hardware/qat-emulator.md");
 
+const README: &str = include_str!("../../README.md");
+
 #[test]
 fn every_plan_in_the_documentation_can_be_read_and_they_show_every_kind() {
-    let blocks: Vec<&str> =
-        DOCS.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    let blocks: Vec<&str> = [DOCS, README]
+        .iter()
+        .flat_map(|text| text.split("```toml\n").skip(1))
+        .map(|rest| rest.split("```").next().unwrap())
+        .collect();
     assert!(!blocks.is_empty());
     let mut shown = Vec::new();
     for block in blocks {

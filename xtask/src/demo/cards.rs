@@ -90,13 +90,15 @@ impl Cards {
         let is = |devices: &[Device], ready: bool| {
             devices.iter().any(|device| device.name == busy && (device.health == "ready") == ready)
         };
-        let noticed =
-            process::until(TIME / 4, || Ok(Some(self.devices()?).filter(|devices| is(devices, false))))?;
-        let noticed = noticed.with_context(|| format!("moon does not notice that {busy} is gone"))?;
+        let left = |devices: &[Device]| devices.iter().all(|device| device.name != busy || device.sas == 0);
+        let noticed = process::until(TIME / 4, || {
+            Ok(Some(self.devices()?).filter(|devices| is(devices, false) && left(devices)))
+        })?;
+        let noticed = noticed.with_context(|| format!("moon's SAs do not leave {busy}, which is gone"))?;
         let took: Vec<String> = noticed
             .iter()
             .filter(|device| device.sas > 0)
-            .map(|device| format!("{} has {} SAs", device.name, device.sas))
+            .map(|device| format!("{} had {} SAs", device.name, device.sas))
             .collect();
         std::thread::sleep(TIME / 6);
         if let Some(card) = self.cards.iter_mut().find(|card| card.name() == busy) {

@@ -25,7 +25,9 @@ const GUEST: &[&str] = &[
     "qatlib-service",
 ];
 /// Changes when what is unpacked does, so that an old cache is not taken for a new one.
-const EDITION: &str = "1";
+const EDITION: &str = "2";
+/// Packages whose versions a reader of results wants to know, besides the kernel's.
+const TOLD: &[&str] = &["qemu-system-x86", "dpdk-dev", "qatlib-examples"];
 
 /// Where things are.
 pub struct Place {
@@ -76,6 +78,7 @@ impl Place {
             debian::unpack(archives, &root, |name| !name.starts_with("libdpdk-dev_"))?;
         }
         say("unpacked");
+        fs::write(self.home.join("versions"), versions(&[&qemu, &guest, &kernel])?)?;
         apt.end()?;
         fs::remove_dir_all(self.home.join("debs"))?;
         Ok(())
@@ -104,9 +107,14 @@ impl Place {
         first(&self.kernel_root().join("usr/lib/modules"), "")
     }
 
-    /// The version of its kernel.
-    pub fn kernel_version(&self) -> Result<String> {
-        Ok(self.modules()?.file_name().unwrap_or_default().to_string_lossy().into_owned())
+    /// The versions of its main packages.
+    pub fn versions(&self) -> Result<Vec<(String, String)>> {
+        let text = fs::read_to_string(self.home.join("versions")).context("no list of versions")?;
+        Ok(text
+            .lines()
+            .filter_map(|line| line.split_once(' '))
+            .map(|(a, b)| (a.to_owned(), b.to_owned()))
+            .collect())
     }
 
     /// busybox, linked statically.
@@ -131,6 +139,23 @@ impl Place {
             path("usr/share/seabios"),
         ]
     }
+}
+
+/// A line with name and version for each package that is worth telling, from the names of the files: `name_version_arch.deb`.
+fn versions(archives: &[&Path]) -> Result<String> {
+    let mut lines = String::new();
+    for folder in archives {
+        for entry in fs::read_dir(folder)? {
+            let file = entry?.file_name().to_string_lossy().replace("%3a", ":");
+            let mut parts = file.split('_');
+            let (Some(name), Some(version)) = (parts.next(), parts.next()) else { continue };
+            // A kernel's package has its version in its name.
+            if TOLD.contains(&name) || name.starts_with("linux-image-") {
+                lines.push_str(&format!("{name} {version}\n"));
+            }
+        }
+    }
+    Ok(lines)
 }
 
 /// The first entry of a folder whose name begins with `prefix`.

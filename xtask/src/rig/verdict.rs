@@ -64,6 +64,14 @@ pub struct Verdicts {
 }
 
 impl Verdicts {
+    /// Adds what others said.
+    pub fn add(&mut self, other: Verdicts) {
+        self.checks.extend(other.checks);
+        self.controls.extend(other.controls);
+        self.remarks.extend(other.remarks);
+        self.versions.extend(other.versions);
+    }
+
     /// Whether everything that counts is as it should be.
     pub fn are_good(&self) -> bool {
         self.checks.iter().all(Check::is_good)

@@ -10,8 +10,6 @@ mod modes;
 mod request;
 mod schedule;
 mod single_pass;
-#[cfg(test)]
-mod tests;
 mod two_slices;
 
 use emu_model::Dma;

@@ -12,8 +12,6 @@ mod number;
 mod prime;
 mod rsa;
 mod sm2;
-#[cfg(test)]
-mod tests;
 mod weierstrass;
 
 use emu_model::Dma;
