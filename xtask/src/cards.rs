@@ -5,15 +5,16 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
+use rustix::process::Signal;
+use serde_json::Value;
 
 use crate::checkout::{self, Profile};
 use crate::process::{self, Daemon};
 
 /// Build the emulator.
-pub fn build() -> Result<PathBuf> {
-    // What it computes it computes in software: without optimisation it would be the bottleneck of everything.
-    checkout::build("tussock-qat-emulator", Profile::Release, &[])
+pub fn build(profile: Profile) -> Result<PathBuf> {
+    checkout::build("tussock-qat-emulator", profile, &[])
 }
 
 /// A card. It goes when this value goes.
@@ -23,6 +24,8 @@ pub struct Card {
     socket: PathBuf,
     /// A fault plan, if things are to go wrong.
     faults: Option<PathBuf>,
+    /// Where it says what it has done.
+    stats: PathBuf,
     log: PathBuf,
     process: Option<Daemon>,
 }
@@ -45,6 +48,7 @@ impl Card {
             binary: binary.to_path_buf(),
             socket: state.join(format!("{name}.sock")),
             faults,
+            stats: results.join(format!("{name}.json")),
             log: results.join(format!("{name}.log")),
             process: None,
         };
@@ -75,6 +79,7 @@ impl Card {
         std::fs::remove_file(&self.socket).ok();
         let mut command = Command::new(&self.binary);
         command.arg("--socket").arg(&self.socket).args(["--device", "4941", "--log", "warn"]);
+        command.arg("--stats").arg(&self.stats);
         if let Some(plan) = &self.faults {
             command.arg("--faults").arg(plan);
         }
@@ -87,6 +92,19 @@ impl Card {
         }
         self.process = Some(process);
         Ok(())
+    }
+
+    /// How many faults of its plan have happened.
+    pub fn faults(&self) -> Result<u64> {
+        let process = self.process.as_ref().context("the card is out")?;
+        std::fs::remove_file(&self.stats).ok();
+        process.signal(Signal::USR1);
+        let said = process::until(Duration::from_secs(5), || {
+            let text = std::fs::read_to_string(&self.stats).unwrap_or_default();
+            Ok(serde_json::from_str::<Value>(&text).ok())
+        })?;
+        let said = said.with_context(|| format!("card {} does not say what it has done", self.name))?;
+        said.pointer("/0/counters/faults").and_then(Value::as_u64).context("odd counters")
     }
 
     /// Leave it in when this value goes away.

@@ -219,6 +219,7 @@ fn outbound(local: SocketAddr, remote: SocketAddr, sa: SaId) -> OutboundSa {
         ecn: EcnPolicy::Copy,
         path_mtu: 1500,
         limits: Limits::default(),
+        waits: false,
         at_once: false,
         share: None,
     }

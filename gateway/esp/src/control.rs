@@ -58,8 +58,8 @@ impl Esp {
         if max_payload < MIN_PAYLOAD {
             return Err(InstallError::PathMtu);
         }
-        let (child, dummy, keepalive, iface, priority) =
-            (sa.child, sa.dummy, sa.keepalive, sa.iface, sa.priority);
+        let (child, dummy, keepalive, iface, priority, waits) =
+            (sa.child, sa.dummy, sa.keepalive, sa.iface, sa.priority, sa.waits);
         let mut sa = OutSa::new(sa, framing, path, max_payload);
         let (local, remote) = (&sa.common.ts_local, &sa.common.ts_remote);
         self.spd.insert(local, remote, iface, priority, Action::Protect(child), &mut sa.rules);
@@ -70,7 +70,9 @@ impl Esp {
         }
         let entry = self.sad.children.entry(child).or_default();
         entry.outbound.push(token);
-        entry.current.get_or_insert(token);
+        if !waits {
+            entry.current.get_or_insert(token);
+        }
         entry.acquire_again = None;
         if !entry.waiting.is_empty() {
             self.served.push(child);
@@ -108,9 +110,8 @@ impl Esp {
     /// such SA.
     pub fn use_outbound(&mut self, child: ChildId, spi: u32) -> bool {
         let Some(token) = self.sad.find_outbound(child, spi) else { return false };
-        if self.sad.outbound.peek(token).is_none_or(|sa| sa.retired) {
-            return false;
-        }
+        let Some(sa) = self.sad.outbound.slot(token).filter(|sa| !sa.retired) else { return false };
+        sa.config.waits = false;
         let Some(entry) = self.sad.children.get_mut(&child) else { return false };
         if entry.current.replace(token) != Some(token) {
             self.sad.spread_mtu(child);

@@ -521,6 +521,7 @@ mod tests {
             ecn: EcnPolicy::Copy,
             path_mtu: 1500,
             limits: Limits::default(),
+            waits: false,
             at_once: false,
             share: None,
         };

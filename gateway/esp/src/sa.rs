@@ -190,6 +190,9 @@ pub struct OutboundSa {
     pub path_mtu: u16,
     /// How much it may carry.
     pub limits: Limits,
+    /// Not to be sent with before the peer was heard on its pair, or [`use_outbound`](crate::Esp::use_outbound) says so, as long as
+    /// the child has another SA here or elsewhere.
+    pub waits: bool,
     /// Each packet goes to the device as soon as it is taken; otherwise bursts are gathered while there is more to read.
     pub at_once: bool,
     /// The budget its work is charged to, as [`Esp::set_shares`](crate::Esp::set_shares) numbered it.

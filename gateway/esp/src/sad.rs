@@ -178,10 +178,14 @@ impl Sad {
 
     /// The SA of a child to send a flow with: the current one, or the youngest other that takes it.
     pub(crate) fn choose(&self, child: ChildId, flow: &FlowKey) -> Option<Token> {
-        let child = self.children.get(&child)?;
+        let entry = self.children.get(&child)?;
         let takes =
             |t: &Token| self.outbound.peek(*t).is_some_and(|sa| !sa.retired && sa.common.selects(flow));
-        child.current.filter(takes).or_else(|| child.outbound.iter().rev().copied().find(takes))
+        let known = |t: &Token| self.outbound.peek(*t).is_some_and(|sa| !sa.config.waits);
+        let youngest = |good: &dyn Fn(&Token) -> bool| entry.outbound.iter().rev().copied().find(good);
+        let found = entry.current.filter(takes).or_else(|| youngest(&|t| takes(t) && known(t)));
+        // Better one of which nothing was heard yet than none.
+        found.or_else(|| self.lane_of(child, flow).is_none().then(|| youngest(&takes)).flatten())
     }
 
     /// The worker that has an SA of a child for a flow: the one with the youngest.
@@ -195,7 +199,9 @@ impl Sad {
     pub(crate) fn succeed(&mut self, child: ChildId, token: Token) {
         let Some(entry) = self.children.get_mut(&child) else { return };
         if entry.current == Some(token) {
-            let good = |t: &&Token| **t != token && self.outbound.peek(**t).is_some_and(|sa| !sa.retired);
+            let good = |t: &&Token| {
+                **t != token && self.outbound.peek(**t).is_some_and(|sa| !sa.retired && !sa.config.waits)
+            };
             entry.current = entry.outbound.iter().rev().find(good).copied();
         }
         self.spread_mtu(child);

@@ -212,6 +212,7 @@ impl Side {
             ecn: esp::EcnPolicy::Copy,
             path_mtu: 1500,
             limits,
+            waits: false,
             at_once: false,
             share: None,
         };

@@ -131,6 +131,7 @@ impl Worker {
                 .map_or(PATH_MTU, |way| way.mtu)
                 .min(self.paths.mtu(now, remote).unwrap_or(u16::MAX)),
             limits,
+            waits: !c.use_outbound,
             at_once: self.work_of_name(&c.realm).at_once,
             share,
         };

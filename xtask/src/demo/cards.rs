@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::capture::{self, Capture};
 use crate::cards::{self, Card};
+use crate::checkout::Profile;
 use crate::inside::Flow;
 use crate::process;
 use crate::world::{ALICE, BOB, BRIDGE, World};
@@ -31,7 +32,8 @@ pub struct Cards {
 impl Cards {
     /// Two cards, in use by nobody yet.
     pub fn insert(world: &World, gateway: &Path, results: &Path) -> Result<Cards> {
-        let emulator = cards::build()?;
+        // Without optimisation it would be the bottleneck of everything.
+        let emulator = cards::build(Profile::Release)?;
         let state = world.state("moon")?;
         let insert = |name: &&str| Card::insert(name, &emulator, &state, results, None);
         Ok(Cards {

@@ -2,6 +2,7 @@
 //! read by Wireshark. One file a subject.
 
 mod behind_nat;
+mod cards;
 mod carve_outs;
 mod credentials;
 mod endings;
@@ -74,6 +75,7 @@ const SUBJECTS: &[&[Story]] = &[
     reactions::STORIES,
     hiding::STORIES,
     lanes::STORIES,
+    cards::STORIES,
 ];
 
 /// All of them.

@@ -60,6 +60,39 @@ fn an_sa_of_its_own_goes_before_another_workers() {
 }
 
 #[test]
+fn an_sa_that_waits_for_the_peer_is_sent_with_when_he_was_heard_on_its_pair() {
+    let deal = Deal::default();
+    let (mut here, mut there) = (End::new(LEFT_IFACE), End::new(RIGHT_IFACE));
+    here.esp.install_elsewhere(away(&deal, 1));
+    let inbound = esp::InboundSa { pair: Some(TO_RIGHT), ..here.inbound(&deal, TO_LEFT) };
+    here.esp.install_inbound(inbound, here.now).unwrap();
+    let outbound = esp::OutboundSa { waits: true, ..here.outbound(&deal, TO_RIGHT) };
+    here.esp.install_outbound(outbound, here.now).unwrap();
+    here.inner(&packet(0));
+    here.turn();
+    assert_eq!((here.out.elsewhere.len(), here.sent.len()), (1, 0), "another lane's SA is used meanwhile");
+    there.install(&deal);
+    there.inner(&udp4("10.2.0.1", "10.1.0.1", (2, 0), 200));
+    there.turn();
+    carry(&mut there, &mut here);
+    assert_eq!(here.written.len(), 1);
+    here.inner(&packet(0));
+    here.turn();
+    assert_eq!((here.out.elsewhere.len(), here.sent.len()), (1, 1));
+}
+
+#[test]
+fn an_sa_that_waits_for_the_peer_is_better_than_none() {
+    let deal = Deal::default();
+    let mut end = End::new(LEFT_IFACE);
+    let outbound = esp::OutboundSa { waits: true, ..end.outbound(&deal, TO_RIGHT) };
+    end.esp.install_outbound(outbound, end.now).unwrap();
+    end.inner(&packet(0));
+    end.turn();
+    assert_eq!(end.sent.len(), 1);
+}
+
+#[test]
 fn what_waits_for_an_sa_goes_where_it_came_up() {
     let deal = Deal::default();
     let mut end = End::new(LEFT_IFACE);

@@ -276,6 +276,7 @@ impl End {
             ecn: deal.ecn,
             path_mtu: deal.mtu,
             limits: deal.limits,
+            waits: false,
             at_once: false,
             share: None,
         }

@@ -170,7 +170,9 @@ impl IkeSa {
         };
         let ke = theirs.group.map(|group| Ke::new(KeId(group.0), theirs.public.clone()));
         let payloads = theirs.choice.payloads(Some((&theirs.nr, ke)));
-        let entry = Entry { initiator: false, replaces: theirs.rekeys, outbound: theirs.rekeys.is_none() };
+        // Where another child serves meanwhile, the peer shows first that it has the new one.
+        let outbound = theirs.rekeys.is_none() && theirs.choice.agreed.place.resource().is_none();
+        let entry = Entry { initiator: false, replaces: theirs.rekeys, outbound };
         // Installed before the response leaves, so that the first packet through it finds it.
         let new = self.install_child(cx, theirs.choice.agreed, keys, entry);
         self.respond(cx, EXCHANGE, theirs.request_id, &payloads);

@@ -102,6 +102,7 @@ fn outbound(line: u32, spi: u32, device: usize, sa: spi::SaId, (ours, theirs): (
         ecn: EcnPolicy::Copy,
         path_mtu: 1500,
         limits: Limits::default(),
+        waits: false,
         at_once: false,
         share: None,
     }
