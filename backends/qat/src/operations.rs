@@ -129,7 +129,7 @@ impl Operations {
         self.pair.hold().say();
         self.pair.arm();
         let (epoch, phase) = self.holder.card().gate.look();
-        if epoch != self.epoch || phase == Phase::Quiet {
+        if epoch != self.epoch || phase == Phase::Quiet || self.station.has_mail() {
             self.station.ring();
         }
     }

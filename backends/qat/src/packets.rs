@@ -180,7 +180,7 @@ impl Packets {
         self.pair.arm();
         // A reset may have come in between, which arms nothing.
         let (epoch, phase) = self.holder.card().gate.look();
-        if epoch != self.epoch || phase == Phase::Quiet {
+        if epoch != self.epoch || phase == Phase::Quiet || self.station.has_mail() {
             self.station.ring();
         }
     }

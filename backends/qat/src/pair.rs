@@ -156,10 +156,12 @@ impl Pair {
         self.hold().inner.owners.iter().flatten().for_each(|owner| owner.station.ring());
     }
 
-    /// Whether a response waits for a queue that sleeps.
+    /// Whether a response waits for a queue that sleeps, in the ring or in the queue's inbox.
     pub(crate) fn is_overheard(&self) -> bool {
         let held = self.hold();
-        held.inner.ring.hears() && held.inner.owners.iter().flatten().any(|owner| owner.station.is_armed())
+        let waits = held.inner.ring.hears();
+        let mut stations = held.inner.owners.iter().flatten().map(|owner| &owner.station);
+        stations.any(|station| station.is_armed() && (waits || station.has_mail()))
     }
 
     /// Its bank, and its bit in the bank's registers.
@@ -496,6 +498,22 @@ mod tests {
         assert!(mail.iter().all(|arrival| arrival.whose.owner == second));
         assert!(station.collect().is_empty());
         assert!(rig.pair.leave(second) && rig.pair.leave(first) && rig.pair.count() == 0);
+    }
+
+    #[test]
+    fn who_sleeps_with_something_in_the_inbox_is_overheard() {
+        let mut rig = Rig::new();
+        let ((station, first), (other, second)) = (rig.station(), rig.station());
+        rig.flood(first);
+        rig.answer(1);
+        // The other queue finds it after the first has looked and before that has armed, so it rings for nobody.
+        rig.pair.hold().harvest(Some(second), usize::MAX, |_| ());
+        assert!(!rig.pair.is_overheard() && station.arm());
+        assert!(station.has_mail() && rig.pair.is_overheard(), "who arms has to ask");
+        rig.pair.ring_all();
+        assert!(!station.is_armed() && !other.is_armed());
+        assert_eq!(station.collect().len(), 1);
+        assert!(!rig.pair.is_overheard());
     }
 
     #[test]

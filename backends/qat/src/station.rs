@@ -135,6 +135,12 @@ impl Station {
         std::mem::take(&mut *inbox)
     }
 
+    /// Whether something is in the inbox. Who arms asks afterwards: another queue of the ring pair may have found it between the
+    /// last look and the arming, when there was nobody to ring for, and no card will ring for it any more.
+    pub(crate) fn has_mail(&self) -> bool {
+        self.has_mail.load(Ordering::Acquire)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

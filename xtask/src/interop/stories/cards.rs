@@ -121,6 +121,17 @@ impl<'w> Stage<'w> {
         Ok(Stage { moon, sun, cards })
     }
 
+    fn begin(&mut self, place: &Place<'_>, steps: &mut Steps) -> Result<()> {
+        let up = place.begin(steps, &mut self.moon, &mut self.sun);
+        up.map(drop).with_context(|| self.drops())
+    }
+
+    /// What both ends have dropped, for when something is missing.
+    fn drops(&self) -> String {
+        let of = |end: &Tussock<'_>| end.json("status").map(|status| status["drops"].to_string());
+        format!("moon dropped {:?}, sun {:?}", of(&self.moon), of(&self.sun))
+    }
+
     /// What moon says of a device.
     fn device(&self, name: &str) -> Result<Value> {
         let all = self.moon.json("accel")?;
@@ -191,7 +202,7 @@ fn around(
     steps.begin("and nothing is left in a queue");
     process::until(2 * TIME, || Ok(stage.is_idle()?.then_some(())))?
         .with_context(|| format!("something is left: {:#}", stage.moon.json("accel").unwrap_or_default()))?;
-    place.pings()
+    place.pings().with_context(|| stage.drops())
 }
 
 fn no_number_twice(file: &Path) -> Result<()> {
@@ -210,7 +221,7 @@ fn no_number_twice(file: &Path) -> Result<()> {
 
 fn faulty(place: &Place<'_>, steps: &mut Steps, plan: &str) -> Result<()> {
     let mut stage = Stage::set(place, Some(plan))?;
-    place.begin(steps, &mut stage.moon, &mut stage.sun)?;
+    stage.begin(place, steps)?;
     around(place, steps, &mut stage, |_, _| Ok(()))?;
     steps.begin("the fault has happened");
     if stage.cards[0].faults()? == 0 {
@@ -221,7 +232,7 @@ fn faulty(place: &Place<'_>, steps: &mut Steps, plan: &str) -> Result<()> {
 
 fn pulled(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
     let mut stage = Stage::set(place, None)?;
-    place.begin(steps, &mut stage.moon, &mut stage.sun)?;
+    stage.begin(place, steps)?;
     steps.begin("the key exchange was done by a card");
     let operations = stage.count("qat0", "/operations")? + stage.count("qat1", "/operations")?;
     if operations == 0 {
@@ -256,7 +267,7 @@ fn pulled(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
 fn never(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
     let mut stage = Stage::set(place, None)?;
     stage.moon.set(SITE, "fallback", "\"never\"")?;
-    place.begin(steps, &mut stage.moon, &mut stage.sun)?;
+    stage.begin(place, steps)?;
     steps.begin("both cards are pulled out, and packets are dropped");
     stage.cards.iter_mut().for_each(Card::pull_out);
     let dropped = process::until(TIME, || {
