@@ -30,6 +30,7 @@ use serde_json::{Value, json};
 use crate::checkout::{self, Profile};
 use crate::interop::course::fresh;
 use crate::packages;
+use crate::process;
 use crate::world::World;
 use machine::Machine;
 use page::Part;
@@ -56,6 +57,8 @@ enum What {
     Scale(scale::Options),
     /// Floods into the tunnel and of strangers: what becomes of memory, pings, rekeying and new peers.
     Overload(overload::Options),
+    /// What the driver for QuickAssist costs for each packet, without the card's own time.
+    Qat,
     /// All of these, against everybody, as docs/performance.md has them. Takes an hour and a half.
     All,
 }
@@ -106,6 +109,12 @@ pub struct Setup {
 /// Measure and print.
 pub fn run(options: &Options) -> Result<bool> {
     packages::need_root("bench")?;
+    if let What::Qat = options.what {
+        packages::need(&[packages::BUILD])?;
+        let mut command = checkout::cargo();
+        command.args(["run", "--quiet", "--release", "--package", "tussock-qat", "--example", "overhead"]);
+        return process::status(&mut command);
+    }
     packages::need(&[packages::BUILD, packages::LAB, packages::DEMO])?;
     if options.how.write_docs && options.how.quick {
         bail!("--quick shows that it works; its figures are not for the page");
@@ -117,6 +126,7 @@ pub fn run(options: &Options) -> Result<bool> {
         What::Ike(what) => alone("ike-run", &options.how, || rate::run(&setup, what)),
         What::Scale(what) => alone("scale-run", &options.how, || scale::run(&setup, what)),
         What::Overload(what) => alone("overload-run", &options.how, || overload::run(&setup, what)),
+        What::Qat => Ok(true),
         What::All => all(&setup, &options.how),
     }
 }
