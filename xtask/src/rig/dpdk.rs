@@ -20,6 +20,9 @@ const QUIETLY: &[&str] = &["--quiet-refusals"];
 /// So many failures prove that a flipped bit is noticed.
 const ENOUGH: u64 = 25;
 
+/// Times a test is run when the machine was too busy for it.
+const TRIES: usize = 3;
+
 const FILES: &[&str] = &[
     "usr/bin/dpdk-test",
     "usr/lib/x86_64-linux-gnu/librte_common_qat.so.25",
@@ -54,7 +57,14 @@ pub fn judge(place: &Place, emulator: &Path, verdicts: &mut Verdicts) -> Result<
                     enough,
                 )
             };
-            let straight = boot(&format!("dpdk-{device}-{kind}"), QUIETLY, &mut |_| false)?;
+            let name = format!("dpdk-{device}-{kind}");
+            let mut straight = boot(&name, QUIETLY, &mut |_| false)?;
+            for _ in 1..TRIES {
+                if !was_starved(&straight) {
+                    break;
+                }
+                straight = boot(&name, QUIETLY, &mut |_| false)?;
+            }
             let cases = cases(&straight.console);
             verdicts.remarks.push(remark(device, test, &straight, &cases));
             verdicts.checks.extend(by_algorithm(device, &straight, &cases));
@@ -77,6 +87,12 @@ pub fn judge(place: &Place, emulator: &Path, verdicts: &mut Verdicts) -> Result<
         }
     }
     Ok(())
+}
+
+/// The driver gives the firmware a fifth of a second to say its version, and gives up the case otherwise: on a machine that has other
+/// things to do, a guest in translation can stand still for that long. Nothing is wrong with an answer then; there was none.
+fn was_starved(outcome: &Outcome) -> bool {
+    outcome.console.iter().any(|line| line.contains("qat_cq_get_fw_version(): No response received"))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -72,7 +72,7 @@ fn pinged(place: &Place<'_>, steps: &mut Steps, moons: &Keys, suns: &Keys, chang
     let log = place.results.join("ping.log");
     let stream = ping::Stream::every(place.world, "alice", BOB, Duration::from_millis(5), &log)?;
     let seen = watch(&moon, TIME)?;
-    seen.check(changes)?;
+    seen.check(&changes)?;
     steps.begin("no ping was lost");
     let answered = stream.finish();
     // Where one was lost says more than that it was.
@@ -83,7 +83,10 @@ fn pinged(place: &Place<'_>, steps: &mut Steps, moons: &Keys, suns: &Keys, chang
     }
     place.pings()?;
     steps.begin("no SA piled up");
-    must_settle(&[&moon, &sun])
+    // After a collision the IKE SA that was rekeyed waits two to four seconds for its end, so that the peer may still hear of it;
+    // here the next collision comes before that. No more than one waits.
+    let waiting = usize::from(changes.ike && !suns.is_empty());
+    must_settle(&[&moon, &sun], waiting)
 }
 
 fn bytes(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
@@ -94,13 +97,13 @@ fn bytes(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
     let flow = Flow::begin(place.world, "alice", "bob", (BOB, 7000), TIME)?;
     let seen = watch(&moon, TIME)?;
     let carried = flow.finish()?;
-    seen.check(Changes { ike: false, child: true })?;
+    seen.check(&Changes { ike: false, child: true })?;
     if carried.longest_gap > Duration::from_secs(1) {
         bail!("the flow stood still: {carried:?}");
     }
     place.pings()?;
     steps.begin("no SA piled up");
-    must_settle(&[&moon, &sun])
+    must_settle(&[&moon, &sun], 0)
 }
 
 /// The SAs seen in some time.
@@ -124,7 +127,7 @@ fn watch(end: &Tussock<'_>, time: Duration) -> Result<Seen> {
 }
 
 impl Seen {
-    fn check(&self, changes: Changes) -> Result<()> {
+    fn check(&self, changes: &Changes) -> Result<()> {
         for (what, seen, should) in [("IKE", &self.ike, changes.ike), ("Child", &self.child, changes.child)] {
             let right = if should { seen.len() > OFTEN } else { seen.len() == 1 };
             if !right {
@@ -154,11 +157,11 @@ fn calm(ends: &[&Tussock<'_>]) -> Result<()> {
 }
 
 /// Old SAs are gone in the end.
-fn must_settle(ends: &[&Tussock<'_>]) -> Result<()> {
+fn must_settle(ends: &[&Tussock<'_>], waiting: usize) -> Result<()> {
     for end in ends {
         let settled = crate::process::until(Duration::from_secs(5), || {
             let (all, one) = (end.sas()?, tunnel(*end)?);
-            Ok((one.is_some() && all.len() == 1).then_some(()))
+            Ok((one.is_some() && all.len() <= 1 + waiting).then_some(()))
         })?;
         settled.with_context(|| format!("{} has {:?}", end.maker(), end.sas()))?;
     }
