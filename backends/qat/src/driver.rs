@@ -125,7 +125,8 @@ impl Driver for Qat {
         match opened {
             Ok(device) => Ok(Arc::new(device)),
             Err(error) => {
-                tracing::warn!(card = %site.name, %error, "qat: the card does not open");
+                // Who asked hears it, too, and asks again and again while a card is missing.
+                tracing::debug!(card = %site.name, %error, "qat: the card does not open");
                 unopened.push(Unusable { id: site.name.clone(), why: error.to_string() });
                 Err(match error {
                     PciError::Unusable(_) => FaultKind::Unsupported,
