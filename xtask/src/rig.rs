@@ -10,6 +10,7 @@ mod driver;
 mod initrd;
 mod linux;
 mod machine;
+mod matrix;
 mod modules;
 mod place;
 mod qatlib;
@@ -42,6 +43,12 @@ pub struct Options {
     /// Fetch all packages anew.
     #[arg(long)]
     fresh: bool,
+    /// Write docs/support-matrix.md afterwards; all judges have to be run for that.
+    #[arg(long, conflicts_with_all = ["judges", "program"])]
+    write_docs: bool,
+    /// Write docs/support-matrix.md from the last run, and run nothing.
+    #[arg(long, conflicts_with_all = ["judges", "program", "fresh", "write_docs"])]
+    only_docs: bool,
 }
 
 /// Who judges.
@@ -70,6 +77,9 @@ impl Judge {
 
 /// Run; true if nothing failed.
 pub fn run(options: &Options) -> Result<bool> {
+    if options.only_docs {
+        return matrix::write().map(|()| true);
+    }
     let place = match Place::need(options.fresh) {
         Ok(place) => place,
         Err(error) => {
@@ -80,13 +90,17 @@ pub fn run(options: &Options) -> Result<bool> {
     let verdicts = judge(options, &place)?;
     verdicts.print();
     println!("\nwritten to {}", verdicts.write()?.display());
+    if options.write_docs {
+        matrix::write()?;
+    }
     Ok(verdicts.are_good())
 }
 
 /// All judges as one row of `cargo xtask test`.
 pub fn test() -> Result<Row> {
     let began = Instant::now();
-    let options = Options { judges: Vec::new(), program: None, fresh: false };
+    let options =
+        Options { judges: Vec::new(), program: None, fresh: false, write_docs: false, only_docs: false };
     let place = match Place::need(false) {
         Ok(place) => place,
         Err(error) => return Ok(row("rig", "rig", began, Outcome::Skipped(format!("{error:#}")))),
