@@ -110,6 +110,8 @@ pub(crate) enum Timer {
     ExpireChild(ChildId),
     /// The peer should have deleted this redundant child by now.
     Redundant(ChildId),
+    /// The peer has had the time to install a child that it asked for, even if it has sent nothing through it.
+    Granted(ChildId),
     /// The last late packets of a child are through.
     Faded(ChildId),
     /// Try the realms again whose time has come.

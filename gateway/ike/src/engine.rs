@@ -342,7 +342,10 @@ impl Engine {
             | Timer::ExpireIke(id)
             | Timer::Tasks(id)
             | Timer::Superseded(id) => self.with(id, |sa, cx| sa.handle_timer(cx, timer)),
-            Timer::RekeyChild(child) | Timer::ExpireChild(child) | Timer::Redundant(child) => {
+            Timer::RekeyChild(child)
+            | Timer::ExpireChild(child)
+            | Timer::Redundant(child)
+            | Timer::Granted(child) => {
                 self.with_child(child, |sa, cx| sa.handle_timer(cx, timer));
             }
             Timer::Faded(child) => {

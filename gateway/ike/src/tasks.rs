@@ -184,6 +184,7 @@ impl IkeSa {
             Timer::RekeyChild(id) => self.queue(Task::RekeyChild(id)),
             Timer::ExpireChild(id) => self.expire_child(cx, id, "the end of its life"),
             Timer::Redundant(id) => self.queue(Task::DeleteChild(id)),
+            Timer::Granted(id) => self.use_outbound(cx, id),
             Timer::Tasks(_) | Timer::Faded(_) | Timer::Realms | Timer::Gate => {}
         }
         self.pump(cx);

@@ -4,6 +4,8 @@
 //! Its first packet on the new child, or its Delete of the old one, is the sign to switch; so no packet meets a peer that
 //! does not know the SA.
 
+use std::time::Duration;
+
 use ipc::Role;
 use spi::{CryptoOutput, DhPrivate, Group, Outcome, Secret, Token};
 use wire::ike::{Ke, Nonce, Notify, Payload, PayloadList};
@@ -18,6 +20,8 @@ use crate::sa::IkeSa;
 use crate::select;
 
 const EXCHANGE: ExchangeType = ExchangeType::CREATE_CHILD_SA;
+/// How long a child beside another waits for the peer's first packet: an answer that was lost has come a second time by then.
+const GRANTED: Duration = Duration::from_secs(3);
 
 /// The peer's exchange for a child, while a device works for it.
 pub(crate) struct TheirChild {
@@ -176,6 +180,9 @@ impl IkeSa {
         // Installed before the response leaves, so that the first packet through it finds it.
         let new = self.install_child(cx, theirs.choice.agreed, keys, entry);
         self.respond(cx, EXCHANGE, theirs.request_id, &payloads);
+        if !outbound && theirs.rekeys.is_none() {
+            cx.arm(Timer::Granted(new), GRANTED);
+        }
         let Some(old) = theirs.rekeys else { return };
         if let Some(child) = self.children.get_mut(old) {
             child.state = ChildState::Replaced;

@@ -130,6 +130,16 @@ fn own_sas(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
     else {
         bail!("Child SAs are for workers {have:?}");
     };
+    steps.begin("every worker sends with its own, if only after a while");
+    let sending = || -> Result<bool> {
+        let sas = moon.json("sas")?;
+        let children =
+            sas.pointer("/ike_sas/0/children").and_then(Value::as_array).context("no Child SAs")?;
+        let sends = |worker: &u64| children.iter().any(|c| c["resource"] == *worker && c["sending"] == true);
+        Ok([one, other].into_iter().all(sends))
+    };
+    process::until(4 * TIME, || Ok(sending()?.then_some(())))?
+        .with_context(|| format!("one is not: {:#}", moon.json("sas").unwrap_or_default()))?;
     steps.begin("then nothing is handed over any more, and all arrives");
     let handed = || -> Result<u64> {
         let status = moon.json("status")?;
