@@ -201,4 +201,12 @@ mod tests {
             assert!(kind.keys.iter().all(|(key, _)| keys.insert(key)), "{}", kind.driver);
         }
     }
+
+    #[test]
+    fn a_build_without_a_driver_says_so() {
+        for kind in KINDS.iter().filter(|kind| !kind.built) {
+            let said = check(&[Accel::new("a").of(kind.driver)]).unwrap_err().to_string();
+            assert!(said.contains(&format!("without the feature `{}`", kind.driver)), "{said}");
+        }
+    }
 }
