@@ -43,9 +43,9 @@ mod link {
             .clang_arg("-DALLOW_EXPERIMENTAL_API")
             .allowlist_function(FUNCTIONS)
             .allowlist_var("TD_.*|RTE_CRYPTODEV_FF_.*")
-            .allowlist_type("td_.*|rte_crypto_op_status")
-            // Only ever behind a pointer; see lib.rs.
-            .blocklist_type("rte_mempool|rte_mbuf|rte_crypto_op|rte_device|rte_cryptodev_capabilities")
+            .allowlist_type("td_.*|rte_crypto_op_status|rte_cryptodev_info.*")
+            // What those have pointers to is in lib.rs.
+            .allowlist_recursively(false)
             .default_enum_style(bindgen::EnumVariation::ModuleConsts)
             .layout_tests(false)
             .generate_comments(false)
