@@ -2,7 +2,14 @@
 //! for what DPDK has as inline functions. Made at build time from the headers that are installed, since no two releases of DPDK have
 //! the same binary interface. Without the feature `link` this crate is empty.
 #![cfg(feature = "link")]
-#![allow(unsafe_code, missing_docs, unreachable_pub, non_camel_case_types, non_upper_case_globals, non_snake_case)]
+#![allow(
+    unsafe_code,
+    missing_docs,
+    unreachable_pub,
+    non_camel_case_types,
+    non_upper_case_globals,
+    non_snake_case
+)]
 #![allow(clippy::all, clippy::undocumented_unsafe_blocks)]
 
 /// Types of DPDK that are only ever behind a pointer.
