@@ -19,6 +19,8 @@ mod numbers;
 mod packets;
 mod sa;
 mod sys;
+#[cfg(test)]
+mod tests;
 
 pub use driver::{Dpdk, DpdkPlace, DpdkSite};
 
