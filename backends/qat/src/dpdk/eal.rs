@@ -22,6 +22,7 @@ const LINES: usize = 4;
 /// Levels of DPDK's log.
 const ERROR: u32 = 4;
 const WARNING: u32 = 5;
+const NOTICE: u32 = 6;
 const INFO: u32 = 7;
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -122,7 +123,7 @@ fn log(level: u32, line: &str) {
             lines.push_back(line.to_owned());
         }
         WARNING => tracing::warn!(target: "dpdk", "{line}"),
-        ..=INFO => tracing::debug!(target: "dpdk", "{line}"),
+        NOTICE | INFO => tracing::debug!(target: "dpdk", "{line}"),
         _ => tracing::trace!(target: "dpdk", "{line}"),
     }
 }

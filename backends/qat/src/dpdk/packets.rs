@@ -10,13 +10,15 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use spi::{Closed, Completions, EspBurst, Fault, FaultKind, Outcome, Polled, Queue, QueueConfig, Reject};
+use spi::{
+    Closed, Completions, EspBurst, EspOp, Fault, FaultKind, Outcome, Polled, Queue, QueueConfig, Reject,
+};
 
 use super::driver::PLACES;
 use super::eal;
 use super::life::Life;
 use super::sa::Sa;
-use super::sys::{ICV, Lane};
+use super::sys::{Access, Ended, ICV, Lane};
 use crate::flights::Flights;
 use crate::gate::Phase;
 use crate::iv::Ivs;
@@ -54,13 +56,21 @@ struct Parts {
     whose: Vec<(u32, u8)>,
     ready: VecDeque<(EspBurst, u64)>,
     ivs: Ivs,
+    /// Lists of ICVs that nobody needs now, so that bursts allocate none.
+    spare: Vec<Icvs>,
 }
+
+/// ICVs that are still to be put into their packets.
+type Icvs = Vec<(u8, [u8; ICV])>;
 
 struct Flight {
     burst: EspBurst,
     sa: Arc<Sa>,
     /// Packets that have not come back.
     out: u8,
+    /// One of them has to be scrubbed.
+    spoiled: bool,
+    icvs: Icvs,
     since: u64,
 }
 
@@ -90,6 +100,7 @@ impl Packets {
             whose: vec![(0, 0); REQUESTS],
             ready: VecDeque::with_capacity(depth),
             ivs: Ivs::new()?,
+            spare: Vec::new(),
         };
         let (epoch, _) = life.gate.look();
         Some(Packets {
@@ -134,7 +145,9 @@ impl Packets {
         };
         match sa {
             Ok(sa) => {
-                let number = parts.flights.insert(Flight { burst, sa, out: 0, since });
+                let icvs = parts.spare.pop().unwrap_or_default();
+                let flight = Flight { burst, sa, out: 0, spoiled: false, icvs, since };
+                let number = parts.flights.insert(flight);
                 parts.staged.push_back(number);
             }
             Err(fault) => {
@@ -174,16 +187,14 @@ impl Packets {
 }
 
 impl Parts {
-    fn harvest(&mut self, access: &super::sys::Access<'_>, most: usize, tally: &mut Tally) -> usize {
-        let Parts { lane, flights, whose, ready, .. } = self;
-        lane.take(access, most, |number, ended, icv| {
-            let Some((job, part)) = whose.get(number as usize).copied() else { return };
-            land(flights, ready, job, part, tally, |sa, bytes, op| sa.finish(bytes, op, ended, icv));
-        })
+    fn harvest(&mut self, access: &Access<'_>, most: usize, tally: &mut Tally) -> usize {
+        let Parts { lane, flights, whose, ready, spare, .. } = self;
+        let mut landing = Landing { flights, whose, ready, spare, tally };
+        lane.take(access, most, |number, ended, icv| landing.land(number, ended, icv))
     }
 
     /// Prepares bursts, as many as there are requests for, and gives the device what it takes; true when it took less.
-    fn feed(&mut self, access: &super::sys::Access<'_>, tally: &mut Tally) -> bool {
+    fn feed(&mut self, access: &Access<'_>, tally: &mut Tally) -> bool {
         while let Some(number) = self.staged.front().copied() {
             let Some(flight) = self.flights.get_mut(number) else {
                 self.staged.pop_front();
@@ -200,11 +211,9 @@ impl Parts {
                 self.ready.push_back((flight.burst, flight.since));
             }
         }
-        let Parts { lane, flights, whose, ready, .. } = self;
-        lane.push(access, |number, ended| {
-            let Some((job, part)) = whose.get(number as usize).copied() else { return };
-            land(flights, ready, job, part, tally, |sa, bytes, op| sa.finish(bytes, op, ended, &[0; ICV]));
-        })
+        let Parts { lane, flights, whose, ready, spare, .. } = self;
+        let mut landing = Landing { flights, whose, ready, spare, tally };
+        lane.push(access, |number, ended| landing.land(number, ended, &[0; ICV]))
     }
 
     /// Everything that is out comes back without an answer.
@@ -223,34 +232,56 @@ impl Parts {
     }
 }
 
-/// A packet is decided, and with the last one its burst.
-fn land(
-    flights: &mut Flights<Flight>,
-    ready: &mut VecDeque<(EspBurst, u64)>,
-    job: u32,
-    part: u8,
-    tally: &mut Tally,
-    finish: impl FnOnce(&Sa, &mut [u8], &mut spi::EspOp),
-) {
-    let Some(flight) = flights.get_mut(job) else { return };
-    let (bytes, ops) = flight.burst.buf.split_mut();
-    let Some(op) = ops.get_mut(usize::from(part)) else { return };
-    finish(&flight.sa, bytes, op);
-    tally.packets += 1;
-    match op.outcome {
-        Outcome::Rejected(_) => tally.bad_icv += 1,
-        Outcome::Failed(_) => tally.errors += 1,
-        _ => {}
-    }
-    flight.out = flight.out.saturating_sub(1);
-    if flight.out == 0
-        && let Some(flight) = flights.take(job)
-    {
-        ready.push_back((flight.burst, flight.since));
+/// What requests that come back are noted in.
+struct Landing<'a> {
+    flights: &'a mut Flights<Flight>,
+    whose: &'a [(u32, u8)],
+    ready: &'a mut VecDeque<(EspBurst, u64)>,
+    spare: &'a mut Vec<Icvs>,
+    tally: &'a mut Tally,
+}
+
+impl Landing<'_> {
+    /// A packet is decided, and with the last one its burst, whose octets are then looked at again.
+    fn land(&mut self, request: u32, ended: Ended, icv: &[u8; ICV]) {
+        let Some((job, part)) = self.whose.get(request as usize).copied() else { return };
+        let Some(flight) = self.flights.get_mut(job) else { return };
+        let Some(op) = flight.burst.buf.ops_mut().get_mut(usize::from(part)) else { return };
+        flight.sa.decide(op, ended);
+        self.tally.packets += 1;
+        match op.outcome {
+            Outcome::Done if flight.sa.brings_icv() => flight.icvs.push((part, *icv)),
+            Outcome::Done => {}
+            Outcome::Rejected(_) => self.tally.bad_icv += 1,
+            _ => self.tally.errors += 1,
+        }
+        flight.spoiled |= op.outcome != Outcome::Done;
+        flight.out = flight.out.saturating_sub(1);
+        if flight.out > 0 {
+            return;
+        }
+        let Some(mut flight) = self.flights.take(job) else { return };
+        if flight.spoiled || !flight.icvs.is_empty() {
+            flight.tidy();
+        }
+        flight.icvs.clear();
+        self.spare.push(flight.icvs);
+        self.ready.push_back((flight.burst, flight.since));
     }
 }
 
 impl Flight {
+    /// Puts ICVs into their places and scrubs what was refused; all of it is back.
+    fn tidy(&mut self) {
+        let (bytes, ops) = self.burst.buf.split_mut();
+        for (part, icv) in &self.icvs {
+            ops.get(usize::from(*part)).into_iter().for_each(|op| self.sa.put_icv(bytes, op, icv));
+        }
+        // What could not be an operation was never with the device, and may reach into its neighbours.
+        let kept = |op: &EspOp| matches!(op.outcome, Outcome::Done | Outcome::Rejected(Reject::BadLength));
+        ops.iter().filter(|op| !kept(op)).for_each(|op| self.sa.scrub(bytes, op));
+    }
+
     /// Prepares a request for each packet that can be one. There is room for all.
     fn put(&mut self, lane: &mut Lane, number: u32, whose: &mut [(u32, u8)], ivs: &mut Ivs) {
         let (bytes, ops) = self.burst.buf.split_mut();

@@ -260,23 +260,16 @@ impl Sa {
         whole.to_be_bytes()
     }
 
-    /// Writes down how an operation has ended. `icv` is what stands beside the request.
-    pub(super) fn finish(&self, bytes: &mut [u8], op: &mut EspOp, ended: Ended, icv: &[u8; ICV]) {
+    /// Writes down how an operation has ended. Its octets are not touched: others of the burst may still be with the device.
+    pub(super) fn decide(&self, op: &mut EspOp, ended: Ended) {
         op.outcome = match ended {
             Ended::Good => {
-                let (head, icv_len) = (self.head_len, self.shape.icv_len);
+                let (head, icv_len) = (self.head_len, self.shape.icv_len as u16);
                 match self.dir {
-                    Direction::Seal => {
-                        if self.moves_icv() {
-                            let end = op.at as usize + usize::from(head) + usize::from(op.len);
-                            let place = bytes.get_mut(end..end + icv_len).unwrap_or_default();
-                            place.iter_mut().zip(icv).for_each(|(to, from)| *to = *from);
-                        }
-                        op.len += head + icv_len as u16;
-                    }
+                    Direction::Seal => op.len += head + icv_len,
                     Direction::Open => {
                         op.at += u32::from(head);
-                        op.len -= head + icv_len as u16;
+                        op.len -= head + icv_len;
                     }
                 }
                 Outcome::Done
@@ -285,13 +278,23 @@ impl Sa {
             Ended::Mismatch => Outcome::Failed(FaultKind::Internal.into()),
             Ended::Error(status) => Outcome::Failed(Fault { kind: FaultKind::Internal, vendor: status }),
         };
-        if op.outcome != Outcome::Done {
-            self.scrub(bytes, op);
+    }
+
+    /// Whether the ICV of a packet that was sealed is beside its request, and has to be put into its place.
+    pub(super) fn brings_icv(&self) -> bool {
+        self.dir == Direction::Seal && self.moves_icv()
+    }
+
+    /// Puts an ICV into its place. The whole burst is back.
+    pub(super) fn put_icv(&self, bytes: &mut [u8], op: &EspOp, icv: &[u8; ICV]) {
+        let end = op.at as usize + usize::from(op.len);
+        if let Some(place) = end.checked_sub(self.shape.icv_len).and_then(|at| bytes.get_mut(at..end)) {
+            place.iter_mut().zip(icv).for_each(|(to, from)| *to = *from);
         }
     }
 
-    /// Wipes what a packet was decrypted to although its ICV is wrong: devices decrypt while they check.
-    fn scrub(&self, bytes: &mut [u8], op: &EspOp) {
+    /// Wipes what a packet was decrypted to although its ICV is wrong: devices decrypt while they check. The whole burst is back.
+    pub(super) fn scrub(&self, bytes: &mut [u8], op: &EspOp) {
         let at = op.at as usize;
         if let Some(packet) = bytes.get_mut(at..at + usize::from(op.len)) {
             packet.fill(0);
