@@ -296,6 +296,60 @@ fn two_devices_at_once_and_a_reset_of_one_is_nothing_to_the_other() {
     }
 }
 
+/// Two workers with a queue each, and resets that come when they come: whatever was taken comes back once, and afterwards all goes on.
+#[test]
+fn resets_under_traffic_lose_nothing() {
+    const RESETS: u64 = 60;
+    for driver in DRIVERS {
+        let device = open(&software(driver)).unwrap();
+        let over = std::sync::atomic::AtomicBool::new(false);
+        let cap = EspCap { encr: Encr::AES128_CBC, integ: Integ::HMAC_SHA2_256_128, esn: true };
+        let worker = |seed: u64| {
+            let pool = Pool::new(8 * 1024, 64).unwrap();
+            let mut queue = device.esp_queue(QueueConfig { depth: 48, cpu: None }).unwrap();
+            let (mut sa, mut taken, mut back, mut done) = (None, 0_u64, 0_u64, 0_u64);
+            while !over.load(std::sync::atomic::Ordering::Acquire) || queue.in_flight() > 0 || done == 0 {
+                sa = sa.or_else(|| device.install_sa(&params(&cap, Direction::Seal, true, seed)).ok());
+                let mut jobs = VecDeque::new();
+                if let Some(sa) = sa {
+                    for _ in 0..queue.room().min(4) {
+                        let Some(mut buf) = pool.take() else { break };
+                        for n in 0..20 {
+                            buf.push_op(EspOp::new(n * 384, 64 + 16 * (n as u16 % 3), taken)).unwrap();
+                        }
+                        jobs.push_back(EspBurst { token: Token(taken), sa, dir: Direction::Seal, buf });
+                    }
+                }
+                taken += queue.submit(&mut jobs).unwrap_or(0) as u64;
+                let mut stale = false;
+                queue.poll(8, &mut |burst: EspBurst| {
+                    back += 1;
+                    let ops = burst.buf.ops();
+                    assert!(ops.iter().all(|op| op.outcome == ops[0].outcome), "{driver}: {ops:?}");
+                    match ops[0].outcome {
+                        Outcome::Done => done += 1,
+                        Outcome::Failed(fault) if fault.kind == FaultKind::Aborted => stale = true,
+                        Outcome::Failed(fault) if fault.kind == FaultKind::StaleHandle => stale = true,
+                        other => panic!("{driver}: {other:?}"),
+                    }
+                });
+                sa = sa.filter(|_| !stale);
+            }
+            assert_eq!((taken, pool.available()), (back, 64), "{driver}");
+        };
+        std::thread::scope(|threads| {
+            let workers = [1, 2].map(|seed| threads.spawn(move || worker(seed)));
+            while device.stats().unwrap().resets < RESETS {
+                device.begin_reset();
+                std::thread::yield_now();
+                assert!(!workers.iter().any(|worker| worker.is_finished()), "{driver}: a worker has ended");
+            }
+            over.store(true, std::sync::atomic::Ordering::Release);
+        });
+        assert_eq!(device.health(), Health::Ready);
+    }
+}
+
 /// An SA removed while its packets are out: they come back, done or stale, and nothing of it is left.
 #[test]
 fn an_sa_is_removed_while_its_packets_are_out() {
@@ -397,6 +451,19 @@ fn dpdk_leaves_files_signals_sockets_and_our_threads_alone() {
         hwtest::contract::every_job_comes_back_exactly_once(&software("crypto_openssl"));
         drop(device);
         assert_eq!(surroundings(), before);
+    });
+}
+
+/// DPDK's driver takes OpenSSL's default provider away with its last device.
+#[test]
+fn openssl_is_there_for_everybody_when_its_last_device_is_gone() {
+    alone("openssl_is_there_for_everybody_when_its_last_device_is_gone", || {
+        for _ in 0..3 {
+            drop(open(&software("crypto_openssl")).unwrap());
+            // Opened when the other one has been closed, and a queue wants random numbers from OpenSSL.
+            let device = open(&software("crypto_aesni_mb")).unwrap();
+            assert!(device.esp_queue(QueueConfig::default()).is_some());
+        }
     });
 }
 

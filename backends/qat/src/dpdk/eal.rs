@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::ffi::CString;
 use std::path::Path;
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::ThreadId;
 
 use super::sys;
@@ -44,6 +44,7 @@ static COMPLAINTS: Mutex<VecDeque<String>> = Mutex::new(VecDeque::new());
 /// What is in the way. It stays in the way: DPDK starts once, and so does a failure.
 pub(super) fn start(functions: &[String]) -> Result<(), String> {
     let eal = EAL.get_or_init(|| {
+        keep_openssl();
         let (jobs, waiting) = channel::<Job>();
         let (tell, told) = channel();
         let arguments = arguments(functions, free_huge_pages(), &cpus());
@@ -57,7 +58,10 @@ pub(super) fn start(functions: &[String]) -> Result<(), String> {
             {
                 return;
             }
-            waiting.iter().for_each(|job| job());
+            waiting.iter().for_each(|job| {
+                let _alone = alone();
+                job();
+            });
         });
         let thread = thread.map_err(|error| format!("no thread for DPDK: {error}"))?.thread().id();
         told.recv().map_err(|_| "DPDK's environment ended while it started".to_owned())??;
@@ -71,6 +75,22 @@ pub(super) fn start(functions: &[String]) -> Result<(), String> {
             "DPDK's environment is up already, without {function}: the list of functions is fixed when it starts, so restart"
         )),
     }
+}
+
+/// DPDK's driver over OpenSSL loads OpenSSL's providers for itself, and with its last device unloads them, the default one too, for the
+/// whole process: nobody in it has an algorithm or a random number from then on. One more load, for ever, keeps them.
+fn keep_openssl() {
+    match openssl::provider::Provider::try_load(None, "default", true) {
+        Ok(provider) => std::mem::forget(provider),
+        Err(error) => tracing::warn!(%error, "dpdk: OpenSSL's default provider cannot be kept"),
+    }
+}
+
+/// Keeps the environment's thread from beginning anything, for what is done elsewhere and is not a packet. Drivers take it for granted that
+/// such things come one after the other: Intel's ipsec-mb, set up by two threads at a time, calls functions that are not there.
+pub(super) fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Does something on the environment's thread, and waits for it; `None` when there is none.
@@ -107,7 +127,7 @@ pub(super) fn forget_complaints() {
     lines().clear();
 }
 
-fn lines() -> std::sync::MutexGuard<'static, VecDeque<String>> {
+fn lines() -> MutexGuard<'static, VecDeque<String>> {
     COMPLAINTS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

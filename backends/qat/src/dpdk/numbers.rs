@@ -41,10 +41,9 @@ type Stamped = (u32, u64, CryptoJob);
 pub(super) fn open(life: &Arc<Life>, caps: &Caps, config: QueueConfig) -> Option<Box<CryptoQueue>> {
     let engine = Arc::clone(life.numbers.as_ref()?);
     let lane = eal::call(move || NumberLane::open(&engine))?;
-    if lane.is_none() {
-        tracing::warn!(device = %life.name, "dpdk: no queue pair left for operations, or no memory for one");
-    }
-    let lane = lane?;
+    let lane = lane
+        .inspect_err(|why| tracing::warn!(device = %life.name, why, "dpdk: no queue for operations"))
+        .ok()?;
     let view = life.new_view(format!("operations on queue pair {}", lane.pair()));
     let depth = config.depth.clamp(1, PLACES as usize);
     let (epoch, _) = life.gate.look();

@@ -87,10 +87,9 @@ impl Packets {
     pub(super) fn open(life: &Arc<Life>, config: QueueConfig) -> Option<Packets> {
         let engine = Arc::clone(life.packets.as_ref()?);
         let lane = eal::call(move || Lane::open(&engine, REQUESTS))?;
-        if lane.is_none() {
-            tracing::warn!(device = %life.name, "dpdk: no queue pair left for packets, or no memory for one");
-        }
-        let lane = lane?;
+        let lane = lane
+            .inspect_err(|why| tracing::warn!(device = %life.name, why, "dpdk: no queue for packets"))
+            .ok()?;
         let view = life.new_view(format!("packets on queue pair {}", lane.pair()));
         let depth = config.depth.clamp(1, PLACES as usize);
         let parts = Parts {

@@ -24,6 +24,8 @@ pub(super) const AAD: usize = dpdk::TD_AAD as usize;
 pub(super) const ICV: usize = dpdk::TD_ICV as usize;
 /// Octets of the largest number.
 pub(super) const NUMBER: usize = dpdk::TD_NUMBER as usize;
+/// Why there is no lane, most of the time.
+const NO_PAIR: &str = "every queue pair is taken";
 /// Requests taken off a pair at a time.
 const HARVEST: usize = 64;
 
@@ -372,6 +374,7 @@ impl Session {
     pub(super) fn new(engine: &Arc<Engine>, transform: &Transform<'_>) -> Result<Session, i32> {
         let pool = engine.sessions.as_ref().ok_or(0)?;
         let raw = transform.raw();
+        let _alone = eal::alone();
         // SAFETY: device and pool are of one engine; keys are copied, or worked into others.
         let session = unsafe { dpdk::td_session(engine.dev, pool.0.as_ptr(), &raw) };
         let session = NonNull::new(session).ok_or_else(errno)?;
@@ -444,30 +447,31 @@ pub(super) struct Lane {
 unsafe impl Send for Lane {}
 
 impl Lane {
-    /// A lane of `count` requests; `None` when no pair is left, or no memory. On the environment's thread.
-    pub(super) fn open(engine: &Arc<Engine>, count: usize) -> Option<Lane> {
+    /// A lane of `count` requests. On the environment's thread.
+    ///
+    /// # Errors
+    /// No pair is left, or no memory.
+    pub(super) fn open(engine: &Arc<Engine>, count: usize) -> Result<Lane, String> {
+        let no_memory = |error| eal::said("no memory for a queue", error);
         let pools = || {
             let (requests, buffers) = (pool_name("req"), pool_name("buf"));
             // SAFETY: the name is copied; everything else is numbers.
             let requests = unsafe { dpdk::td_requests(requests.as_ptr(), count as u32, false) };
-            let requests = Mempool::new(requests).ok()?;
+            let requests = Mempool::new(requests).map_err(no_memory)?;
             // SAFETY: as above.
             let buffers = unsafe { dpdk::td_buffers(buffers.as_ptr(), count as u32) };
-            let buffers = Mempool::new(buffers).ok()?;
+            let buffers = Mempool::new(buffers).map_err(no_memory)?;
             let empty = dpdk::td_slot { op: std::ptr::null_mut(), mbuf: std::ptr::null_mut() };
             let mut slots = vec![empty; count];
             // SAFETY: the pools are for requests and buffers, and there is room for as many as are asked for.
             let error = unsafe {
                 dpdk::td_take_slots(requests.0.as_ptr(), buffers.0.as_ptr(), slots.as_mut_ptr(), count as u32)
             };
-            (error == 0).then_some((slots, requests, buffers))
+            if error == 0 { Ok((slots, requests, buffers)) } else { Err(no_memory(-error)) }
         };
-        let pair = engine.take_pair()?;
-        let Some((slots, requests, buffers)) = pools() else {
-            engine.give_pair(pair);
-            return None;
-        };
-        Some(Lane {
+        let pair = engine.take_pair().ok_or(NO_PAIR)?;
+        let (slots, requests, buffers) = pools().inspect_err(|_| engine.give_pair(pair))?;
+        Ok(Lane {
             engine: Arc::clone(engine),
             pair,
             sessions: slots.iter().map(|_| None).collect(),
@@ -680,16 +684,21 @@ pub(super) struct RsaParts<'a> {
 }
 
 impl NumberLane {
-    /// `None` when no pair is left, or no memory. On the environment's thread.
-    pub(super) fn open(engine: &Arc<Engine>) -> Option<NumberLane> {
-        engine.operations.as_ref()?;
+    /// On the environment's thread.
+    ///
+    /// # Errors
+    /// No pair is left, or no memory.
+    pub(super) fn open(engine: &Arc<Engine>) -> Result<NumberLane, String> {
+        let no_memory = |error| eal::said("no memory for a queue", error);
         let name = pool_name("num");
         // SAFETY: the name is copied; everything else is numbers.
-        let requests = Mempool::new(unsafe { dpdk::td_requests(name.as_ptr(), 1, true) }).ok()?;
+        let requests =
+            Mempool::new(unsafe { dpdk::td_requests(name.as_ptr(), 1, true) }).map_err(no_memory)?;
         let mut slot = dpdk::td_slot { op: std::ptr::null_mut(), mbuf: std::ptr::null_mut() };
         // SAFETY: the pool is for requests, and there is room for one.
-        if 0 != unsafe { dpdk::td_take_slots(requests.0.as_ptr(), std::ptr::null_mut(), &mut slot, 1) } {
-            return None;
+        let error = unsafe { dpdk::td_take_slots(requests.0.as_ptr(), std::ptr::null_mut(), &mut slot, 1) };
+        if error != 0 {
+            return Err(no_memory(-error));
         }
         // SAFETY: asks for memory; the name is for statistics.
         let memory = unsafe { dpdk::rte_zmalloc(c"numbers".as_ptr(), NUMBERS_LEN, 64) };
@@ -698,10 +707,10 @@ impl NumberLane {
             pair.into_iter().for_each(|pair| engine.give_pair(pair));
             // SAFETY: memory of DPDK's, or null, which is no memory.
             unsafe { dpdk::rte_free(memory) };
-            return None;
+            return Err(pair.map_or(NO_PAIR.to_owned(), |_| no_memory(errno())));
         };
         let engine = Arc::clone(engine);
-        Some(NumberLane { engine, pair, slot, session: None, kind: Kind::Power, memory, requests })
+        Ok(NumberLane { engine, pair, slot, session: None, kind: Kind::Power, memory, requests })
     }
 
     pub(super) fn pair(&self) -> u16 {

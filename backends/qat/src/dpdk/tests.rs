@@ -133,9 +133,10 @@ fn pairs_and_sessions_run_out_and_come_back() {
     let engine = engine("crypto_openssl", "few", 64);
     let lanes = [lane(&engine, 8), lane(&engine, 8)];
     let (one_more, other) = (Arc::clone(&engine), Arc::clone(&engine));
-    assert!(eal::call(move || Lane::open(&one_more, 8)).unwrap().is_none());
+    let refused = eal::call(move || Lane::open(&one_more, 8)).unwrap();
+    assert_eq!(refused.err().unwrap(), "every queue pair is taken");
     drop(lanes);
-    assert!(eal::call(move || Lane::open(&other, 8)).unwrap().is_some());
+    assert!(eal::call(move || Lane::open(&other, 8)).unwrap().is_ok());
     let sas: Vec<Sa> = (0..4).map(|_| sa(&engine)).collect();
     let params = SaParams {
         spi: 256,
