@@ -68,6 +68,17 @@ pub fn build_gateway(profile: Profile) -> Result<PathBuf> {
     build("tussock", profile, &[])
 }
 
+/// Build the gateway with a feature that others are built without, and return the path of a copy of its own. The one without is at
+/// its place again afterwards, whoever runs it.
+pub fn build_gateway_with(feature: &str, profile: Profile) -> Result<PathBuf> {
+    let built = build("tussock", profile, &[feature.to_owned()])?;
+    let copy = built.with_file_name(format!("tussock-{feature}"));
+    std::fs::remove_file(&copy).ok();
+    std::fs::copy(&built, &copy).with_context(|| format!("no copy of {}", built.display()))?;
+    build_gateway(profile)?;
+    Ok(copy)
+}
+
 /// Build a package whose binary has its name, with some features, and return the path of the binary.
 pub fn build(package: &str, profile: Profile, features: &[String]) -> Result<PathBuf> {
     let mut command = cargo();

@@ -26,6 +26,10 @@ pub fn run(options: &Options) -> Result<bool> {
     if !packages::IPSEC_MB.is_empty() {
         clean &= clippy("clippy, ipsec-mb", &["--features", "tussock/ipsec-mb"])?;
     }
+    match packages::may_have(packages::DPDK) {
+        Ok(()) => clean &= clippy("clippy, dpdk", &["--features", "tussock/dpdk,tussock-qat/dpdk"])?,
+        Err(error) => println!("skip  clippy, dpdk: {error:#}"),
+    }
     if options.quick {
         return Ok(clean);
     }

@@ -16,6 +16,9 @@ pub const BUILD: &[&str] = &["gcc", "g++", "make", "pkg-config", "libssl-dev"];
 /// What the software backend's second engine needs, where there is one to be had.
 pub const IPSEC_MB: &[&str] = if cfg!(target_arch = "x86_64") { &["libipsec-mb-dev"] } else { &[] };
 
+/// What DPDK's devices need: DPDK with its drivers, and what reads its headers. One of the drivers is for x86_64 only.
+pub const DPDK: &[&str] = if cfg!(target_arch = "x86_64") { &["libdpdk-dev", "libclang-dev"] } else { &[] };
+
 /// What any namespaces lab needs.
 pub const LAB: &[&str] = &["iproute2", "nftables", "iputils-ping", "procps", "openssl", "tcpdump"];
 
@@ -63,6 +66,14 @@ pub fn need(lists: &[&[&str]]) -> Result<()> {
         Some(name) => bail!("{name} is still not installed after `{by_hand}`"),
         None => Ok(()),
     }
+}
+
+/// The same for what not every machine can have, and everything else goes on without: why not.
+pub fn may_have(list: &[&str]) -> Result<()> {
+    if list.is_empty() {
+        bail!("it is for x86_64 only");
+    }
+    need(&[list])
 }
 
 /// Whether we run as root.

@@ -69,6 +69,10 @@ pub fn run(options: &Options) -> Result<bool> {
         } else {
             run_unit("cargo test, ipsec-mb", WITH_IPSEC_MB, only, &mut tally)?;
         }
+        match packages::may_have(packages::DPDK) {
+            Ok(()) => run_unit("cargo test, dpdk", WITH_DPDK, only, &mut tally)?,
+            Err(error) => println!("skip  DPDK's devices: {error:#}"),
+        }
     }
     if seeds {
         fuzz::replay_seeds(only, &mut tally)?;
@@ -85,6 +89,15 @@ pub fn run(options: &Options) -> Result<bool> {
 /// The crates in which the second engine makes a difference; that the others build with it, `lint` checks.
 const WITH_IPSEC_MB: &[&str] =
     &["-ptussock-soft", "-ptussock-esp", "-ptussock-registry", "--features=tussock-soft/ipsec-mb"];
+
+/// DPDK's devices, without the other tests of the crates they are in.
+const WITH_DPDK: &[&str] = &[
+    "-ptussock-qat",
+    "-ptussock-registry",
+    "--features=tussock-qat/dpdk,tussock-registry/dpdk",
+    "--lib",
+    "--test=dpdk",
+];
 
 /// `cargo test`, shown as it goes and counted.
 fn run_unit(name: &str, what: &[&str], only: &[String], tally: &mut Tally) -> Result<()> {

@@ -13,6 +13,7 @@ use spi::{
 
 use crate::card::{ASKED, Card};
 use crate::config::Config;
+use crate::fw::pke;
 use crate::keys::PrivateKey;
 use crate::operations::Operations;
 use crate::packets::Packets;
@@ -125,7 +126,7 @@ impl Device for QatDevice {
         if self.desc.caps.sign.is_empty() {
             return Err(FaultKind::Unsupported.into());
         }
-        let key = PrivateKey::from_der(&der, self.card().model.generation.fourth)?;
+        let key = PrivateKey::from_der(&der, pke::signs(self.card().model.generation.fourth))?;
         let (spki, schemes) = (key.spki().to_vec(), key.schemes());
         let mut keys = self.card().keys();
         if self.card().health() != Health::Ready {

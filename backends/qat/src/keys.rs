@@ -8,7 +8,6 @@ use spi::alg::Curve;
 use spi::{Fault, FaultKind, Secret, SignScheme};
 
 use crate::caps::HASHES;
-use crate::fw::pke;
 
 /// Smallest RSA modulus to sign with, octets (NIST SP 800-131A).
 const LEAST_RSA: usize = 256;
@@ -40,15 +39,15 @@ pub(crate) struct Rsa {
 }
 
 impl PrivateKey {
-    /// Reads a PrivateKeyInfo, RSAPrivateKey or ECPrivateKey.
+    /// Reads a PrivateKeyInfo, RSAPrivateKey or ECPrivateKey. `fits` says whether a modulus of so many octets does.
     ///
     /// # Errors
     /// [`FaultKind::Unsupported`] when it is none, or of a kind or size that the card does not do: software may.
-    pub(crate) fn from_der(der: &Secret, fourth: bool) -> Result<PrivateKey, Fault> {
+    pub(crate) fn from_der(der: &Secret, fits: impl Fn(usize) -> bool) -> Result<PrivateKey, Fault> {
         let unsupported = |_| Fault::new(FaultKind::Unsupported);
         let key = PKey::private_key_from_der(der.expose()).map_err(unsupported)?;
         let kind = match key.id() {
-            Id::RSA => Kind::Rsa(rsa(&key, fourth).ok_or(FaultKind::Unsupported)?),
+            Id::RSA => Kind::Rsa(rsa(&key, fits).ok_or(FaultKind::Unsupported)?),
             Id::EC => ec(&key).ok_or(FaultKind::Unsupported)?,
             _ => return Err(FaultKind::Unsupported.into()),
         };
@@ -82,14 +81,12 @@ impl PrivateKey {
     }
 }
 
-fn rsa(key: &PKey<Private>, fourth: bool) -> Option<Rsa> {
+fn rsa(key: &PKey<Private>, fits: impl Fn(usize) -> bool) -> Option<Rsa> {
     let rsa = key.rsa().ok()?;
     let size = rsa.n().num_bytes() as usize;
-    if size < LEAST_RSA || rsa.n().num_bits() as usize != 8 * size {
+    if size < LEAST_RSA || rsa.n().num_bits() as usize != 8 * size || !fits(size) {
         return None;
     }
-    pke::rsa_private(size, fourth)?;
-    pke::rsa_private_crt(size, fourth)?;
     let half = |number: Option<&BigNumRef>| secret(number?, size / 2);
     let crt =
         || Some([half(rsa.p())?, half(rsa.q())?, half(rsa.dmp1())?, half(rsa.dmq1())?, half(rsa.iqmp())?]);
@@ -124,11 +121,12 @@ fn secret(number: &BigNumRef, len: usize) -> Option<Secret> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fw::pke::signs;
 
     fn open(name: &str, fourth: bool) -> Result<PrivateKey, FaultKind> {
         let path = format!("{}/../../hwtest/testdata/{name}.p8", env!("CARGO_MANIFEST_DIR"));
         let der = Secret::new(std::fs::read(path).unwrap());
-        PrivateKey::from_der(&der, fourth).map_err(|fault| fault.kind)
+        PrivateKey::from_der(&der, signs(fourth)).map_err(|fault| fault.kind)
     }
 
     #[test]
@@ -153,10 +151,10 @@ mod tests {
     #[test]
     fn other_keys_are_somebody_elses() {
         assert_eq!(open("ed25519", true).err(), Some(FaultKind::Unsupported));
-        assert!(PrivateKey::from_der(&Secret::from_slice(b"no key"), true).is_err());
+        assert!(PrivateKey::from_der(&Secret::from_slice(b"no key"), signs(true)).is_err());
         let small = openssl::rsa::Rsa::generate(1024).unwrap().private_key_to_der().unwrap();
-        assert!(PrivateKey::from_der(&Secret::new(small), true).is_err(), "too short to sign with");
+        assert!(PrivateKey::from_der(&Secret::new(small), signs(true)).is_err(), "too short to sign with");
         let odd = openssl::rsa::Rsa::generate(2304).unwrap().private_key_to_der().unwrap();
-        assert!(PrivateKey::from_der(&Secret::new(odd), true).is_err(), "no function of that size");
+        assert!(PrivateKey::from_der(&Secret::new(odd), signs(true)).is_err(), "no function of that size");
     }
 }

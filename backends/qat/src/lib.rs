@@ -18,6 +18,8 @@
 //! | `dma`, `sys` | memory the card reaches |
 //! | `pci`, `vfio`, `vfio_user` | one function; one on the PCI bus; one at a vfio-user socket |
 //! | `counters`, `view` | what is counted |
+//! | `near` | what a queue remembers of a device's table |
+//! | `dpdk` | the same over DPDK's devices, where that is built in |
 
 mod caps;
 mod card;
@@ -28,6 +30,8 @@ mod curve;
 mod der;
 mod device;
 mod dma;
+#[cfg(feature = "dpdk")]
+mod dpdk;
 mod driver;
 #[cfg(test)]
 mod fake;
@@ -40,6 +44,7 @@ mod iv;
 mod kat;
 mod keys;
 mod mailbox;
+mod near;
 mod operations;
 mod packets;
 mod pair;
@@ -57,6 +62,8 @@ mod warden;
 mod work;
 
 pub use config::{Config, Place};
+#[cfg(feature = "dpdk")]
+pub use dpdk::{Dpdk, DpdkPlace, DpdkSite};
 pub use driver::{Qat, Site, attach, open};
 pub use pci::{Memory, PciError, PciFunction};
 pub use vfio::sysfs::is_pci_address;

@@ -8,11 +8,9 @@
 
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
-use spi::{
-    Closed, Completions, EspBurst, Fault, FaultKind, Outcome, Polled, Queue, QueueConfig, Reject, SaId,
-};
+use spi::{Closed, Completions, EspBurst, Fault, FaultKind, Outcome, Polled, Queue, QueueConfig, Reject};
 
 use crate::caps::QUEUE;
 use crate::card::{DISTRUSTED, Orphan};
@@ -22,6 +20,7 @@ use crate::flights::Flights;
 use crate::gate::Phase;
 use crate::generation::Service;
 use crate::iv::Ivs;
+use crate::near::Near;
 use crate::pair::{Held, Pair};
 use crate::ring::{Arrival, Whose};
 use crate::sa::Sa;
@@ -44,7 +43,7 @@ pub(crate) struct Packets {
     depth: usize,
     /// The life of the card in which what is out was submitted.
     epoch: u32,
-    near: Near,
+    near: Near<Sa>,
 }
 
 /// What is under way.
@@ -102,7 +101,8 @@ impl Packets {
     /// Takes a burst in.
     fn take(&mut self, mut burst: EspBurst, since: u64) {
         let card = self.holder.card();
-        let sa = match self.near.find(card, burst.sa) {
+        let look = || card.find_sa(burst.sa);
+        let sa = match self.near.find(burst.sa, Sa::is_retired, look) {
             Some(sa) if sa.dir() == burst.dir => Ok(sa),
             // An SA has one direction (RFC 4301 section 4.1); the caller has mixed up two.
             Some(_) => Err(FaultKind::Unsupported.into()),
@@ -375,28 +375,5 @@ impl Drop for Packets {
             _keep: Box::new(flights),
         });
         card.control.ring();
-    }
-}
-
-/// The SAs this queue has met: the card's table is locked once for each SA and not for each burst. Links are weak, so that the
-/// keys of an SA that was removed go as soon as nothing of it is out.
-#[derive(Default)]
-struct Near(Vec<Option<(u32, Weak<Sa>)>>);
-
-impl Near {
-    fn find(&mut self, card: &crate::card::Card, id: SaId) -> Option<Arc<Sa>> {
-        let index = id.index as usize;
-        if let Some(Some((epoch, sa))) = self.0.get(index)
-            && *epoch == id.epoch
-        {
-            return sa.upgrade().filter(|sa| !sa.is_retired());
-        }
-        let sa = card.find_sa(id)?;
-        if self.0.len() <= index {
-            // No longer than the card's table, which knows this index.
-            self.0.resize_with(index + 1, || None);
-        }
-        self.0[index] = Some((id.epoch, Arc::downgrade(&sa)));
-        Some(sa)
     }
 }

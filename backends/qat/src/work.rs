@@ -7,10 +7,10 @@
 //! | `ecdsa` | ECDSA signatures, likewise |
 //! | `padding` | PKCS#1 v1.5 and PSS |
 
-mod dh;
+pub(crate) mod dh;
 mod ecdsa;
-mod padding;
-mod rsa;
+pub(crate) mod padding;
+pub(crate) mod rsa;
 
 use spi::{CryptoOp, CryptoOutput, DhPrivate, Fault, FaultKind, Outcome, Reject, SignScheme};
 use zeroize::Zeroizing;

@@ -4,6 +4,7 @@
 //! Each driver has a file of its own below this one: its [`Kind`], which says what its sections may hold and checks them, and how its
 //! driver is made of them. The list is [`KINDS`].
 
+mod dpdk;
 mod kind;
 mod qat;
 
@@ -12,11 +13,13 @@ use std::path::{Path, PathBuf};
 
 pub use kind::{Form, Kind, Value, Wrong};
 
+#[cfg(feature = "dpdk")]
+pub(crate) use dpdk::driver as dpdk;
 #[cfg(feature = "qat")]
 pub(crate) use qat::driver as qat;
 
 /// All drivers that sections can be for, the default one first.
-pub const KINDS: &[Kind] = &[qat::KIND];
+pub const KINDS: &[Kind] = &[qat::KIND, dpdk::KIND];
 
 /// One section `[accel.NAME]`, as it was written.
 #[derive(Clone, Debug, PartialEq)]

@@ -9,6 +9,7 @@
 //! | always | `soft`: everything, in software | both, last |
 //! | `ipsec-mb` | `soft` with a second engine for packets | |
 //! | `qat` (on by default) | `qat`: Intel QuickAssist cards that are configured, see [`accel`] | network |
+//! | `dpdk` | `qat` through DPDK: its software devices, and cards | network |
 
 pub mod accel;
 
@@ -42,6 +43,8 @@ pub fn network_drivers(config: &Config) -> Vec<Box<dyn Driver>> {
     let mut list: Vec<Box<dyn Driver>> = Vec::new();
     #[cfg(feature = "qat")]
     list.extend(accel::qat(&config.accel).map(|driver| Box::new(driver) as Box<dyn Driver>));
+    #[cfg(feature = "dpdk")]
+    list.extend(accel::dpdk(&config.accel).map(|driver| Box::new(driver) as Box<dyn Driver>));
     list.push(Box::new(software(config)));
     list
 }

@@ -16,6 +16,7 @@ use crate::checkout;
 use crate::interop::course::{Maker, Stage, Steps, fresh};
 use crate::interop::scenario::Scenario;
 use crate::interop::stories::{Place, Story};
+use crate::packages;
 use crate::peer::Peer;
 use crate::process;
 use crate::report::{Outcome, Row, Tally};
@@ -108,12 +109,16 @@ pub fn run(plan: &Plan, tally: &mut Tally) -> Result<()> {
         for story in stories::all().filter(|story| plan.wants(story.name)) {
             let began = Instant::now();
             let results = checkout::target().join("interop").join(story.name);
+            let outcome = match story.packages.map_or(Ok(()), packages::may_have) {
+                Ok(()) => tell(&world, binary, story, &results)?,
+                Err(error) => Outcome::Skipped(format!("{error:#}")),
+            };
             tally.add(Row {
                 group: "interop",
                 name: story.name.to_owned(),
                 roles: story.roles.to_owned(),
                 shows: story.shows.to_owned(),
-                outcome: tell(&world, binary, story, &results)?,
+                outcome,
                 seconds: began.elapsed().as_secs_f64(),
             });
         }

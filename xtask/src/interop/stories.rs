@@ -5,6 +5,7 @@ mod behind_nat;
 mod cards;
 mod carve_outs;
 mod credentials;
+mod dpdk;
 mod endings;
 mod esn;
 mod guarded;
@@ -48,6 +49,8 @@ pub struct Story {
     pub roles: &'static str,
     /// The part of the map it takes.
     pub layout: Layout,
+    /// Packages it cannot do without, where it is skipped if they are not to be had.
+    pub packages: Option<&'static [&'static str]>,
     /// Play it there.
     pub play: Play,
 }
@@ -76,6 +79,7 @@ const SUBJECTS: &[&[Story]] = &[
     hiding::STORIES,
     lanes::STORIES,
     cards::STORIES,
+    dpdk::STORIES,
 ];
 
 /// All of them.
@@ -86,12 +90,17 @@ pub fn all() -> impl Iterator<Item = &'static Story> {
 impl Story {
     /// Our gateways between two sites.
     const fn ours(name: &'static str, shows: &'static str, play: Play) -> Story {
-        Story { name, shows, roles: "tussock -> tussock", layout: Layout::Sites, play }
+        Story { name, shows, roles: "tussock -> tussock", layout: Layout::Sites, packages: None, play }
     }
 
     /// The same elsewhere on the map.
     const fn on(self, layout: Layout) -> Story {
         Story { layout, ..self }
+    }
+
+    /// The same, where these packages are.
+    const fn with(self, packages: &'static [&'static str]) -> Story {
+        Story { packages: Some(packages), ..self }
     }
 
     /// The same with others on the stage.

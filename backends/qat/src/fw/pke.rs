@@ -115,6 +115,11 @@ pub(crate) fn rsa_private_crt(size: usize, fourth: bool) -> Option<Function> {
     of_size(&RSA_PRIVATE_CRT, size, fourth)
 }
 
+/// Says whether the card signs with a modulus of so many octets.
+pub(crate) fn signs(fourth: bool) -> impl Fn(usize) -> bool {
+    move |size| rsa_private(size, fourth).is_some() && rsa_private_crt(size, fourth).is_some()
+}
+
 /// Functions on one curve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CurveFunctions {

@@ -57,8 +57,7 @@ pub(super) fn derive(
             if ours.is_empty() || ours.len() > prime.len() {
                 return Err(INTERNAL);
             }
-            // RFC 6989 section 2.1: 1 < value < p - 1, all that a group over a safe prime needs.
-            if !is_in_range(theirs, prime) || is_one(theirs) || is_one_below(theirs, prime) {
+            if !is_usable(theirs, prime) {
                 return Err(BAD_INPUT);
             }
             modp(group, Some(theirs), ours.expose(), fourth)?
@@ -173,7 +172,7 @@ impl Exchange {
 
 /// Exponents are random and as long as RFC 3526 section 8 estimates for the strength of the group (the higher column), in octets:
 /// longer ones cost time and add nothing in a group over a safe prime.
-fn exponent_len(group: Group) -> usize {
+pub(crate) fn exponent_len(group: Group) -> usize {
     match group {
         Group::MODP2048 => 40,
         Group::MODP3072 => 53,
@@ -204,7 +203,7 @@ fn modp(group: Group, base: Option<&[u8]>, exponent: &[u8], fourth: bool) -> Res
 }
 
 /// RFC 3526 sections 3 to 7.
-fn prime(group: Group) -> Option<&'static [u8]> {
+pub(crate) fn prime(group: Group) -> Option<&'static [u8]> {
     static ALL: [OnceLock<Vec<u8>>; 5] = [const { OnceLock::new() }; 5];
     let (place, get): (usize, fn() -> _) = match group {
         Group::MODP2048 => (0, BigNum::get_rfc3526_prime_2048),
@@ -216,6 +215,13 @@ fn prime(group: Group) -> Option<&'static [u8]> {
     };
     let prime = ALL.get(place)?.get_or_init(|| get().map(|prime| prime.to_vec()).unwrap_or_default());
     Some(prime.as_slice()).filter(|prime| !prime.is_empty())
+}
+
+/// Whether a peer's value may be used. RFC 6989 section 2.1: 1 < value < p - 1, all that a group over a safe prime needs. Values of
+/// another length than the prime's may not.
+pub(crate) fn is_usable(theirs: &[u8], prime: &[u8]) -> bool {
+    let right_len = theirs.len() == prime.len();
+    right_len && is_in_range(theirs, prime) && !is_one(theirs) && !is_one_below(theirs, prime)
 }
 
 fn is_one(number: &[u8]) -> bool {
@@ -310,7 +316,7 @@ fn padded(number: &[u8], len: usize) -> Option<Octets> {
     Some(padded)
 }
 
-fn random(len: usize) -> Result<Octets, Outcome> {
+pub(crate) fn random(len: usize) -> Result<Octets, Outcome> {
     let mut octets = Octets::new(vec![0; len]);
     rand_priv_bytes(&mut octets).map_err(|_| INTERNAL)?;
     Ok(octets)

@@ -47,7 +47,7 @@ fn prefix(hash: Hash) -> Option<&'static [u8]> {
 }
 
 /// RFC 8017 section 9.2, for a modulus of `len` octets.
-pub(super) fn pkcs1(hash: Hash, octets: &[u8], len: usize) -> Result<Vec<u8>, Outcome> {
+pub(crate) fn pkcs1(hash: Hash, octets: &[u8], len: usize) -> Result<Vec<u8>, Outcome> {
     let (prefix, digest) = (prefix(hash).ok_or(UNSUPPORTED)?, digest(hash, &[octets])?);
     let filling = len.checked_sub(3 + prefix.len() + digest.len()).filter(|filling| *filling >= 8);
     let mut padded = vec![0, 1];
@@ -59,7 +59,7 @@ pub(super) fn pkcs1(hash: Hash, octets: &[u8], len: usize) -> Result<Vec<u8>, Ou
 }
 
 /// RFC 8017 section 9.1.1, for a modulus of `bits` bits, with a salt as long as the hash.
-pub(super) fn pss(hash: Hash, octets: &[u8], bits: usize) -> Result<Vec<u8>, Outcome> {
+pub(crate) fn pss(hash: Hash, octets: &[u8], bits: usize) -> Result<Vec<u8>, Outcome> {
     let mut salt = vec![0; hash.len()];
     rand_bytes(&mut salt).map_err(|_| INTERNAL)?;
     pss_with(hash, octets, bits, &salt)
@@ -83,7 +83,7 @@ fn pss_with(hash: Hash, octets: &[u8], bits: usize, salt: &[u8]) -> Result<Vec<u
 }
 
 /// RFC 8017 section 9.1.2; `padded` is as long as the modulus.
-pub(super) fn is_pss(hash: Hash, octets: &[u8], bits: usize, padded: &[u8]) -> Result<bool, Outcome> {
+pub(crate) fn is_pss(hash: Hash, octets: &[u8], bits: usize, padded: &[u8]) -> Result<bool, Outcome> {
     let (len, whole) = ((bits - 1).div_ceil(8), bits.div_ceil(8));
     let Some((front, rest)) = padded.split_at_checked(whole - len) else { return Ok(false) };
     if padded.len() != whole || front.iter().any(|octet| *octet != 0) {

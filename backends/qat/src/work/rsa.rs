@@ -66,7 +66,7 @@ impl Work for Signing {
 }
 
 /// Whether `signature^e mod n` is what was to be signed.
-fn opens_to(rsa: &Rsa, signature: &[u8], padded: &[u8]) -> Option<bool> {
+pub(crate) fn opens_to(rsa: &Rsa, signature: &[u8], padded: &[u8]) -> Option<bool> {
     let (n, e) = (BigNum::from_slice(&rsa.n).ok()?, BigNum::from_slice(&rsa.e).ok()?);
     let signature = BigNum::from_slice(signature).ok()?;
     if signature >= n {
@@ -87,11 +87,7 @@ pub(super) fn verify(
     fourth: bool,
 ) -> Result<(Box<dyn Work>, Call), Outcome> {
     let PublicKey::Rsa { n, e } = key else { return Err(BAD_INPUT) };
-    let bits = 8 * n.len() - n.first().map_or(0, |first| first.leading_zeros() as usize);
-    let odd = |number: &[u8]| number.last().is_some_and(|last| last & 1 == 1);
-    if !(LEAST..=MOST).contains(&bits) || !odd(&n) || !odd(&e) || e == [1] || e.len() > n.len() {
-        return Err(BAD_INPUT);
-    }
+    let bits = is_believed(&n, &e).ok_or(BAD_INPUT)?;
     // RFC 8017 sections 8.1.2 and 8.2.2: as long as the modulus, and below it.
     if signature.len() != n.len() || signature >= &*n {
         return Err(BAD_SIGNATURE);
@@ -112,6 +108,14 @@ pub(super) fn verify(
         _ => Expected::Pss { scheme, octets: octets.to_vec(), bits },
     };
     Ok((Box::new(Verifying { expected, len: n.len(), size }), call))
+}
+
+/// Bits of the modulus, if signatures under this key are believed.
+pub(crate) fn is_believed(n: &[u8], e: &[u8]) -> Option<usize> {
+    let bits = 8 * n.len() - n.first().map_or(0, |first| first.leading_zeros() as usize);
+    let odd = |number: &[u8]| number.last().is_some_and(|last| last & 1 == 1);
+    let good = (LEAST..=MOST).contains(&bits) && odd(n) && odd(e) && e != [1] && e.len() <= n.len();
+    good.then_some(bits)
 }
 
 struct Verifying {
