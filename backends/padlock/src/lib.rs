@@ -36,6 +36,8 @@ mod rng;
 mod schedule;
 mod sys;
 mod table;
+#[cfg(test)]
+mod tests;
 mod trial;
 
 pub use detect::{Cpuid, Native};

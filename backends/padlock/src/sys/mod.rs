@@ -7,6 +7,8 @@
 pub(crate) mod cpuid;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod isa;
+#[cfg(test)]
+pub(crate) mod guard;
 pub(crate) mod low;
 #[cfg(feature = "emulated")]
 pub(crate) mod preloaded;
