@@ -1,7 +1,7 @@
 //! The units of this process: there is one of each, and what happens to them happens to all threads.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use crate::decode::Instruction;
 use crate::options::Options;
@@ -62,6 +62,7 @@ pub enum NotInstalled {
 pub struct Emulator {
     options: Options,
     faults: AtomicU32,
+    watches: AtomicBool,
     served: [AtomicU64; KINDS],
     reused: AtomicU64,
 }
@@ -82,10 +83,11 @@ impl Emulator {
         let emulator = THE_ONE.get_or_init(|| Emulator {
             options,
             faults: AtomicU32::new(0),
+            watches: AtomicBool::new(false),
             served: [const { AtomicU64::new(0) }; KINDS],
             reused: AtomicU64::new(0),
         });
-        sys::install(emulator).map_err(NotInstalled::Signals)?;
+        sys::install().map_err(NotInstalled::Signals)?;
         Ok(emulator)
     }
 
@@ -117,6 +119,20 @@ impl Emulator {
             true => self.faults.fetch_or(bit, Ordering::SeqCst),
             false => self.faults.fetch_and(!bit, Ordering::SeqCst),
         };
+    }
+
+    /// From now on threads are followed, or no longer: instruction by instruction, from one XCRYPT to the next write to the flags.
+    /// Only then is a key that the processor still has used again, as by silicon. It takes a microsecond or two for each
+    /// instruction, so it is for short tests. Otherwise every XCRYPT reads its key anew.
+    ///
+    /// # Errors
+    /// [`NotInstalled::Signals`].
+    pub fn watch(&self, follows: bool) -> Result<(), NotInstalled> {
+        if follows {
+            sys::install_steps().map_err(NotInstalled::Signals)?;
+        }
+        self.watches.store(follows, Ordering::SeqCst);
+        Ok(())
     }
 
     /// Instructions of this kind that were carried out; all modes and forms of one count together.
@@ -156,6 +172,10 @@ impl Emulator {
             Instruction::Montmul => Units::PMM,
         };
         (self.options.units - self.options.asleep).contains(unit) && !self.suffers(Fault::Vanished)
+    }
+
+    pub(crate) fn watches(&self) -> bool {
+        self.watches.load(Ordering::Relaxed)
     }
 
     pub(crate) fn note(&self, kind: Instruction) {

@@ -11,23 +11,19 @@ pub struct Options {
     pub units: Units,
     /// Those of them that are not enabled.
     pub asleep: Units,
-    /// Whether threads are single-stepped from one XCRYPT to the next write to the flags. Only then is a key that the processor
-    /// still has used again, as silicon does; it takes a microsecond for each instruction, so it is for tests. Without, every
-    /// XCRYPT reads its key anew.
-    pub watch: bool,
     /// Where the counters are written when the process ends.
     pub stats: Option<PathBuf>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { units: Units::all(), asleep: Units::empty(), watch: false, stats: None }
+        Options { units: Units::all(), asleep: Units::empty(), stats: None }
     }
 }
 
 /// A word that is none.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is none of: units=rng+ace+ace2+phe+pmm, asleep=…, watch, stats=PATH")]
+#[error("`{0}` is none of: units=rng+ace+ace2+phe+pmm, asleep=…, on, stats=PATH")]
 pub struct BadOption(String);
 
 impl Options {
@@ -43,7 +39,6 @@ impl Options {
                 Some(("units", list)) => options.units = units(list).ok_or_else(bad)?,
                 Some(("asleep", list)) => options.asleep = units(list).ok_or_else(bad)?,
                 Some(("stats", path)) if !path.is_empty() => options.stats = Some(path.into()),
-                None if word == "watch" => options.watch = true,
                 // The variable has to be there; this says nothing more.
                 None if word == "on" => {}
                 _ => return Err(bad()),
@@ -67,10 +62,10 @@ mod tests {
     #[test]
     fn words_are_understood_and_others_are_named() {
         assert_eq!(Options::parse("on"), Ok(Options::default()));
-        let options = Options::parse("units=ace+phe, asleep=rng,watch,stats=/tmp/x").unwrap();
+        let options = Options::parse("units=ace+phe, asleep=rng,stats=/tmp/x").unwrap();
         assert_eq!((options.units, options.asleep), (Units::ACE | Units::PHE, Units::RNG));
-        assert!(options.watch && options.stats == Some("/tmp/x".into()));
-        for bad in ["units=mmx", "unit=ace", "stats=", "watch=1"] {
+        assert_eq!(options.stats, Some("/tmp/x".into()));
+        for bad in ["units=mmx", "unit=ace", "stats=", "watch"] {
             assert!(Options::parse(bad).unwrap_err().to_string().starts_with(&format!("`{bad}`")));
         }
     }

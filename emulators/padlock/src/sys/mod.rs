@@ -3,7 +3,7 @@
 mod memory;
 mod signals;
 
-pub(crate) use signals::install;
+pub(crate) use signals::{install, install_steps};
 
 use std::arch::x86_64::__cpuid;
 

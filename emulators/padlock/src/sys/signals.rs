@@ -33,18 +33,20 @@ thread_local! {
 }
 
 /// Sets the handlers, once; and again when somebody else has set theirs since.
-pub(crate) fn install(emulator: &Emulator) -> io::Result<()> {
+pub(crate) fn install() -> io::Result<()> {
     static BUSY: Mutex<()> = Mutex::new(());
     let _guard = BUSY.lock().unwrap_or_else(PoisonError::into_inner);
-    if emulator.options().watch {
-        set(libc::SIGTRAP, on_step)?;
-    }
     let before = set(libc::SIGILL, on_illegal)?;
     if before.sa_sigaction != on_illegal as *const () as usize {
         // Of several the first is kept: the others were set over ours, and may well call it.
         BEFORE.get_or_init(|| before);
     }
     Ok(())
+}
+
+/// Sets the handler for threads that are followed.
+pub(crate) fn install_steps() -> io::Result<()> {
+    set(libc::SIGTRAP, on_step).map(drop)
 }
 
 type Handler = extern "C" fn(c_int, *mut siginfo_t, *mut c_void);
@@ -100,7 +102,7 @@ fn serve(emulator: &Emulator, gregs: &mut [i64; 23]) -> bool {
     let names = [libc::REG_RAX, libc::REG_RBX, libc::REG_RCX, libc::REG_RDX, libc::REG_RSI, libc::REG_RDI];
     let [rax, rbx, rcx, rdx, rsi, rdi] = names.map(|register| gregs[at(register)] as u64);
     let mut registers = Registers { rax, rbx, rcx, rdx, rsi, rdi };
-    let watch = emulator.options().watch;
+    let watch = emulator.watches();
     let outcome = LOADED.with(|loaded| {
         let Ok(mut loaded) = loaded.try_borrow_mut() else { return Err(Trap::Protection) };
         if !watch {
@@ -134,12 +136,19 @@ extern "C" fn on_step(_: c_int, _: *mut siginfo_t, context: *mut c_void) {
     let registers = unsafe { &mut (*context.cast::<ucontext_t>()).uc_mcontext.gregs };
     let mut next = [0];
     let rip = registers[libc::REG_RIP as usize] as u64;
-    if Own.read(rip, &mut next).is_ok() && next[0] == POPF {
-        LOADED.with(|loaded| {
-            loaded.try_borrow_mut().map(|mut loaded| *loaded = None).ok();
-        });
-        registers[libc::REG_EFL as usize] &= !STEP;
+    let pops = Own.read(rip, &mut next).is_ok() && next[0] == POPF;
+    let forgets = pops || !Emulator::installed().is_some_and(Emulator::watches);
+    if pops {
         unstep(registers[libc::REG_RSP as usize] as u64);
+    }
+    // A thread that was started by one that is watched is watched, too, and has nothing to forget.
+    let has_key = LOADED.with(|loaded| {
+        let Ok(mut loaded) = loaded.try_borrow_mut() else { return true };
+        loaded.take_if(|_| forgets);
+        loaded.is_some()
+    });
+    if !has_key {
+        registers[libc::REG_EFL as usize] &= !STEP;
     }
     // SAFETY: as above.
     unsafe { *libc::__errno_location() = errno };
