@@ -42,11 +42,7 @@ pub(crate) struct Work {
 
 impl Work {
     pub(crate) fn new() -> Box<Work> {
-        Box::new(Work {
-            bounce: Bounce([0; CHUNK + 128]),
-            iv: Iv([0; BLOCK]),
-            state: State([0; 32]),
-        })
+        Box::new(Work { bounce: Bounce([0; CHUNK + 128]), iv: Iv([0; BLOCK]), state: State([0; 32]) })
     }
 }
 

@@ -140,10 +140,17 @@ impl fmt::Display for Missing {
             ),
             Missing::Units { vendor, edx, asleep } => {
                 let vendor = vendor.trim();
-                write!(f, "this processor ({vendor}) lacks AES or SHA: CPUID leaf {FEATURES:#X} says EDX {edx:#010x}, ")?;
+                write!(
+                    f,
+                    "this processor ({vendor}) lacks AES or SHA: CPUID leaf {FEATURES:#X} says EDX {edx:#010x}, "
+                )?;
                 write!(f, "and bits 6, 7 (ACE) and 10, 11 (PHE) must be set")?;
                 if !asleep.is_empty() {
-                    write!(f, "; {} is there and not enabled, which firmware or kernel would have to do", names(*asleep))?;
+                    write!(
+                        f,
+                        "; {} is there and not enabled, which firmware or kernel would have to do",
+                        names(*asleep)
+                    )?;
                 }
                 Ok(())
             }
@@ -195,6 +202,9 @@ mod tests {
         assert!(missing(&via(0xc000_0000, 0)).contains("CPUID leaf 0xC0000001 is missing"));
         assert!(missing(&via(0xffff_ffff, 0)).contains("CPUID leaf 0xC0000001 is missing"), "nonsense");
         let asleep = missing(&via(0xc000_0001, 0x0c40));
-        assert!(asleep.contains("EDX 0x00000c40") && asleep.contains("ACE is there and not enabled"), "{asleep}");
+        assert!(
+            asleep.contains("EDX 0x00000c40") && asleep.contains("ACE is there and not enabled"),
+            "{asleep}"
+        );
     }
 }

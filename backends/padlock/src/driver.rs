@@ -38,18 +38,17 @@ impl Config {
 
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Config").field("name", &self.name).field("montmul", &self.montmul).finish_non_exhaustive()
+        f.debug_struct("Config")
+            .field("name", &self.name)
+            .field("montmul", &self.montmul)
+            .finish_non_exhaustive()
     }
 }
 
 /// What an emulator that is not there says: the letters of a vendor that tells what is the matter.
 #[cfg(feature = "emulated")]
-const NOBODY: [u32; 4] = [
-    0,
-    u32::from_le_bytes(*b"no e"),
-    u32::from_le_bytes(*b"ator"),
-    u32::from_le_bytes(*b"mul "),
-];
+const NOBODY: [u32; 4] =
+    [0, u32::from_le_bytes(*b"no e"), u32::from_le_bytes(*b"ator"), u32::from_le_bytes(*b"mul ")];
 
 /// The driver.
 pub struct Padlock {

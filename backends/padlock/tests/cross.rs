@@ -38,7 +38,8 @@ fn either_opens_what_the_other_seals() {
             let info = cap.encr.info().unwrap();
             let (head, icv) = (8 + info.iv_len, cap.integ.info().unwrap().icv_len);
             let ids = [0, 1].map(|lane: usize| {
-                let install = |dir| lanes[lane].device.install_sa(&params(dir, cap.encr, cap.integ, esn)).unwrap();
+                let install =
+                    |dir| lanes[lane].device.install_sa(&params(dir, cap.encr, cap.integ, esn)).unwrap();
                 (install(Direction::Seal), install(Direction::Open))
             });
             for round in 0..6 {
@@ -95,7 +96,8 @@ fn threads_that_trap_at_once_get_what_is_theirs() {
                     let cap = device.desc().caps.esp[(thread as usize + round) % 12];
                     let info = cap.encr.info().unwrap();
                     let (head, icv) = (8 + info.iv_len, cap.integ.info().unwrap().icv_len);
-                    let seal = device.install_sa(&params(Direction::Seal, cap.encr, cap.integ, true)).unwrap();
+                    let seal =
+                        device.install_sa(&params(Direction::Seal, cap.encr, cap.integ, true)).unwrap();
                     let open: SaId =
                         other.device.install_sa(&params(Direction::Open, cap.encr, cap.integ, true)).unwrap();
                     let (octets, ops) = burst(&mut seeded, head, icv, info.block, true);
@@ -118,9 +120,8 @@ fn threads_that_trap_at_once_get_what_is_theirs() {
 fn ivs_of_cbc_do_not_repeat_in_a_ring() {
     let mut lane = Lane::new(device());
     let cap = lane.device.desc().caps.esp[0];
-    let ids = [0, 1].map(|_| {
-        lane.device.install_sa(&params(Direction::Seal, cap.encr, cap.integ, false)).unwrap()
-    });
+    let ids =
+        [0, 1].map(|_| lane.device.install_sa(&params(Direction::Seal, cap.encr, cap.integ, false)).unwrap());
     let mut seen = std::collections::HashSet::new();
     for round in 0..30 {
         let ops: Vec<EspOp> = (0..=round % 40).map(|n| EspOp::new(n * 64, 16, 1)).collect();

@@ -50,9 +50,10 @@ impl Options {
 
 fn units(list: &str) -> Option<Units> {
     let names = list.split('+').filter(|name| !name.is_empty());
-    names.map(|name| Units::from_name(&name.to_ascii_uppercase())).collect::<Option<Vec<_>>>().map(|all| {
-        all.into_iter().fold(Units::empty(), |all, unit| all | unit)
-    })
+    names
+        .map(|name| Units::from_name(&name.to_ascii_uppercase()))
+        .collect::<Option<Vec<_>>>()
+        .map(|all| all.into_iter().fold(Units::empty(), |all, unit| all | unit))
 }
 
 #[cfg(test)]

@@ -12,6 +12,8 @@ pub(crate) const VARIABLE: &str = "TUSSOCK_PADLOCK_EMULATOR";
 /// Called by the loader, before the program's own beginning.
 pub(crate) fn loaded() {
     let Some(text) = std::env::var_os(VARIABLE) else { return };
+    // Programs that this one starts are none of our business.
+    sys::forget_variables(&[VARIABLE, "LD_PRELOAD"]);
     let installed = Options::parse(&text.to_string_lossy()).map_err(|bad| bad.to_string());
     let installed = installed.and_then(|options| Emulator::install(options).map_err(|why| why.to_string()));
     match installed {
@@ -28,6 +30,6 @@ pub(crate) fn loaded() {
 extern "C" fn write_stats() {
     let Some(emulator) = Emulator::installed() else { return };
     let Some(path) = &emulator.options().stats else { return };
-    // Children of the process end, too. There is nobody to tell of an error.
+    // There is nobody to tell of an error.
     let _ = std::fs::write(path, emulator.counters());
 }

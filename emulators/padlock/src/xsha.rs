@@ -37,9 +37,8 @@ pub(crate) fn run(
     let unit = if registers.rax == 0 { 1 } else { BLOCK };
     let total = registers.rcx.checked_mul(unit).ok_or(Trap::Protection)?;
     let state: [u8; STATE] = memory.load(aligned(registers.rdi)?)?;
-    let mut words: [u32; 8] = std::array::from_fn(|n| {
-        u32::from_le_bytes(std::array::from_fn(|octet| state[4 * n + octet]))
-    });
+    let mut words: [u32; 8] =
+        std::array::from_fn(|n| u32::from_le_bytes(std::array::from_fn(|octet| state[4 * n + octet])));
     let mut left = total;
     while left >= BLOCK {
         let block: [u8; BLOCK as usize] = memory.load(registers.rsi)?;

@@ -13,6 +13,7 @@ mod hiding;
 mod lanes;
 mod leases;
 mod lifetimes;
+mod padlock;
 mod path_mtu;
 mod reactions;
 mod reload;
@@ -76,6 +77,7 @@ const SUBJECTS: &[&[Story]] = &[
     hiding::STORIES,
     lanes::STORIES,
     cards::STORIES,
+    padlock::STORIES,
 ];
 
 /// All of them.

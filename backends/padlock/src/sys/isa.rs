@@ -45,14 +45,7 @@ fn may_end_at(mode: Mode, text: &[u8], end: usize) -> bool {
 ///
 /// # Panics
 /// When the text is not aligned, is shorter than that, or what lies behind might not be readable. [`reach`] says what is.
-pub(crate) fn xcrypt(
-    mode: Mode,
-    key: &Key,
-    control: &Control,
-    iv: &mut Iv,
-    text: &mut [u8],
-    blocks: usize,
-) {
+pub(crate) fn xcrypt(mode: Mode, key: &Key, control: &Control, iv: &mut Iv, text: &mut [u8], blocks: usize) {
     let end = blocks.checked_mul(BLOCK).filter(|end| *end <= text.len());
     let end = end.expect("as many blocks as there are");
     assert!(text.as_ptr().addr().is_multiple_of(BLOCK) && may_end_at(mode, text, end));
@@ -192,7 +185,9 @@ mod tests {
         // Far from it: all of it, but for what is no block.
         assert_eq!(reach(Mode::Cbc, &all[..100]), 96);
         assert_eq!(reach(Mode::Cbc, &all[1..101]), 0, "not aligned");
-        for (mode, over) in [(Mode::Ecb, 128), (Mode::Cbc, 64), (Mode::Ctr, 32), (Mode::Cfb, 128), (Mode::Ofb, 128)] {
+        for (mode, over) in
+            [(Mode::Ecb, 128), (Mode::Cbc, 64), (Mode::Ctr, 32), (Mode::Cfb, 128), (Mode::Ofb, 128)]
+        {
             for gap in (0..=256).step_by(16) {
                 let text = &all[16..PAGE - gap];
                 let reached = reach(mode, text);

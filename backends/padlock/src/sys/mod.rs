@@ -5,10 +5,10 @@
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod cpuid;
-#[cfg(target_arch = "x86_64")]
-pub(crate) mod isa;
 #[cfg(test)]
 pub(crate) mod guard;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod isa;
 pub(crate) mod low;
 #[cfg(feature = "emulated")]
 pub(crate) mod preloaded;

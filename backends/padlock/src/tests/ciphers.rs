@@ -13,9 +13,27 @@ const BOTH: [Direction; 2] = [Direction::Seal, Direction::Open];
 /// The same by OpenSSL.
 fn known(mode: Mode, dir: Direction, key: &[u8], iv: &[u8; 16], text: &[u8]) -> Vec<u8> {
     let all = [
-        [Known::aes_128_ecb(), Known::aes_128_cbc(), Known::aes_128_ctr(), Known::aes_128_cfb128(), Known::aes_128_ofb()],
-        [Known::aes_192_ecb(), Known::aes_192_cbc(), Known::aes_192_ctr(), Known::aes_192_cfb128(), Known::aes_192_ofb()],
-        [Known::aes_256_ecb(), Known::aes_256_cbc(), Known::aes_256_ctr(), Known::aes_256_cfb128(), Known::aes_256_ofb()],
+        [
+            Known::aes_128_ecb(),
+            Known::aes_128_cbc(),
+            Known::aes_128_ctr(),
+            Known::aes_128_cfb128(),
+            Known::aes_128_ofb(),
+        ],
+        [
+            Known::aes_192_ecb(),
+            Known::aes_192_cbc(),
+            Known::aes_192_ctr(),
+            Known::aes_192_cfb128(),
+            Known::aes_192_ofb(),
+        ],
+        [
+            Known::aes_256_ecb(),
+            Known::aes_256_cbc(),
+            Known::aes_256_ctr(),
+            Known::aes_256_cfb128(),
+            Known::aes_256_ofb(),
+        ],
     ];
     let cipher = all[(key.len() - 16) / 8][MODES.iter().position(|one| *one == mode).unwrap()];
     let way = if dir == Direction::Seal { symm::Mode::Encrypt } else { symm::Mode::Decrypt };
@@ -40,7 +58,12 @@ fn check(mode: Mode, dir: Direction, key: &[u8], iv: &[u8; 16], place: &mut [u8]
     let expected = known(mode, dir, key, iv, place);
     assert!(Cipher::new(key).unwrap().apply(mode, dir, iv, place, work));
     let at = place.as_ptr().addr() % 4096;
-    assert!(place == expected, "{mode:?} {dir:?} {} octets of key, {} of text at {at:#x}", key.len(), place.len());
+    assert!(
+        place == expected,
+        "{mode:?} {dir:?} {} octets of key, {} of text at {at:#x}",
+        key.len(),
+        place.len()
+    );
 }
 
 /// SP 800-38A appendix F: two blocks of each.
@@ -56,26 +79,42 @@ fn the_modes_are_those_of_the_standard() {
     let iv: [u8; 16] = std::array::from_fn(|n| n as u8);
     let counter: [u8; 16] = std::array::from_fn(|n| n as u8 + 0xf0);
     let answers = [
-        (Mode::Cbc, iv, [
-            "7649abac8119b246cee98e9b12e9197d5086cb9b507219ee95db113a917678b2",
-            "4f021db243bc633d7178183a9fa071e8b4d9ada9ad7dedf4e5e738763f69145a",
-            "f58c4c04d6e5f1ba779eabfb5f7bfbd69cfc4e967edb808d679f777bc6702c7d",
-        ]),
-        (Mode::Cfb, iv, [
-            "3b3fd92eb72dad20333449f8e83cfb4ac8a64537a0b3a93fcde3cdad9f1ce58b",
-            "cdc80d6fddf18cab34c25909c99a417467ce7f7f81173621961a2b70171d3d7a",
-            "dc7e84bfda79164b7ecd8486985d386039ffed143b28b1c832113c6331e5407b",
-        ]),
-        (Mode::Ofb, iv, [
-            "3b3fd92eb72dad20333449f8e83cfb4a7789508d16918f03f53c52dac54ed825",
-            "cdc80d6fddf18cab34c25909c99a4174fcc28b8d4c63837c09e81700c1100401",
-            "dc7e84bfda79164b7ecd8486985d38604febdc6740d20b3ac88f6ad82a4fb08d",
-        ]),
-        (Mode::Ctr, counter, [
-            "874d6191b620e3261bef6864990db6ce9806f66b7970fdff8617187bb9fffdff",
-            "1abc932417521ca24f2b0459fe7e6e0b090339ec0aa6faefd5ccc2c6f4ce8e94",
-            "601ec313775789a5b7a7f504bbf3d228f443e3ca4d62b59aca84e990cacaf5c5",
-        ]),
+        (
+            Mode::Cbc,
+            iv,
+            [
+                "7649abac8119b246cee98e9b12e9197d5086cb9b507219ee95db113a917678b2",
+                "4f021db243bc633d7178183a9fa071e8b4d9ada9ad7dedf4e5e738763f69145a",
+                "f58c4c04d6e5f1ba779eabfb5f7bfbd69cfc4e967edb808d679f777bc6702c7d",
+            ],
+        ),
+        (
+            Mode::Cfb,
+            iv,
+            [
+                "3b3fd92eb72dad20333449f8e83cfb4ac8a64537a0b3a93fcde3cdad9f1ce58b",
+                "cdc80d6fddf18cab34c25909c99a417467ce7f7f81173621961a2b70171d3d7a",
+                "dc7e84bfda79164b7ecd8486985d386039ffed143b28b1c832113c6331e5407b",
+            ],
+        ),
+        (
+            Mode::Ofb,
+            iv,
+            [
+                "3b3fd92eb72dad20333449f8e83cfb4a7789508d16918f03f53c52dac54ed825",
+                "cdc80d6fddf18cab34c25909c99a4174fcc28b8d4c63837c09e81700c1100401",
+                "dc7e84bfda79164b7ecd8486985d38604febdc6740d20b3ac88f6ad82a4fb08d",
+            ],
+        ),
+        (
+            Mode::Ctr,
+            counter,
+            [
+                "874d6191b620e3261bef6864990db6ce9806f66b7970fdff8617187bb9fffdff",
+                "1abc932417521ca24f2b0459fe7e6e0b090339ec0aa6faefd5ccc2c6f4ce8e94",
+                "601ec313775789a5b7a7f504bbf3d228f443e3ca4d62b59aca84e990cacaf5c5",
+            ],
+        ),
     ];
     for (mode, iv, answers) in answers {
         for (key, answer) in keys.iter().zip(answers) {

@@ -62,7 +62,9 @@ fn values_at_and_beyond_the_edges_are_refused() {
         above[first] += 1;
         let small = |n: u8| [vec![0; p.len() - 1], vec![n]].concat();
         let got = |theirs: &[u8]| modp::derive(group, &exponent, theirs).map(|_| ());
-        for refused in [small(0), small(1), near(-1), near(0), above, vec![0xff; p.len()], p[1..].to_vec(), vec![]] {
+        for refused in
+            [small(0), small(1), near(-1), near(0), above, vec![0xff; p.len()], p[1..].to_vec(), vec![]]
+        {
             assert_eq!(got(&refused), bad, "{group}");
         }
         for taken in [small(2), near(-2)] {
@@ -82,7 +84,8 @@ fn every_digit_of_an_exponent_counts() {
     for exponent in (0..=255u8).flat_map(|n| [[0, n], [n, 0x0f]]) {
         let got = number::to_octets(&modp::power(&words, &base, &exponent).unwrap());
         let mut expected = BigNum::new().unwrap();
-        let (b, e) = (BigNum::from_slice(&[0x13, 0x57, 0x9b]).unwrap(), BigNum::from_slice(&exponent).unwrap());
+        let (b, e) =
+            (BigNum::from_slice(&[0x13, 0x57, 0x9b]).unwrap(), BigNum::from_slice(&exponent).unwrap());
         expected.mod_exp(&b, &e, &m, &mut BigNumContext::new().unwrap()).unwrap();
         assert_eq!(got, expected.to_vec_padded(32).unwrap(), "{exponent:?}");
     }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use emu_padlock::{Emulator, Options};
 use padlock::{Config, Padlock};
 use spi::{
-    Device, Direction, Driver, Encr, EspBurst, EspOp, EspQueue, Integ, PacketBuf, Pool, QueueConfig, SaId, SaParams,
-    Secret, Token,
+    Device, Direction, Driver, Encr, EspBurst, EspOp, EspQueue, Integ, PacketBuf, Pool, QueueConfig, SaId,
+    SaParams, Secret, Token,
 };
 
 /// The emulator of this process, with all units.

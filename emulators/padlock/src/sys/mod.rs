@@ -31,6 +31,15 @@ pub(crate) fn at_exit(function: extern "C" fn()) {
     unsafe { libc::atexit(function) };
 }
 
+/// Takes variables out of the environment.
+#[allow(unsafe_code)]
+pub(crate) fn forget_variables(names: &[&str]) {
+    for name in names {
+        // SAFETY: only called before the program's own beginning, when there is one thread.
+        unsafe { std::env::remove_var(name) };
+    }
+}
+
 /// The loader calls what this section points to.
 #[allow(unsafe_code)]
 #[used]
