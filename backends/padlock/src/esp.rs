@@ -76,10 +76,12 @@ impl Sa {
                 (None, _) => Outcome::Rejected(Reject::BadLength),
                 (Some(packet), Direction::Seal) => {
                     let total = packet.body.len() + packet.icv.len();
-                    let done = self.seal(packet, op.seq, work, ivs);
-                    // `parts` made sure that it fits.
-                    op.len = total as u16;
-                    done
+                    let outcome = self.seal(packet, op.seq, work, ivs);
+                    if outcome == Outcome::Done {
+                        // `parts` made sure that it fits.
+                        op.len = total as u16;
+                    }
+                    outcome
                 }
                 (Some(packet), Direction::Open) => {
                     let text = packet.body.len() - self.head;

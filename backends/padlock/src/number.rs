@@ -3,6 +3,8 @@
 
 use std::ops::Not;
 
+use zeroize::Zeroize;
+
 /// Words of a big-endian number, filled up to `len`; `None`: it is longer.
 pub(crate) fn from_octets(octets: &[u8], len: usize) -> Option<Vec<u32>> {
     let mut words = vec![0; len];
@@ -43,9 +45,10 @@ pub(crate) fn choose(a: &mut [u32], b: &[u32], choice: u32) {
 
 /// `carry * 2^n + a` less `modulus` if it is not below it. It must be below twice the modulus.
 pub(crate) fn reduce(a: &mut [u32], carry: u32, modulus: &[u32]) {
-    let (less, borrow) = subtract(a, modulus);
+    let (mut less, borrow) = subtract(a, modulus);
     // With a carry the difference is right whatever was borrowed.
     choose(a, &less, carry & 1 | (borrow ^ 1));
+    less.zeroize();
 }
 
 /// `2a mod modulus`.

@@ -122,8 +122,8 @@ impl Emulator {
     }
 
     /// From now on threads are followed, or no longer: instruction by instruction, from one XCRYPT to the next write to the flags.
-    /// Only then is a key that the processor still has used again, as by silicon. It takes a microsecond or two for each
-    /// instruction, so it is for short tests. Otherwise every XCRYPT reads its key anew.
+    /// Only then is a key that the processor still has used again, as by silicon. Each instruction then
+    /// takes two system calls and a signal, so it is for short tests. Otherwise every XCRYPT reads its key anew.
     ///
     /// # Errors
     /// [`NotInstalled::Signals`].
