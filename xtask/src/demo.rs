@@ -17,8 +17,8 @@ use crate::interop::course::{Maker, fresh};
 use crate::interop::scenario::SITES;
 use crate::netns;
 use crate::packages;
-use crate::peer::{Peer, await_tunnel};
 use crate::padlock::{self, Emulated};
+use crate::peer::{Peer, await_tunnel};
 use crate::ping;
 use crate::process;
 use crate::strongswan::StrongSwan;
@@ -221,7 +221,9 @@ impl<'w> Pair<'w> {
     ) -> Result<Pair<'w>> {
         let make = |end: End| -> Result<Box<dyn Peer + 'w>> {
             Ok(match maker {
-                Maker::Tussock if end.host == "moon" => Box::new(moons.gateway(world, &end, binary, results)?),
+                Maker::Tussock if end.host == "moon" => {
+                    Box::new(moons.gateway(world, &end, binary, results)?)
+                }
                 Maker::Tussock => Box::new(Tussock::new(world, &end, binary, results)?),
                 // Raw ESP takes the younger release.
                 Maker::StrongSwan => {

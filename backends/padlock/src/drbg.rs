@@ -44,7 +44,7 @@ impl Entropy {
         let mut seed = Zeroizing::new([0; FROM_KERNEL + FROM_UNIT]);
         from_kernel(&mut seed[..FROM_KERNEL])?;
         // A sick unit was counted, and leaves zeroes, which do no harm.
-        let _ = self.from_unit(&mut seed[FROM_KERNEL..]);
+        let _ = self.draw(&mut seed[FROM_KERNEL..]);
         generate(&*seed, out, work);
         Ok(())
     }
@@ -56,12 +56,12 @@ impl Entropy {
     pub(crate) fn fill_from_unit(&self, out: &mut [u8], work: &mut Work) -> Result<(), NoEntropy> {
         let mut seed = Zeroizing::new([0; FROM_KERNEL + FROM_UNIT]);
         from_kernel(&mut seed[..FROM_KERNEL])?;
-        self.from_unit(&mut seed[FROM_KERNEL..])?;
+        self.draw(&mut seed[FROM_KERNEL..])?;
         generate(&*seed, out, work);
         Ok(())
     }
 
-    fn from_unit(&self, out: &mut [u8]) -> Result<(), NoEntropy> {
+    fn draw(&self, out: &mut [u8]) -> Result<(), NoEntropy> {
         let unit = self.unit.as_ref().ok_or(NoEntropy::NoUnit)?;
         let mut unit = unit.lock().unwrap_or_else(PoisonError::into_inner);
         unit.fill(out, &self.counts).map_err(NoEntropy::Unit)

@@ -66,7 +66,7 @@ fn store(
     if emulator.suffers(Fault::RngStuck) {
         octets.fill(0x55);
     }
-    if emulator.suffers(Fault::RngBiased) && call % 5 == 0 {
+    if emulator.suffers(Fault::RngBiased) && call.is_multiple_of(5) {
         octets.fill(0x55);
     }
     memory.write(registers.rdi, octets)?;

@@ -71,7 +71,11 @@ fn a_counter_wraps_within_sixteen_bits() {
         sys::xcrypt_ctr(before);
         streams.push(text.0);
     }
-    assert_eq!(streams[0][16..32], streams[1][..16], "the second block is that of the counter without a carry");
+    assert_eq!(
+        streams[0][16..32],
+        streams[1][..16],
+        "the second block is that of the counter without a carry"
+    );
 }
 
 /// In one test, since what is watched are all threads.
@@ -108,7 +112,14 @@ fn a_whole_message_is_ended_and_blocks_are_not() {
     for len in [0, 1, 55, 56, 64, 119, 120, 300] {
         let mut state = Aligned([0; 128]);
         let words: [u32; 8] = [
-            0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19,
+            0x6a09_e667,
+            0xbb67_ae85,
+            0x3c6e_f372,
+            0xa54f_f53a,
+            0x510e_527f,
+            0x9b05_688c,
+            0x1f83_d9ab,
+            0x5be0_cd19,
         ];
         for (n, word) in words.iter().enumerate() {
             state.0[4 * n..4 * n + 4].copy_from_slice(&word.to_le_bytes());
@@ -198,7 +209,9 @@ const PROTECTION: Ending = Ending::Code(43);
 
 #[test]
 fn reading_on_behind_the_end_of_memory_faults_at_the_next_page() {
-    for (name, gap, expected) in [("over-0", 0, PAGE), ("over-112", 112, PAGE), ("over-128", 128, Ending::Code(0))] {
+    for (name, gap, expected) in
+        [("over-0", 0, PAGE), ("over-112", 112, PAGE), ("over-128", 128, Ending::Code(0))]
+    {
         ends(name, expected, || {
             sys::report_page_faults();
             emulator();

@@ -51,7 +51,7 @@ fn keys() -> [Vec<u8>; 3] {
 }
 
 fn octets(len: usize) -> Vec<u8> {
-    (0..len).map(|n| (n * 31 >> 3) as u8 ^ n as u8).collect()
+    (0..len).map(|n| ((n * 31) >> 3) as u8 ^ n as u8).collect()
 }
 
 fn check(mode: Mode, dir: Direction, key: &[u8], iv: &[u8; 16], place: &mut [u8], work: &mut Work) {

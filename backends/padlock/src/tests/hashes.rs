@@ -19,7 +19,7 @@ fn known(kind: Kind) -> MessageDigest {
 #[test]
 fn a_hash_does_not_depend_on_how_its_text_is_cut() {
     let mut work = work();
-    let text: Vec<u8> = (0..2100u32).map(|n| (n * n >> 3) as u8).collect();
+    let text: Vec<u8> = (0..2100u32).map(|n| ((n * n) >> 3) as u8).collect();
     for kind in KINDS {
         for len in (0..=260).chain([511, 512, 513, 2048, 2100]) {
             let text = &text[..len];
