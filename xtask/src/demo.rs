@@ -17,6 +17,7 @@ use crate::interop::course::{Maker, fresh};
 use crate::interop::scenario::SITES;
 use crate::netns;
 use crate::packages;
+use crate::padlock::{self, Emulated};
 use crate::peer::{Peer, await_tunnel};
 use crate::ping;
 use crate::process;
@@ -42,9 +43,9 @@ pub struct Options {
     /// ESP as IP protocol 50 instead of in UDP.
     #[arg(long)]
     raw: bool,
-    /// ESP proposal.
-    #[arg(long, default_value = SITES.esp)]
-    esp: String,
+    /// ESP proposal; aes128gcm16-x25519, or what the accelerator has.
+    #[arg(long)]
+    esp: Option<String>,
     /// strongSwan's user-space ESP at both ends instead of ours, to compare.
     #[arg(long, conflicts_with = "keep")]
     strongswan: bool,
@@ -61,6 +62,8 @@ pub struct Options {
 enum With {
     /// Two Intel QAT cards, emulated.
     Qat,
+    /// PadLock, emulated: instructions that trap.
+    Padlock,
     /// The processor.
     Soft,
 }
@@ -89,11 +92,17 @@ pub fn run(options: &Options) -> Result<bool> {
     }
     steps.done("packages", "all there");
 
+    let results = checkout::target().join("demo");
+    fresh(&results)?;
+    let mut padlock = None;
     let binary = match maker {
         Maker::StrongSwan => PathBuf::new(),
         Maker::Tussock => {
             let began = Instant::now();
             let binary = checkout::build_gateway(Profile::Release)?;
+            if options.accel == With::Padlock {
+                padlock = Some(Emulated::build(Profile::Release, &results)?);
+            }
             steps.done("build", format!("release, {:.0} s", began.elapsed().as_secs_f64()));
             binary
         }
@@ -102,8 +111,6 @@ pub fn run(options: &Options) -> Result<bool> {
     world.build(Layout::Sites)?;
     steps.done("network", "namespaces tsk-demo-alice, -moon, -inet, -sun, -bob");
 
-    let results = checkout::target().join("demo");
-    fresh(&results)?;
     let (moon, sun) = ends(options);
     let mut cards = match (options.accel, maker) {
         (With::Qat, Maker::Tussock) => Some(Cards::insert(&world, &binary, &results)?),
@@ -112,9 +119,14 @@ pub fn run(options: &Options) -> Result<bool> {
     if cards.is_none() && options.kill_card {
         bail!("--kill-card needs cards: leave --accel away");
     }
-    let sections = cards.as_ref().map(Cards::sections).unwrap_or_default();
-    let mut pair = Pair::new(&world, maker, (moon, sun), &binary, &results, &sections)?;
-    if let Err(error) = pair.show(options, cards.as_mut(), &mut steps, &results) {
+    let moons = Moons { sections: cards.as_ref().map(Cards::sections).unwrap_or_default(), padlock };
+    let mut pair = Pair::new(&world, maker, (moon, sun), &binary, &results, &moons)?;
+    let shown = pair.show(options, cards.as_mut(), &mut steps, &results);
+    let shown = shown.and_then(|()| match &moons.padlock {
+        Some(_) => on_padlock(&binary, &world, &mut steps),
+        None => Ok(()),
+    });
+    if let Err(error) = shown {
         for peer in pair.both() {
             eprintln!("   the log of {} ends:\n{}", peer.maker(), process::tail(peer.log(), 15));
         }
@@ -131,6 +143,9 @@ pub fn run(options: &Options) -> Result<bool> {
     for peer in pair.both_mut() {
         peer.stop()?;
     }
+    if let Some(padlock) = &moons.padlock {
+        steps.done("executed", padlock.served(&["xcrypt", "xsha1", "xsha256", "montmul"])?);
+    }
     drop(pair);
     drop(world);
     steps.done("down", "both gateways ended, namespaces removed");
@@ -140,11 +155,51 @@ pub fn run(options: &Options) -> Result<bool> {
 /// The two ends' configurations.
 pub fn ends(options: &Options) -> (End, End) {
     let (mut moon, mut sun) = (SITES.moon(), SITES.far());
+    let (ike, esp) = match options.accel {
+        // It has no combined modes and no curves.
+        With::Padlock => ("aes128-sha256-modp2048", "aes128-sha256-modp2048"),
+        With::Qat | With::Soft => (SITES.ike, SITES.esp),
+    };
     for end in [&mut moon, &mut sun] {
-        end.esp.clone_from(&options.esp);
+        ike.clone_into(&mut end.ike);
+        end.esp = options.esp.clone().unwrap_or_else(|| esp.to_owned());
         end.encap = if options.raw { Encap::Raw } else { Encap::Udp };
     }
     (moon, sun)
+}
+
+/// What moon has that sun has not.
+pub struct Moons {
+    /// More at the end of its configuration.
+    sections: String,
+    /// The processor it is told it runs on.
+    padlock: Option<Emulated>,
+}
+
+impl Moons {
+    fn gateway<'w>(&self, world: &'w World, end: &End, binary: &Path, results: &Path) -> Result<Tussock<'w>> {
+        let Some(padlock) = &self.padlock else {
+            let gateway = Tussock::new(world, end, binary, results)?;
+            gateway.append(&self.sections)?;
+            return Ok(gateway);
+        };
+        let mut gateway = Tussock::new(world, end, &padlock.gateway, results)?;
+        gateway.append(padlock::SECTION)?;
+        gateway.preset(padlock.environment());
+        Ok(gateway)
+    }
+}
+
+/// Moon's word on what PadLock has done.
+fn on_padlock(binary: &Path, world: &World, steps: &mut Steps) -> Result<()> {
+    let devices = cards::devices(binary, &world.state("moon")?.join("control.sock"))?;
+    let line = cards::line(&devices);
+    let idle = |name: &str| devices.iter().all(|device| device.name != name || device.packets == 0);
+    if idle("via") || !idle("soft") {
+        bail!("PadLock has not done it all: {line}");
+    }
+    steps.done("padlock", line);
+    Ok(())
 }
 
 /// The two gateways.
@@ -162,17 +217,14 @@ impl<'w> Pair<'w> {
         (moon, sun): (End, End),
         binary: &Path,
         results: &Path,
-        moons: &str,
+        moons: &Moons,
     ) -> Result<Pair<'w>> {
         let make = |end: End| -> Result<Box<dyn Peer + 'w>> {
             Ok(match maker {
-                Maker::Tussock => {
-                    let gateway = Tussock::new(world, &end, binary, results)?;
-                    if end.host == "moon" {
-                        gateway.append(moons)?;
-                    }
-                    Box::new(gateway)
+                Maker::Tussock if end.host == "moon" => {
+                    Box::new(moons.gateway(world, &end, binary, results)?)
                 }
+                Maker::Tussock => Box::new(Tussock::new(world, &end, binary, results)?),
                 // Raw ESP takes the younger release.
                 Maker::StrongSwan => {
                     Box::new(StrongSwan::new(world, end.clone(), end.encap.into(), results)?)

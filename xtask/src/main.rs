@@ -21,6 +21,7 @@ mod lint;
 mod meter;
 mod netns;
 mod packages;
+mod padlock;
 mod peer;
 mod ping;
 mod pki;

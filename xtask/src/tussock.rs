@@ -36,6 +36,8 @@ pub struct Tussock<'w> {
     /// Its state folder, with the control socket.
     run: PathBuf,
     log: PathBuf,
+    /// `NAME=value`, for its process alone.
+    environment: Vec<String>,
     daemon: Option<Daemon>,
 }
 
@@ -49,7 +51,9 @@ impl<'w> Tussock<'w> {
         fs::write(&file, config(end, &run)?)?;
         // It holds the secret, and the gateway warns of one that others may read.
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
-        Ok(Tussock { world, host: end.host, binary: binary.to_path_buf(), dir, run, log, daemon: None })
+        let binary = binary.to_path_buf();
+        let environment = Vec::new();
+        Ok(Tussock { world, host: end.host, binary, dir, run, log, environment, daemon: None })
     }
 
     /// Change the configuration file; a running gateway notices at `reload`.
@@ -68,6 +72,11 @@ impl<'w> Tussock<'w> {
     /// Write more at the end of the configuration.
     pub fn append(&self, more: &str) -> Result<()> {
         self.rewrite(|text| format!("{text}\n{more}\n"))
+    }
+
+    /// Variables of its environment, as `NAME=value`, from its next start on.
+    pub fn preset(&mut self, environment: Vec<String>) {
+        self.environment = environment;
     }
 
     /// Let the program judge the configuration.
@@ -125,7 +134,9 @@ impl Peer for Tussock<'_> {
     }
 
     fn start(&mut self) -> Result<()> {
-        let mut command = self.world.on(self.host, &self.binary);
+        // Whatever else it takes to get there does not see the variables.
+        let mut command = self.world.on(self.host, "env");
+        command.args(&self.environment).arg(&self.binary);
         command.args(["run", "--config"]).arg(self.file());
         let mut daemon = Daemon::start(&mut command, &self.log)?;
         let ready = process::until(Duration::from_secs(10), || {

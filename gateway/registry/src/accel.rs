@@ -6,6 +6,7 @@
 
 mod dpdk;
 mod kind;
+mod padlock;
 mod qat;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,11 +16,13 @@ pub use kind::{Form, Kind, Value, Wrong};
 
 #[cfg(feature = "dpdk")]
 pub(crate) use dpdk::driver as dpdk;
+#[cfg(feature = "padlock")]
+pub(crate) use padlock::driver as padlock;
 #[cfg(feature = "qat")]
 pub(crate) use qat::driver as qat;
 
 /// All drivers that sections can be for, the default one first.
-pub const KINDS: &[Kind] = &[qat::KIND, dpdk::KIND];
+pub const KINDS: &[Kind] = &[qat::KIND, dpdk::KIND, padlock::KIND];
 
 /// One section `[accel.NAME]`, as it was written.
 #[derive(Clone, Debug, PartialEq)]

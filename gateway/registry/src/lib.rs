@@ -10,6 +10,8 @@
 //! | `ipsec-mb` | `soft` with a second engine for packets | |
 //! | `qat` (on by default) | `qat`: Intel QuickAssist cards that are configured, see [`accel`] | network |
 //! | `dpdk` | `qat` through DPDK: its software devices, and cards | network |
+//! | `padlock` (on by default) | `padlock`: the instructions of VIA and Zhaoxin processors, where that is configured | network |
+//! | `padlock-emulated` | `padlock` may be told to take the emulator in its process for the processor; for tests | |
 
 pub mod accel;
 
@@ -45,6 +47,8 @@ pub fn network_drivers(config: &Config) -> Vec<Box<dyn Driver>> {
     list.extend(accel::qat(&config.accel).map(|driver| Box::new(driver) as Box<dyn Driver>));
     #[cfg(feature = "dpdk")]
     list.extend(accel::dpdk(&config.accel).map(|driver| Box::new(driver) as Box<dyn Driver>));
+    #[cfg(feature = "padlock")]
+    list.extend(accel::padlock(&config.accel).map(|driver| Box::new(driver) as Box<dyn Driver>));
     list.push(Box::new(software(config)));
     list
 }

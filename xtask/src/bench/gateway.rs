@@ -40,7 +40,6 @@ impl Make {
 }
 
 /// A gateway on moon.
-#[expect(clippy::large_enum_variant, reason = "there is one of it")]
 pub enum Gateway<'s> {
     /// Ours.
     Tussock(Tussock<'s>),

@@ -53,22 +53,14 @@ impl Cards {
         self.cards.into_iter().for_each(Card::leave);
     }
 
-    /// What moon says of each device: its name, its health, its SAs, and the packets and operations it has done.
+    /// What moon says of each device.
     pub fn devices(&self) -> Result<Vec<Device>> {
-        let mut command = Command::new(&self.binary);
-        command.args(["accel", "--json", "--socket"]).arg(&self.socket);
-        let all: Value = serde_json::from_str(&process::run(&mut command)?)?;
-        let list = all.get("devices").and_then(Value::as_array).context("moon tells of no devices")?;
-        Ok(list.iter().map(Device::read).collect())
+        devices(&self.binary, &self.socket)
     }
 
     /// What moon says, in a line.
     pub fn line(&self) -> Result<String> {
-        let say = |device: &Device| {
-            let Device { name, health, sas, packets, operations } = device;
-            format!("{name} {health}, {sas} SAs, {packets} packets, {operations} operations")
-        };
-        Ok(self.devices()?.iter().map(say).collect::<Vec<_>>().join("; "))
+        Ok(line(&self.devices()?))
     }
 
     /// Traffic both ways; the card with the SAs is pulled out and put back. Returns what was seen, in lines.
@@ -149,6 +141,24 @@ impl Cards {
         let spi = |child: &Value| child.get("spi_in").and_then(Value::as_str).map(str::to_owned);
         Ok(for_all.filter_map(spi).collect())
     }
+}
+
+/// What a gateway says of each device: its name, its health, its SAs, and the packets and operations it has done.
+pub fn devices(binary: &Path, socket: &Path) -> Result<Vec<Device>> {
+    let mut command = Command::new(binary);
+    command.args(["accel", "--json", "--socket"]).arg(socket);
+    let all: Value = serde_json::from_str(&process::run(&mut command)?)?;
+    let list = all.get("devices").and_then(Value::as_array).context("moon tells of no devices")?;
+    Ok(list.iter().map(Device::read).collect())
+}
+
+/// That, in a line.
+pub fn line(devices: &[Device]) -> String {
+    let say = |device: &Device| {
+        let Device { name, health, sas, packets, operations } = device;
+        format!("{name} {health}, {sas} SAs, {packets} packets, {operations} operations")
+    };
+    devices.iter().map(say).collect::<Vec<_>>().join("; ")
 }
 
 /// A device as moon sees it.

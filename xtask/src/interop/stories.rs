@@ -14,6 +14,7 @@ mod hiding;
 mod lanes;
 mod leases;
 mod lifetimes;
+mod padlock;
 mod path_mtu;
 mod reactions;
 mod reload;
@@ -80,6 +81,7 @@ const SUBJECTS: &[&[Story]] = &[
     lanes::STORIES,
     cards::STORIES,
     dpdk::STORIES,
+    padlock::STORIES,
 ];
 
 /// All of them.

@@ -1,0 +1,163 @@
+//! Moon on the PadLock instructions, which trap and are carried out by an emulator in its process; and on a processor that has none.
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use super::{Place, Story, agree};
+use crate::checkout::Profile;
+use crate::inside::Flow;
+use crate::interop::course::Steps;
+use crate::interop::scenario::SITES;
+use crate::padlock::{self, Emulated};
+use crate::peer::{Peer, await_nothing, await_tunnel};
+use crate::strongswan::{Release, StrongSwan};
+use crate::tussock::{GATEWAY, NET, SITE, Tussock, quoted};
+use crate::world::{ALICE, BOB};
+
+pub const STORIES: &[Story] = &[
+    Story::ours(
+        "padlock",
+        "packets and MODP key exchanges on emulated PadLock; rekeyed by both ends, and a flow each way",
+        with_strongswan,
+    )
+    .cast("tussock -> strongSwan"),
+    Story::ours("padlock-suites", "every cipher of PadLock with ESN, software at the other end", suites),
+    Story::ours(
+        "padlock-missing",
+        "a processor without PadLock: `tussock accel` says which CPUID leaf is missing, and software goes on",
+        missing,
+    ),
+];
+
+/// How long the flows go on.
+const TIME: std::time::Duration = std::time::Duration::from_secs(3);
+
+fn with_strongswan(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
+    let emulated = Emulated::build(Profile::Dev, place.results)?;
+    let (mut ours, mut theirs) = (SITES.moon(), SITES.far());
+    for end in [&mut ours, &mut theirs] {
+        end.ike = "aes256-sha256-modp2048".to_owned();
+        end.esp = "aes256-sha256-modp2048".to_owned();
+    }
+    let mut moon = Tussock::new(place.world, &ours, &emulated.gateway, place.results)?;
+    moon.append(padlock::SECTION)?;
+    moon.preset(emulated.environment());
+    let mut sun = StrongSwan::new(place.world, theirs, Release::Host, place.results)?;
+    steps.begin("a session");
+    sun.start()?;
+    moon.start()?;
+    moon.up()?;
+    let first = await_tunnel(&moon, "after coming up", |_| true)?;
+    place.pings()?;
+    steps.begin("moon rekeys the Child SA");
+    moon.rekey_child()?;
+    let second = await_tunnel(&moon, "after the Child rekey", |now| now.child != first.child)?;
+    place.pings()?;
+    steps.begin("sun rekeys both");
+    sun.rekey_child()?;
+    let third = await_tunnel(&moon, "after sun's Child rekey", |now| now.child != second.child)?;
+    sun.rekey_ike()?;
+    await_tunnel(&moon, "after the IKE rekey", |now| now.ike != third.ike)?;
+    place.pings()?;
+    steps.begin("flows both ways");
+    let there = Flow::begin(place.world, "alice", "bob", (BOB, 7000), TIME)?;
+    let back = Flow::begin(place.world, "bob", "alice", (ALICE, 7001), TIME)?;
+    let (there, back) = (there.finish()?, back.finish()?);
+    if there.octets < 1 << 18 || back.octets < 1 << 18 {
+        bail!("{there:?} there, {back:?} back");
+    }
+    steps.begin("all of it was done by PadLock");
+    all_on_padlock(&moon)?;
+    moon.down()?;
+    await_nothing(&moon, "after the end")?;
+    moon.stop()?;
+    let served = emulated.served(&["xstore", "xcrypt", "xsha1", "xsha256", "montmul"])?;
+    steps.begin(format!("executed: {served}"));
+    sun.stop()
+}
+
+fn suites(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
+    let emulated = Emulated::build(Profile::Dev, place.results)?;
+    let mut moon = Tussock::new(place.world, &SITES.moon(), &emulated.gateway, place.results)?;
+    moon.append(padlock::SECTION)?;
+    moon.preset(emulated.environment());
+    let mut sun = place.tussock(&SITES.far())?;
+    // Ciphers are the subject here: no SAs for other workers come up between the pings.
+    for end in [&moon, &sun] {
+        end.set(GATEWAY, "workers", "1")?;
+    }
+    sun.start()?;
+    moon.start()?;
+    for esp in [
+        "aes128-sha1-esn",
+        "aes192-sha256-esn",
+        "aes256-sha1",
+        "aes128ctr-sha256-esn",
+        "aes192ctr-sha1",
+        "aes256ctr-sha256-esn",
+    ] {
+        steps.begin(esp);
+        for end in [&sun, &moon] {
+            end.set(SITE, "ike", "[\"aes128-sha256-modp3072\"]")?;
+            end.set(NET, "esp", &format!("[{}]", quoted(esp)))?;
+            end.order(&["reload"])?;
+        }
+        moon.up()?;
+        agree(&moon, &sun)?;
+        place.pings().with_context(|| format!("moon {}, sun {}", drops(&moon), drops(&sun)))?;
+        moon.down()?;
+        await_nothing(&sun, "after the end")?;
+    }
+    steps.begin("all of it was done by PadLock");
+    all_on_padlock(&moon)?;
+    moon.stop()?;
+    emulated.served(&["xcrypt", "xsha1", "xsha256", "montmul"])?;
+    sun.stop()
+}
+
+fn missing(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
+    if std::fs::read_to_string("/proc/cpuinfo")?.contains("phe_en") {
+        steps.begin("this processor has PadLock: nothing is missing");
+        return Ok(());
+    }
+    let (mut moon, mut sun) = place.sites()?;
+    moon.append("[accel.via]\ndriver = \"padlock\"")?;
+    place.begin(steps, &mut moon, &mut sun)?;
+    steps.begin("it says what is missing");
+    let via = device(&moon, "via")?;
+    let why = via.pointer("/device/why").and_then(Value::as_str).context("no reason")?;
+    if !why.contains("has no PadLock: CPUID leaf") {
+        bail!("it says {why:?}");
+    }
+    if device(&moon, "soft")?["packets"].as_u64().unwrap_or(0) == 0 {
+        bail!("software has carried nothing");
+    }
+    Ok(())
+}
+
+/// Packets and operations were served by PadLock, and none by software.
+fn all_on_padlock(moon: &Tussock<'_>) -> Result<()> {
+    let count = |name: &str, what: &str| {
+        device(moon, name).map(|device| device.get(what).and_then(Value::as_u64).unwrap_or(0))
+    };
+    for what in ["packets", "operations"] {
+        let (here, soft) = (count("via", what)?, count("soft", what)?);
+        if here == 0 || soft > 0 {
+            bail!("{here} {what} on PadLock and {soft} in software: {:#}", moon.json("accel")?);
+        }
+    }
+    Ok(())
+}
+
+/// What a gateway has dropped, for when something is missing.
+fn drops(gateway: &Tussock<'_>) -> String {
+    gateway.json("status").map_or_else(|error| error.to_string(), |status| status["drops"].to_string())
+}
+
+/// What a gateway says of a device.
+fn device(gateway: &Tussock<'_>, name: &str) -> Result<Value> {
+    let all = gateway.json("accel")?;
+    let list = all.get("devices").and_then(Value::as_array).context("no devices")?;
+    let found = list.iter().find(|device| device.pointer("/device/name").is_some_and(|n| n == name));
+    found.cloned().with_context(|| format!("no device {name} in {all:#}"))
+}

@@ -1,0 +1,69 @@
+//! A gateway on emulated PadLock: the emulator is loaded into its process, and carries out the instructions where they trap.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::checkout::{self, Profile};
+use crate::process;
+
+/// What its configuration has to say.
+pub const SECTION: &str = "[accel.via]\ndriver = \"padlock\"\nmontmul = true\nemulated = true";
+
+/// What the emulator counts, of which a gateway uses all.
+const COUNTED: [&str; 5] = ["xstore", "xcrypt", "xsha1", "xsha256", "montmul"];
+
+/// A gateway that takes the emulator for its processor, and the emulator.
+pub struct Emulated {
+    /// The gateway, of a build that can be told to.
+    pub gateway: PathBuf,
+    library: PathBuf,
+    stats: PathBuf,
+}
+
+impl Emulated {
+    /// Build both; what was counted will be in `results`.
+    pub fn build(profile: Profile, results: &Path) -> Result<Emulated> {
+        let built = checkout::build("tussock", profile, &["padlock-emulated".to_owned()])?;
+        let folder = built.parent().context("a binary lies in a folder")?.join("padlock");
+        fs::create_dir_all(&folder)?;
+        let gateway = folder.join("tussock");
+        // One that runs cannot be written to.
+        fs::remove_file(&gateway).ok();
+        fs::copy(&built, &gateway)?;
+        // The usual one goes back to its place, for whoever comes next.
+        checkout::build_gateway(profile)?;
+        let mut command = checkout::cargo();
+        command.args(["build", "--quiet", "--package", "tussock-padlock-emulator"]);
+        if profile == Profile::Release {
+            command.arg("--release");
+        }
+        if !process::status(&mut command)? {
+            bail!("tussock-padlock-emulator does not build");
+        }
+        let library = built.with_file_name("libtussock_padlock_emulator.so");
+        library.metadata().with_context(|| format!("{} is not there", library.display()))?;
+        Ok(Emulated { gateway, library, stats: results.join("padlock.json") })
+    }
+
+    /// What the gateway's environment has to hold.
+    pub fn environment(&self) -> Vec<String> {
+        vec![
+            format!("LD_PRELOAD={}", self.library.display()),
+            format!("TUSSOCK_PADLOCK_EMULATOR=stats={}", self.stats.display()),
+        ]
+    }
+
+    /// How many instructions of each kind were carried out, in a line; the gateway has ended by now.
+    pub fn served(&self, wanted: &[&str]) -> Result<String> {
+        let text = fs::read_to_string(&self.stats).context("the emulator has not said what it did")?;
+        let counts: Value = serde_json::from_str(&text)?;
+        let count = |name: &str| counts.get(name).and_then(Value::as_u64).unwrap_or(0);
+        if let Some(name) = wanted.iter().find(|name| count(name) == 0) {
+            bail!("no {name} was executed: {text}");
+        }
+        Ok(COUNTED.iter().map(|name| format!("{} {name}", count(name))).collect::<Vec<_>>().join(", "))
+    }
+}
