@@ -105,7 +105,9 @@ impl Hardware {
     pub(crate) fn take(&self, service: usize, waiter: &Waiter) -> Fate {
         let now = self.line.clock.now();
         let mut state = self.line.lock();
-        let struck = state.faults.strike(Occasion::Job, None, Some(service), now);
+        // What befalls the hardware at a time shows with the first job from then on.
+        let mut struck = state.faults.strike_by_the_clock(now);
+        struck.extend(state.faults.strike(Occasion::Job, None, Some(service), now));
         state.numbers.faults += struck.len() as u64;
         state.numbers.jobs += 1;
         state.numbers.waiting += 1;

@@ -9,6 +9,7 @@
 //! | always | `soft`: everything, in software | both, last |
 //! | `ipsec-mb` | `soft` with a second engine for packets | |
 //! | `qat` (on by default) | `qat`: Intel QuickAssist cards that are configured, see [`accel`] | network |
+//! | `openssl` (on by default) | `ossl`: providers of OpenSSL's that are configured; engines, for their keys | both |
 
 pub mod accel;
 
@@ -42,13 +43,19 @@ pub fn network_drivers(config: &Config) -> Vec<Box<dyn Driver>> {
     let mut list: Vec<Box<dyn Driver>> = Vec::new();
     #[cfg(feature = "qat")]
     list.extend(accel::qat(&config.accel).map(|driver| Box::new(driver) as Box<dyn Driver>));
+    #[cfg(feature = "openssl")]
+    list.extend(accel::openssl(&config.accel, false).map(|driver| Box::new(driver) as Box<dyn Driver>));
     list.push(Box::new(software(config)));
     list
 }
 
 /// Drivers that long-term keys may use, best first. The last one is software and is always there.
 pub fn key_drivers(config: &Config) -> Vec<Box<dyn Driver>> {
-    vec![Box::new(software(config))]
+    let mut list: Vec<Box<dyn Driver>> = Vec::new();
+    #[cfg(feature = "openssl")]
+    list.extend(accel::openssl(&config.accel, true).map(|driver| Box::new(driver) as Box<dyn Driver>));
+    list.push(Box::new(software(config)));
+    list
 }
 
 fn software(config: &Config) -> soft::Soft {
