@@ -241,6 +241,6 @@ fn rfc_exchanges_agree_and_rfc_packets_open() {
             assert_eq!(text[..inner.len()], *inner, "{name}: {}", case["ref"]);
             tried += 1;
         }
-        assert!(tried >= 10, "{name}: only {tried}");
+        assert!(tried >= 9, "{name}: only {tried}");
     }
 }

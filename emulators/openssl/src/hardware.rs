@@ -4,7 +4,6 @@
 //! readable for other reasons, too.
 
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -17,8 +16,6 @@ use emu_model::fault::{Faults, Kind, Occasion};
 
 use crate::options::Options;
 
-/// Between two times that numbers are written down.
-const WRITE: Duration = Duration::from_millis(100);
 /// How much later a completion that comes twice comes again.
 const AGAIN: Duration = Duration::from_millis(1);
 
@@ -40,23 +37,13 @@ pub(crate) struct Fate {
     pub(crate) wrong: bool,
 }
 
-/// What it has done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Numbers {
-    jobs: u64,
-    waiting: u64,
-    most_waiting: u64,
-    faults: u64,
-}
-
 struct State {
-    timeline: Timeline<(Waiter, bool)>,
+    timeline: Timeline<Waiter>,
     faults: Faults,
     /// Nothing is done before this.
     silent: Option<Time>,
     /// So many times as long, until then.
     slow: Option<(f64, Time)>,
-    numbers: Numbers,
     stop: bool,
 }
 
@@ -90,13 +77,12 @@ impl Hardware {
             faults: Faults::new(&options.plan),
             silent: None,
             slow: None,
-            numbers: Numbers::default(),
             stop: false,
         };
         let line = Arc::new(Line { state: Mutex::new(state), wake: Condvar::new(), clock: Clock::running() });
         let thread = std::thread::Builder::new().name("pausing".into()).spawn({
             let line = Arc::clone(&line);
-            move || run(&line, options.stats)
+            move || run(&line)
         })?;
         Ok(Hardware { line, latency: options.latency, thread: Some(thread) })
     }
@@ -108,10 +94,6 @@ impl Hardware {
         // What befalls the hardware at a time shows with the first job from then on.
         let mut struck = state.faults.strike_by_the_clock(now);
         struck.extend(state.faults.strike(Occasion::Job, None, Some(service), now));
-        state.numbers.faults += struck.len() as u64;
-        state.numbers.jobs += 1;
-        state.numbers.waiting += 1;
-        state.numbers.most_waiting = state.numbers.most_waiting.max(state.numbers.waiting);
         let (mut fate, mut extra, mut lost, mut twice) = (Fate::default(), Duration::ZERO, false, false);
         for kind in struck {
             match kind {
@@ -134,9 +116,9 @@ impl Hardware {
             lost |= silent == Time::from_nanos(u64::MAX);
         }
         if !lost {
-            state.timeline.enter(due, (waiter.clone(), true));
+            state.timeline.enter(due, waiter.clone());
             if twice {
-                state.timeline.enter(due.after(AGAIN), (waiter.clone(), false));
+                state.timeline.enter(due.after(AGAIN), waiter.clone());
             }
         }
         drop(state);
@@ -155,46 +137,18 @@ impl Drop for Hardware {
     }
 }
 
-fn run(line: &Line, stats: Option<PathBuf>) {
-    let mut written = Numbers { jobs: u64::MAX, ..Numbers::default() };
+fn run(line: &Line) {
     let mut state = line.lock();
-    loop {
-        while let Some((_, (waiter, first))) = state.timeline.take_due(line.clock.now()) {
-            if first {
-                state.numbers.waiting = state.numbers.waiting.saturating_sub(1);
-            }
+    while !state.stop {
+        while let Some((_, waiter)) = state.timeline.take_due(line.clock.now()) {
             waiter.done.store(true, Ordering::Release);
             // A counter that is full rings already.
             let _ = rustix::io::write(&*waiter.bell, &1u64.to_ne_bytes());
         }
-        if let Some(file) = &stats
-            && state.numbers != written
-        {
-            written = state.numbers;
-            drop(state);
-            write(file, written);
-            state = line.lock();
-        }
-        if state.stop {
-            return;
-        }
-        let next = state.timeline.next().and_then(|due| line.clock.wait_for(due));
-        let limit = if stats.is_some() { WRITE } else { Duration::from_secs(60) };
-        let limit = next.map_or(limit, |next| next.min(limit));
-        state = line.wake.wait_timeout(state, limit).unwrap_or_else(PoisonError::into_inner).0;
-    }
-}
-
-/// Written beside and put in place, so that nobody reads half of it.
-fn write(file: &std::path::Path, numbers: Numbers) {
-    let Numbers { jobs, waiting, most_waiting, faults } = numbers;
-    let text = format!(
-        "{{\"jobs\": {jobs}, \"waiting\": {waiting}, \"most_waiting\": {most_waiting}, \"faults\": {faults}}}\n"
-    );
-    let beside = file.with_extension("new");
-    if std::fs::write(&beside, text).is_ok() {
-        // Whoever wants the numbers sees that they are not there.
-        let _ = std::fs::rename(beside, file);
+        state = match state.timeline.next().and_then(|due| line.clock.wait_for(due)) {
+            Some(limit) => line.wake.wait_timeout(state, limit).unwrap_or_else(PoisonError::into_inner).0,
+            None => line.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
+        };
     }
 }
 
@@ -209,7 +163,7 @@ mod tests {
 
     fn hardware(faults: Vec<Fault>) -> Hardware {
         let plan = Plan { seed: 7, faults };
-        let options = Options { plan, latency: Duration::from_millis(1), stats: None };
+        let options = Options { plan, latency: Duration::from_millis(1) };
         Hardware::start(options).expect("a thread")
     }
 

@@ -1,6 +1,5 @@
 //! What the provider is told: as parameters in its section of OpenSSL's configuration, or in the environment.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use emu_model::fault::{Kind, Plan};
@@ -10,11 +9,8 @@ use emu_model::parse_duration;
 pub(crate) const SERVICES: [&str; 4] = ["packet", "exchange", "signature", "key"];
 
 /// The parameters, and the variables that stand in for them.
-pub(crate) const NAMES: [(&std::ffi::CStr, &str); 3] = [
-    (c"plan", "TUSSOCK_PAUSING_PLAN"),
-    (c"latency", "TUSSOCK_PAUSING_LATENCY"),
-    (c"stats", "TUSSOCK_PAUSING_STATS"),
-];
+pub(crate) const NAMES: [(&std::ffi::CStr, &str); 2] =
+    [(c"plan", "TUSSOCK_PAUSING_PLAN"), (c"latency", "TUSSOCK_PAUSING_LATENCY")];
 
 /// See the module.
 #[derive(Debug)]
@@ -23,8 +19,6 @@ pub(crate) struct Options {
     pub(crate) plan: Plan,
     /// How long the hardware takes.
     pub(crate) latency: Duration,
-    /// Where it writes what it has done, as JSON.
-    pub(crate) stats: Option<PathBuf>,
 }
 
 impl Options {
@@ -32,13 +26,12 @@ impl Options {
     ///
     /// # Errors
     /// What is wrong with which.
-    pub(crate) fn new(given: [Option<String>; 3]) -> Result<Self, String> {
+    pub(crate) fn new(given: [Option<String>; 2]) -> Result<Self, String> {
         let mut values = NAMES
             .iter()
             .zip(given)
             .map(|((_, variable), given)| given.or_else(|| std::env::var(variable).ok()));
-        let (plan, latency, stats) =
-            (values.next().flatten(), values.next().flatten(), values.next().flatten());
+        let (plan, latency) = (values.next().flatten(), values.next().flatten());
         let plan = match plan {
             None => Plan::default(),
             Some(file) => {
@@ -59,7 +52,7 @@ impl Options {
             None => Duration::from_micros(500),
             Some(text) => parse_duration(&text).map_err(|what| format!("latency: {what}"))?,
         };
-        Ok(Options { plan, latency, stats: stats.map(PathBuf::from) })
+        Ok(Options { plan, latency })
     }
 }
 
@@ -85,7 +78,7 @@ mod tests {
         let of = |plan: &str| {
             let file = std::env::temp_dir().join(format!("tussock-pausing-{}.toml", std::process::id()));
             std::fs::write(&file, plan).expect("a file in the temporary directory");
-            let options = Options::new([Some(file.display().to_string()), Some("2ms".into()), None]);
+            let options = Options::new([Some(file.display().to_string()), Some("2ms".into())]);
             std::fs::remove_file(file).ok();
             options
         };
@@ -95,6 +88,6 @@ mod tests {
         assert!(error.contains("no provider can have"), "{error}");
         let error = of("[[fault]]\nkind = \"delay\"\nby = \"5ms\"\nservice = \"sym\"\n").unwrap_err();
         assert!(error.contains("no service \"sym\""), "{error}");
-        assert!(Options::new([None, Some("soon".into()), None]).unwrap_err().starts_with("latency: "));
+        assert!(Options::new([None, Some("soon".into())]).unwrap_err().starts_with("latency: "));
     }
 }

@@ -14,6 +14,7 @@ mod lanes;
 mod leases;
 mod lifetimes;
 mod path_mtu;
+mod providers;
 mod reactions;
 mod reload;
 mod suites;
@@ -76,6 +77,7 @@ const SUBJECTS: &[&[Story]] = &[
     hiding::STORIES,
     lanes::STORIES,
     cards::STORIES,
+    providers::STORIES,
 ];
 
 /// All of them.

@@ -94,10 +94,10 @@ pub unsafe extern "C" fn OSSL_provider_init(
 }
 
 /// The parameters in the provider's section of the configuration.
-unsafe fn parameters(handle: *const c_void, mut from: *const OSSL_DISPATCH) -> [Option<String>; 3] {
+unsafe fn parameters(handle: *const c_void, mut from: *const OSSL_DISPATCH) -> [Option<String>; 2] {
     const CORE_GET_PARAMS: c_int = 2;
     type GetParams = unsafe extern "C" fn(*const c_void, *mut OSSL_PARAM) -> c_int;
-    let mut given = [None, None, None];
+    let mut given = [None, None];
     // SAFETY: the list ends with a zero; the function of that number has that type. Values are copied at once.
     unsafe {
         while (*from).id != 0 && (*from).id != CORE_GET_PARAMS {
