@@ -264,6 +264,15 @@ impl<K: Kind> Lane<K> {
         delivered
     }
 
+    /// What follows from how much is out now.
+    fn settle(&mut self) {
+        let out = self.in_flight();
+        self.gauge.in_flight.store(out as u64, Ordering::Relaxed);
+        if let Some(pump) = &mut self.pump {
+            pump.hear(self.gauge.bell.as_fd(), out > 0);
+        }
+    }
+
     /// Whether a poll could start something.
     fn can_start(&self) -> bool {
         let work = self.held.is_some() || self.current.is_some() || !self.waiting.is_empty();
@@ -289,7 +298,7 @@ impl<K: Kind> Queue for Lane<K> {
         if take > 0 || !self.ready.is_empty() {
             self.gauge.bell.ring();
         }
-        self.gauge.in_flight.store(self.in_flight() as u64, Ordering::Relaxed);
+        self.settle();
         Ok(take)
     }
 
@@ -307,7 +316,7 @@ impl<K: Kind> Queue for Lane<K> {
             self.gauge.bell.ring();
         }
         self.gauge.done.fetch_add(delivered as u64, Ordering::Relaxed);
-        self.gauge.in_flight.store(self.in_flight() as u64, Ordering::Relaxed);
+        self.settle();
         Polled { delivered, more }
     }
 

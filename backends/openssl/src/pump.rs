@@ -92,6 +92,9 @@ pub(crate) struct Pump<T: Task> {
     at: HashMap<RawFd, Vec<usize>>,
     waits: Vec<Wait>,
     watch: Watch,
+    /// Where orphans wait: they are looked at when there is an occasion, and wake nobody.
+    limbo: Watch,
+    heard: bool,
     timer: OwnedFd,
     tick: Duration,
     /// Time in which somebody looked: a process that was stopped has waited for nothing.
@@ -120,6 +123,8 @@ impl<T: Task> Pump<T> {
             at: HashMap::new(),
             waits: Vec::new(),
             watch,
+            limbo: Watch::new()?,
+            heard: true,
             timer,
             tick: Duration::ZERO,
             now: Duration::ZERO,
@@ -161,7 +166,7 @@ impl<T: Task> Pump<T> {
         }
     }
 
-    /// Goes on with what can be gone on with. Waits for something no longer than that.
+    /// Goes on with what can be gone on with. Waits for orphans no longer than that.
     pub(crate) fn wake(&mut self, limit: Duration) -> Woken<T> {
         let mut woken = Woken { done: Vec::new(), overdue: false };
         if self.live + self.orphans == 0 {
@@ -169,7 +174,11 @@ impl<T: Task> Pump<T> {
         }
         let mut ticked = false;
         let mut due: Vec<(usize, u64)> = Vec::new();
-        for mark in self.watch.ready(limit) {
+        let mut marks = if self.live > 0 { self.watch.ready(Duration::ZERO) } else { Vec::new() };
+        if self.orphans > 0 {
+            marks.extend(self.limbo.ready(limit));
+        }
+        for mark in marks {
             match mark {
                 BELL => {}
                 TIMER => {
@@ -211,6 +220,10 @@ impl<T: Task> Pump<T> {
         for slot in self.slots.iter_mut().flatten().filter(|slot| !slot.orphan) {
             slot.orphan = true;
             count += 1;
+            for fd in &slot.fds {
+                self.watch.remove(*fd);
+                self.limbo.arm(*fd, *fd as u64);
+            }
         }
         LEFT.fetch_add(count, Ordering::Relaxed);
         self.orphans += count;
@@ -234,6 +247,15 @@ impl<T: Task> Pump<T> {
         if self.orphans > 0 {
             // A thread that ends has no such list any more, and its fibres stay as they are.
             let _ = GRAVES.try_with(|graves| graves.borrow_mut().push(Box::new(self)));
+        }
+    }
+
+    /// Whether the bell that others ring is heard. Nobody asks a queue that has nothing out, so a bell that rings for one would
+    /// ring for ever.
+    pub(crate) fn hear(&mut self, bell: BorrowedFd<'_>, heard: bool) {
+        if self.heard != heard {
+            self.heard = heard;
+            self.watch.hear(bell, BELL, heard);
         }
     }
 
@@ -278,10 +300,12 @@ impl<T: Task> Pump<T> {
         for fd in gone {
             if !self.at.contains_key(&fd) {
                 self.watch.remove(fd);
+                self.limbo.remove(fd);
             }
         }
         // What cannot be waited for is as good as not there.
-        slot.fds = fds.into_iter().filter(|fd| self.watch.arm(*fd, *fd as u64)).collect();
+        let watch = if slot.orphan { &self.limbo } else { &self.watch };
+        slot.fds = fds.into_iter().filter(|fd| watch.arm(*fd, *fd as u64)).collect();
         for fd in &slot.fds {
             self.at.entry(*fd).or_default().push(place);
         }
@@ -341,6 +365,7 @@ impl<T: Task> Pump<T> {
         for fd in wait.changes().1 {
             if !self.at.contains_key(&fd) {
                 self.watch.remove(fd);
+                self.limbo.remove(fd);
             }
         }
         if self.waits.len() < SPARE {

@@ -28,6 +28,13 @@ impl Watch {
         Ok(epoll::add(&self.set, fd, epoll::EventData::new_u64(mark), epoll::EventFlags::IN)?)
     }
 
+    /// Has a descriptor of ours heard, or not: what is not heard does not make the set readable.
+    pub(crate) fn hear(&self, fd: BorrowedFd<'_>, mark: u64, heard: bool) {
+        let flags = if heard { epoll::EventFlags::IN } else { epoll::EventFlags::empty() };
+        // It is in the set, and nothing else can be wrong with it.
+        let _ = epoll::modify(&self.set, fd, epoll::EventData::new_u64(mark), flags);
+    }
+
     /// Lets a provider's descriptor ring once; it is added if it is new. False: it is not open, or cannot be waited for.
     pub(crate) fn arm(&self, fd: RawFd, mark: u64) -> bool {
         let (flags, mark) =

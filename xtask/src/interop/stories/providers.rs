@@ -51,9 +51,9 @@ pub const STORIES: &[Story] = &[
         "openssl-delay",
         "a provider wakes jobs late, twice, or with an error: the traffic goes on, whole",
         |place, steps| {
-            let plan = "[[fault]]\nkind = \"delay\"\nby = \"20ms\"\nservice = \"packet\"\nafter = 300\ntimes = 50\n\n\
-                        [[fault]]\nkind = \"doubled-completion\"\nafter = 100\ntimes = 200\n\n\
-                        [[fault]]\nkind = \"engine-error\"\nservice = \"packet\"\nafter = 500\ntimes = 5\n";
+            let plan = "[[fault]]\nkind = \"delay\"\nby = \"20ms\"\nservice = \"packet\"\nat = \"6s\"\ntimes = 50\n\n\
+                        [[fault]]\nkind = \"doubled-completion\"\nat = \"6s\"\ntimes = 200\n\n\
+                        [[fault]]\nkind = \"engine-error\"\nservice = \"packet\"\nat = \"7s\"\ntimes = 5\n";
             faulty(place, steps, plan, "refused")
         },
     ),
@@ -61,14 +61,15 @@ pub const STORIES: &[Story] = &[
         "openssl-lost-wake",
         "a provider never wakes a job: its device is reset, and the traffic goes on, whole",
         |place, steps| {
-            let plan = "[[fault]]\nkind = \"lost-completion\"\nservice = \"packet\"\nafter = 400\n";
-            faulty(place, steps, plan, "overdue")
+            let plan = "[[fault]]\nkind = \"lost-completion\"\nservice = \"packet\"\nat = \"6s\"\n";
+            faulty(place, steps, plan, "abandoned")
         },
     ),
 ];
 
-/// How long flows go on around a fault.
-const TIME: Duration = Duration::from_secs(6);
+/// How long flows go on around a fault. What goes wrong does so six seconds after the provider was loaded, when it has been tried
+/// out and measured and is in use.
+const TIME: Duration = Duration::from_secs(10);
 
 fn default(_: &Place<'_>) -> Result<String> {
     Ok("[accel.ossl0]\ndriver = \"openssl\"\nprovider = \"default\"\n".into())
