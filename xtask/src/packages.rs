@@ -16,6 +16,9 @@ pub const BUILD: &[&str] = &["gcc", "g++", "make", "pkg-config", "libssl-dev"];
 /// What the software backend's second engine needs, where there is one to be had.
 pub const IPSEC_MB: &[&str] = if cfg!(target_arch = "x86_64") { &["libipsec-mb-dev"] } else { &[] };
 
+/// What the tests of OpenSSL's engines need: a token in software, and the engine that leads to it.
+pub const ENGINE: &[&str] = &["softhsm2", "libengine-pkcs11-openssl"];
+
 /// What any namespaces lab needs.
 pub const LAB: &[&str] = &["iproute2", "nftables", "iputils-ping", "procps", "openssl", "tcpdump"];
 

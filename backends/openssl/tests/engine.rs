@@ -19,7 +19,7 @@ fn find(files: &[&str]) -> Option<PathBuf> {
     let found = files.iter().map(PathBuf::from).find(|file| file.exists());
     if found.is_none() {
         eprintln!(
-            "SKIPPED: none of {files:?} is there; install softhsm2, opensc and libengine-pkcs11-openssl"
+            "SKIPPED: none of {files:?} is there; install softhsm2 and libengine-pkcs11-openssl"
         );
     }
     found

@@ -273,6 +273,25 @@ fn a_reset_brings_paused_jobs_back_at_once_and_their_orphans_end_by_themselves()
     }
 }
 
+/// Nobody asks a queue that has nothing out, so its bell must not ring on: not for orphans that wake, and not for resets.
+#[test]
+fn a_queue_with_nothing_out_is_silent() {
+    let device = device(&pausing("50ms", ""));
+    let mut queue = device.crypto_queue(config(8)).unwrap();
+    assert!(operations(&mut *queue, Group::X25519, 8).is_empty());
+    device.begin_reset();
+    assert_eq!(collect(&mut *queue, 8).len(), 8);
+    device.begin_reset();
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_millis(200) {
+        let bell = queue.doorbell().unwrap();
+        let mut fds = [PollFd::new(&bell, PollFlags::IN)];
+        assert_eq!(poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 1_000_000 })), Ok(0), "it rings");
+    }
+    let all = run(&mut *queue, Group::X25519, 8);
+    assert!(all.iter().all(|done| done.outcome == Outcome::Done));
+}
+
 /// A queue that is dropped gives its buffers back whatever its provider does, and takes no longer than a bounded time.
 #[test]
 fn a_dropped_queue_does_not_wait_for_a_wake_that_never_comes() {

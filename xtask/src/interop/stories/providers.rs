@@ -100,12 +100,12 @@ fn interop(
     moon.start()?;
     moon.up()?;
     let first = await_tunnel(&moon, "after coming up", |_| true)?;
-    place.pings()?;
+    place.pings().with_context(|| state(&moon))?;
     moon.rekey_child()?;
     let second = await_tunnel(&moon, "after the Child rekey", |now| now.child != first.child)?;
     sun.rekey_ike()?;
     await_tunnel(&moon, "after the IKE rekey", |now| now.ike != second.ike)?;
-    place.pings()?;
+    place.pings().with_context(|| state(&moon))?;
     steps.begin("OpenSSL has done the packets and the key exchanges, and software none");
     let (packets, operations) = (count(&moon, "ossl0", "/packets")?, count(&moon, "ossl0", "/operations")?);
     // Two exchanges that moon began, each with two operations, and one that sun did; and the pings of both networks.
@@ -154,7 +154,14 @@ fn faulty(place: &Place<'_>, steps: &mut Steps, plan: &str, counter: &str) -> Re
         Ok((device.pointer("/device/health").is_some_and(|health| health == "ready")).then_some(()))
     })?;
     well.with_context(|| format!("it is not: {:#}", device(&moon, "ossl0").unwrap_or_default()))?;
-    place.pings()
+    place.pings().with_context(|| state(&moon))
+}
+
+/// What moon dropped, and what it says of its device, for when something is missing.
+fn state(moon: &Tussock<'_>) -> String {
+    let drops = moon.json("status").map(|status| status["drops"].to_string());
+    let counters = device(moon, "ossl0").map(|device| device["counters"].to_string());
+    format!("moon dropped {drops:?}; its device counts {counters:?}")
 }
 
 fn device(moon: &Tussock<'_>, name: &str) -> Result<Value> {
