@@ -54,6 +54,7 @@ pub(crate) struct BegunBurst {
 /// Packets.
 #[derive(Default)]
 pub(crate) struct Packets {
+    #[allow(clippy::vec_box, reason = "a job holds its task by address")]
     spare: Vec<Box<PacketTask>>,
     ivs: Vec<u8>,
 }

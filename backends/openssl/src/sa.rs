@@ -44,6 +44,9 @@ pub(crate) fn hash_name(integ: Integ) -> Option<&'static CStr> {
     })
 }
 
+/// Header and IV, text, ICV.
+type Parts<'a> = (&'a [u8], &'a mut [u8], &'a mut [u8]);
+
 /// An installed SA. Any number of its packets may be under way: each has contexts of its own.
 pub(crate) struct Sa {
     pub(crate) frame: Frame,
@@ -154,7 +157,7 @@ impl Sa {
                 aad.iter_mut().zip(parts).for_each(|(to, from)| *to = *from);
                 &aad[..]
             }
-            None => &*header,
+            None => header,
         };
         let cipher = &mut keys.cipher;
         cipher.begin(&nonce)?;
@@ -217,7 +220,7 @@ impl Sa {
     }
 
     /// Header and IV, text, ICV.
-    fn parts<'a>(&self, packet: &'a mut [u8]) -> Result<(&'a [u8], &'a mut [u8], &'a mut [u8]), Failed> {
+    fn parts<'a>(&self, packet: &'a mut [u8]) -> Result<Parts<'a>, Failed> {
         let (head, rest) = packet.split_at_mut_checked(self.frame.head_len).ok_or(Failed::Broken)?;
         let text_len = rest.len().checked_sub(self.frame.icv_len).ok_or(Failed::Broken)?;
         let (text, icv) = rest.split_at_mut_checked(text_len).ok_or(Failed::Broken)?;

@@ -18,9 +18,7 @@ const PIN: &str = "tussock-test-pin-4711";
 fn find(files: &[&str]) -> Option<PathBuf> {
     let found = files.iter().map(PathBuf::from).find(|file| file.exists());
     if found.is_none() {
-        eprintln!(
-            "SKIPPED: none of {files:?} is there; install softhsm2 and libengine-pkcs11-openssl"
-        );
+        eprintln!("SKIPPED: none of {files:?} is there; install softhsm2 and libengine-pkcs11-openssl");
     }
     found
 }

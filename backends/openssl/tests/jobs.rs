@@ -273,6 +273,38 @@ fn a_reset_brings_paused_jobs_back_at_once_and_their_orphans_end_by_themselves()
     }
 }
 
+/// A worker has the doorbell in a set of its own, sleeps on that, and asks only then.
+#[test]
+fn a_worker_that_sleeps_on_a_set_with_the_doorbell_in_it_is_woken() {
+    use rustix::event::epoll;
+    let device = device(&pausing("300us", ""));
+    let sa = install(&*device, Encr::AES128_GCM16, Integ::NONE, Direction::Seal);
+    let mut queue = device.esp_queue(config(32)).unwrap();
+    let pool = Pool::new(4096, 32).unwrap();
+    let set = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+    epoll::add(&set, queue.doorbell().unwrap(), epoll::EventData::new_u64(1), epoll::EventFlags::IN).unwrap();
+    let mut late = Vec::new();
+    for round in 0..2000 {
+        packets(&mut *queue, &pool, sa, 1, 1);
+        let (mut back, start) = (0, Instant::now());
+        let mut naps = 0;
+        loop {
+            queue.poll(64, &mut |_: EspBurst| back += 1);
+            if back == 1 {
+                break;
+            }
+            let mut events = Vec::with_capacity(8);
+            let limit = Timespec { tv_sec: 1, tv_nsec: 0 };
+            epoll::wait(&set, rustix::buffer::spare_capacity(&mut events), Some(&limit)).unwrap();
+            naps += usize::from(events.is_empty());
+        }
+        if naps > 0 {
+            late.push((round, start.elapsed()));
+        }
+    }
+    assert!(late.is_empty(), "slept through: {late:?}");
+}
+
 /// Nobody asks a queue that has nothing out, so its bell must not ring on: not for orphans that wake, and not for resets.
 #[test]
 fn a_queue_with_nothing_out_is_silent() {

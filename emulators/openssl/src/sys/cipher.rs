@@ -38,21 +38,21 @@ fn inner_cipher(number: usize) -> *mut EVP_CIPHER {
 }
 
 pub(super) static ALGORITHMS: [OSSL_ALGORITHM; 11] = [
-    row(NAMES[0], FUNCTIONS::<0>::LIST),
-    row(NAMES[1], FUNCTIONS::<1>::LIST),
-    row(NAMES[2], FUNCTIONS::<2>::LIST),
-    row(NAMES[3], FUNCTIONS::<3>::LIST),
-    row(NAMES[4], FUNCTIONS::<4>::LIST),
-    row(NAMES[5], FUNCTIONS::<5>::LIST),
-    row(NAMES[6], FUNCTIONS::<6>::LIST),
-    row(NAMES[7], FUNCTIONS::<7>::LIST),
-    row(NAMES[8], FUNCTIONS::<8>::LIST),
-    row(NAMES[9], FUNCTIONS::<9>::LIST),
+    row(NAMES[0], Functions::<0>::LIST),
+    row(NAMES[1], Functions::<1>::LIST),
+    row(NAMES[2], Functions::<2>::LIST),
+    row(NAMES[3], Functions::<3>::LIST),
+    row(NAMES[4], Functions::<4>::LIST),
+    row(NAMES[5], Functions::<5>::LIST),
+    row(NAMES[6], Functions::<6>::LIST),
+    row(NAMES[7], Functions::<7>::LIST),
+    row(NAMES[8], Functions::<8>::LIST),
+    row(NAMES[9], Functions::<9>::LIST),
     LAST,
 ];
 
-#[allow(non_camel_case_types, reason = "a list of constants, one for each number")]
-struct FUNCTIONS<const N: usize>;
+/// A list of functions for each number.
+struct Functions<const N: usize>;
 
 type Init = unsafe extern "C" fn(
     *mut c_void,
@@ -63,7 +63,7 @@ type Init = unsafe extern "C" fn(
     *const OSSL_PARAM,
 ) -> c_int;
 
-impl<const N: usize> FUNCTIONS<N> {
+impl<const N: usize> Functions<N> {
     const LIST: &'static [OSSL_DISPATCH] = functions! {
         1 => newctx::<N> as unsafe extern "C" fn(*mut c_void) -> *mut c_void,
         2 => encrypt_init as Init,

@@ -28,19 +28,19 @@ fn inner_exchange(number: usize) -> *mut EVP_KEYEXCH {
 }
 
 pub(super) static ALGORITHMS: [OSSL_ALGORITHM; 5] = [
-    row(NAMES[0], FUNCTIONS::<0>::LIST),
-    row(NAMES[1], FUNCTIONS::<1>::LIST),
-    row(NAMES[2], FUNCTIONS::<2>::LIST),
-    row(NAMES[3], FUNCTIONS::<3>::LIST),
+    row(NAMES[0], Functions::<0>::LIST),
+    row(NAMES[1], Functions::<1>::LIST),
+    row(NAMES[2], Functions::<2>::LIST),
+    row(NAMES[3], Functions::<3>::LIST),
     LAST,
 ];
 
-#[allow(non_camel_case_types, reason = "a list of constants, one for each number")]
-struct FUNCTIONS<const N: usize>;
+/// A list of functions for each number.
+struct Functions<const N: usize>;
 
 type OfTwo = unsafe extern "C" fn(*mut c_void, *mut c_void) -> *const OSSL_PARAM;
 
-impl<const N: usize> FUNCTIONS<N> {
+impl<const N: usize> Functions<N> {
     const LIST: &'static [OSSL_DISPATCH] = functions! {
         1 => newctx as unsafe extern "C" fn(*mut c_void) -> *mut c_void,
         2 => init as unsafe extern "C" fn(*mut c_void, *mut c_void, *const OSSL_PARAM) -> c_int,

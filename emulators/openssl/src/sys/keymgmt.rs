@@ -33,23 +33,23 @@ fn inner_keymgmt(number: usize) -> *mut EVP_KEYMGMT {
 }
 
 pub(super) static ALGORITHMS: [OSSL_ALGORITHM; 8] = [
-    row(KINDS[0], FUNCTIONS::<0>::LIST),
-    row(KINDS[1], FUNCTIONS::<1>::LIST),
-    row(c"EC:id-ecPublicKey", FUNCTIONS::<2>::LIST),
-    row(KINDS[3], FUNCTIONS::<3>::LIST),
-    row(c"RSA:rsaEncryption", FUNCTIONS::<4>::LIST),
-    row(KINDS[5], FUNCTIONS::<5>::LIST),
-    row(KINDS[6], FUNCTIONS::<6>::LIST),
+    row(KINDS[0], Functions::<0>::LIST),
+    row(KINDS[1], Functions::<1>::LIST),
+    row(c"EC:id-ecPublicKey", Functions::<2>::LIST),
+    row(KINDS[3], Functions::<3>::LIST),
+    row(c"RSA:rsaEncryption", Functions::<4>::LIST),
+    row(KINDS[5], Functions::<5>::LIST),
+    row(KINDS[6], Functions::<6>::LIST),
     LAST,
 ];
 
-#[allow(non_camel_case_types, reason = "a list of constants, one for each number")]
-struct FUNCTIONS<const N: usize>;
+/// A list of functions for each number.
+struct Functions<const N: usize>;
 
 type Of = unsafe extern "C" fn(*mut c_void) -> *const OSSL_PARAM;
 type OfTwo = unsafe extern "C" fn(*mut c_void, *mut c_void) -> *const OSSL_PARAM;
 
-impl<const N: usize> FUNCTIONS<N> {
+impl<const N: usize> Functions<N> {
     const LIST: &'static [OSSL_DISPATCH] = functions! {
         1 => new as unsafe extern "C" fn(*mut c_void) -> *mut c_void,
         2 => gen_init::<N> as unsafe extern "C" fn(*mut c_void, c_int, *const OSSL_PARAM) -> *mut c_void,
@@ -121,7 +121,9 @@ unsafe extern "C" fn gen_init<const N: usize>(
         if context.is_null() {
             return null_mut();
         }
-        let set = |params| params == null() || ffi::EVP_PKEY_CTX_set_params(context, params) == 1;
+        let set = |params: *const OSSL_PARAM| {
+            params.is_null() || ffi::EVP_PKEY_CTX_set_params(context, params) == 1
+        };
         if ffi::EVP_PKEY_keygen_init(context) != 1 || !set(params) {
             ffi::EVP_PKEY_CTX_free(context);
             return null_mut();
