@@ -12,12 +12,13 @@ use spi::{
 use crate::ring::{devices, wait_until_ready};
 
 /// Keys for tests, which everybody has.
-const KEYS: [&[u8]; 5] = [
+const KEYS: [&[u8]; 6] = [
     include_bytes!("../testdata/rsa2048.p8"),
     include_bytes!("../testdata/p256.p8"),
     include_bytes!("../testdata/p384.p8"),
     include_bytes!("../testdata/p521.p8"),
     include_bytes!("../testdata/ed25519.p8"),
+    include_bytes!("../testdata/ed448.p8"),
 ];
 
 /// A queue on which operations are run one by one.

@@ -64,6 +64,8 @@ enum With {
     Qat,
     /// PadLock, emulated: instructions that trap.
     Padlock,
+    /// Two providers of OpenSSL's: an emulated one that pauses its jobs, and the default one.
+    Openssl,
     /// The processor.
     Soft,
 }
@@ -114,9 +116,10 @@ pub fn run(options: &Options) -> Result<bool> {
     let (moon, sun) = ends(options);
     let mut cards = match (options.accel, maker) {
         (With::Qat, Maker::Tussock) => Some(Cards::insert(&world, &binary, &results)?),
+        (With::Openssl, Maker::Tussock) => Some(Cards::providers(&world, &binary, &results)?),
         _ => None,
     };
-    if cards.is_none() && options.kill_card {
+    if options.accel != With::Qat && options.kill_card {
         bail!("--kill-card needs cards: leave --accel away");
     }
     let moons = Moons { sections: cards.as_ref().map(Cards::sections).unwrap_or_default(), padlock };
@@ -333,9 +336,9 @@ impl<'w> Pair<'w> {
         let Some(cards) = cards else { return Ok(()) };
         let devices = cards.devices()?;
         if devices.iter().all(|device| device.name == "soft" || device.packets == 0) {
-            bail!("no card has done anything: {}", cards.line()?);
+            bail!("no accelerator has done anything: {}", cards.line()?);
         }
-        steps.done("cards", cards.line()?);
+        steps.done("accel", cards.line()?);
         if options.kill_card {
             let lines = cards.pull_out(self.world, results)?;
             let mut lines = lines.iter();

@@ -26,6 +26,7 @@ mod peer;
 mod ping;
 mod pki;
 mod process;
+mod providers;
 mod report;
 mod rig;
 mod strongswan;

@@ -19,6 +19,9 @@ pub const IPSEC_MB: &[&str] = if cfg!(target_arch = "x86_64") { &["libipsec-mb-d
 /// What DPDK's devices need: DPDK with its drivers, and what reads its headers. One of the drivers is for x86_64 only.
 pub const DPDK: &[&str] = if cfg!(target_arch = "x86_64") { &["libdpdk-dev", "libclang-dev"] } else { &[] };
 
+/// What the tests of OpenSSL's engines need: a token in software, and the engine that leads to it.
+pub const ENGINE: &[&str] = &["softhsm2", "libengine-pkcs11-openssl"];
+
 /// What any namespaces lab needs.
 pub const LAB: &[&str] = &["iproute2", "nftables", "iputils-ping", "procps", "openssl", "tcpdump"];
 

@@ -7,6 +7,7 @@
 mod dpdk;
 mod kind;
 mod padlock;
+mod openssl;
 mod qat;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,11 +19,13 @@ pub use kind::{Form, Kind, Value, Wrong};
 pub(crate) use dpdk::driver as dpdk;
 #[cfg(feature = "padlock")]
 pub(crate) use padlock::driver as padlock;
+#[cfg(feature = "openssl")]
+pub(crate) use openssl::driver as openssl;
 #[cfg(feature = "qat")]
 pub(crate) use qat::driver as qat;
 
 /// All drivers that sections can be for, the default one first.
-pub const KINDS: &[Kind] = &[qat::KIND, dpdk::KIND, padlock::KIND];
+pub const KINDS: &[Kind] = &[qat::KIND, dpdk::KIND, openssl::KIND, padlock::KIND];
 
 /// One section `[accel.NAME]`, as it was written.
 #[derive(Clone, Debug, PartialEq)]

@@ -12,6 +12,7 @@
 //! | `dpdk` | `qat` through DPDK: its software devices, and cards | network |
 //! | `padlock` (on by default) | `padlock`: the instructions of VIA and Zhaoxin processors, where that is configured | network |
 //! | `padlock-emulated` | `padlock` may be told to take the emulator in its process for the processor; for tests | |
+//! | `openssl` (on by default) | `ossl`: providers of OpenSSL's that are configured; engines, for their keys | both |
 
 pub mod accel;
 
@@ -49,13 +50,19 @@ pub fn network_drivers(config: &Config) -> Vec<Box<dyn Driver>> {
     list.extend(accel::dpdk(&config.accel).map(|driver| Box::new(driver) as Box<dyn Driver>));
     #[cfg(feature = "padlock")]
     list.extend(accel::padlock(&config.accel).map(|driver| Box::new(driver) as Box<dyn Driver>));
+    #[cfg(feature = "openssl")]
+    list.extend(accel::openssl(&config.accel, false).map(|driver| Box::new(driver) as Box<dyn Driver>));
     list.push(Box::new(software(config)));
     list
 }
 
 /// Drivers that long-term keys may use, best first. The last one is software and is always there.
 pub fn key_drivers(config: &Config) -> Vec<Box<dyn Driver>> {
-    vec![Box::new(software(config))]
+    let mut list: Vec<Box<dyn Driver>> = Vec::new();
+    #[cfg(feature = "openssl")]
+    list.extend(accel::openssl(&config.accel, true).map(|driver| Box::new(driver) as Box<dyn Driver>));
+    list.push(Box::new(software(config)));
+    list
 }
 
 fn software(config: &Config) -> soft::Soft {

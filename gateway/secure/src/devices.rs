@@ -68,6 +68,11 @@ impl Devices {
         Err(last)
     }
 
+    /// What the device at a place is called.
+    pub(crate) fn name(&self, place: Place) -> &str {
+        self.slots.get(place).map_or("", |slot| &slot.device.desc().id)
+    }
+
     pub(crate) fn close_key(&self, place: Place, key: KeyId) {
         if let Some(slot) = self.slots.get(place) {
             slot.device.close_key(key);

@@ -162,6 +162,7 @@ fn open_own(
     let (place, info) = devices
         .open_key(&own.source)
         .map_err(|fault| format!("the private key {} cannot be opened: {fault}", own.name))?;
+    tracing::info!(key = %own.name, device = devices.name(place), "a private key is open");
     let mut certs = Vec::new();
     for (i, Certificate { name, der }) in own.certs.into_iter().enumerate() {
         let cert = Cert::parse(&der).map_err(|e| format!("{name}: {e}"))?;

@@ -13,6 +13,7 @@ use crate::cards::{self, Card};
 use crate::checkout::Profile;
 use crate::inside::Flow;
 use crate::process;
+use crate::providers;
 use crate::world::{ALICE, BOB, BRIDGE, World};
 
 /// Cards in moon.
@@ -25,6 +26,8 @@ const OUTAGE: Duration = Duration::from_secs(1);
 /// Moon's cards, and moon's word on them.
 pub struct Cards {
     cards: Vec<Card>,
+    /// What else moon works with.
+    others: String,
     binary: PathBuf,
     socket: PathBuf,
 }
@@ -38,14 +41,28 @@ impl Cards {
         let insert = |name: &&str| Card::insert(name, &emulator, &state, results, None);
         Ok(Cards {
             cards: CARDS.iter().map(insert).collect::<Result<_>>()?,
+            others: String::new(),
             binary: gateway.to_path_buf(),
             socket: state.join("control.sock"),
         })
     }
 
+    /// No card, but an OpenSSL provider that pauses every job, and OpenSSL's default one behind it.
+    pub fn providers(world: &World, gateway: &Path, results: &Path) -> Result<Cards> {
+        let module = providers::build(Profile::Release)?;
+        let pausing = providers::section("ossl0", &module, results, "50us", None)?;
+        Ok(Cards {
+            cards: Vec::new(),
+            others: format!("{pausing}\n[accel.ossl1]\ndriver = \"openssl\"\nprovider = \"default\"\n"),
+            binary: gateway.to_path_buf(),
+            socket: world.state("moon")?.join("control.sock"),
+        })
+    }
+
     /// What moon's configuration has to say of them.
     pub fn sections(&self) -> String {
-        self.cards.iter().map(|card| format!("{}\n\n", card.section())).collect()
+        let cards = self.cards.iter().map(|card| format!("{}\n\n", card.section()));
+        cards.chain([self.others.clone()]).collect()
     }
 
     /// Leave them in.

@@ -16,6 +16,7 @@ mod leases;
 mod lifetimes;
 mod padlock;
 mod path_mtu;
+mod providers;
 mod reactions;
 mod reload;
 mod suites;
@@ -82,6 +83,7 @@ const SUBJECTS: &[&[Story]] = &[
     cards::STORIES,
     dpdk::STORIES,
     padlock::STORIES,
+    providers::STORIES,
 ];
 
 /// All of them.

@@ -1,0 +1,151 @@
+//! An engine at work: keys that stay in SoftHSM2, through the engine `pkcs11`. Skipped, loudly, where one of them is not there.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use ossl::Config;
+use soft::Soft;
+use spi::alg::Curve;
+use spi::{FaultKind, Hash, KeySource, Outcome, SignScheme};
+use support::{Ops, device, file};
+
+const PIN: &str = "tussock-test-pin-4711";
+
+/// Where the packages put things, on the architectures that Debian has them for.
+fn find(files: &[&str]) -> Option<PathBuf> {
+    let found = files.iter().map(PathBuf::from).find(|file| file.exists());
+    if found.is_none() {
+        eprintln!("SKIPPED: none of {files:?} is there; install softhsm2 and libengine-pkcs11-openssl");
+    }
+    found
+}
+
+/// A token with two keys: the module, and the settings that lead to it.
+fn token() -> Option<(PathBuf, PathBuf)> {
+    if !ossl::has_engines() {
+        eprintln!("SKIPPED: {} has no engines", ossl::version());
+        return None;
+    }
+    let module = find(&[
+        "/usr/lib/softhsm/libsofthsm2.so",
+        "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so",
+        "/usr/lib/aarch64-linux-gnu/softhsm/libsofthsm2.so",
+    ])?;
+    find(&[
+        "/usr/lib/x86_64-linux-gnu/engines-3/pkcs11.so",
+        "/usr/lib/aarch64-linux-gnu/engines-3/pkcs11.so",
+    ])?;
+    let tool = find(&["/usr/bin/softhsm2-util"])?;
+    let dir = file("tokens", "");
+    std::fs::remove_file(&dir).unwrap();
+    std::fs::create_dir(&dir).unwrap();
+    let settings = file("softhsm2.conf", &format!("directories.tokendir = {}\n", dir.display()));
+    let run = |arguments: &[&str]| {
+        let output = Command::new(&tool).env("SOFTHSM2_CONF", &settings).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    run(&["--init-token", "--free", "--label", "tussock", "--pin", PIN, "--so-pin", "so-pin-0815"]);
+    for (label, id, key) in [("rsa", "01", "rsa2048.p8"), ("ec", "02", "p256.p8")] {
+        let pem = pem(&keys().join(key));
+        run(&[
+            "--import",
+            pem.to_str().unwrap(),
+            "--token",
+            "tussock",
+            "--label",
+            label,
+            "--id",
+            id,
+            "--pin",
+            PIN,
+        ]);
+    }
+    Some((module, settings))
+}
+
+fn config(module: &Path) -> Config {
+    let mut config = Config::default();
+    config.engine = Some("pkcs11".into());
+    config.commands = vec![format!("MODULE_PATH={}", module.display())];
+    config.pin_file = Some(file("pin", &format!("{PIN}\n")));
+    config
+}
+
+fn pem(der: &Path) -> PathBuf {
+    let key = openssl::pkey::PKey::private_key_from_der(&std::fs::read(der).unwrap()).unwrap();
+    file("key.pem", &String::from_utf8(key.private_key_to_pem_pkcs8().unwrap()).unwrap())
+}
+
+/// SoftHSM finds its token by an environment variable, so the test runs once more as a process that has it.
+#[test]
+fn keys_that_stay_in_a_token_sign_through_an_engine() {
+    if let Some(module) = std::env::var_os("TUSSOCK_TEST_MODULE") {
+        return sign(Path::new(&module));
+    }
+    let Some((module, settings)) = token() else { return };
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "keys_that_stay_in_a_token_sign_through_an_engine", "--nocapture"])
+        .env("TUSSOCK_TEST_MODULE", module)
+        .env("SOFTHSM2_CONF", settings)
+        .output()
+        .unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("60 signatures by the engine"), "{text}");
+    assert!(!text.contains(PIN), "the PIN is nowhere in the output");
+}
+
+fn sign(module: &Path) {
+    let device = device(&config(module));
+    let identity = device.stats().unwrap().identity;
+    assert!(identity.contains("keys of the engine pkcs11"), "{identity}");
+    assert!(device.desc().caps.esp.is_empty() && device.desc().caps.dh.is_empty(), "an engine is for keys");
+    let open = |uri: &str| device.open_key(KeySource::Uri(uri.into()));
+    let (rsa, ec) = (
+        open("pkcs11:token=tussock;object=rsa;type=private"),
+        open("pkcs11:token=tussock;id=%02;type=private"),
+    );
+    let (rsa, ec) = (rsa.unwrap(), ec.unwrap());
+    let nowhere = open("pkcs11:token=tussock;object=nobody;type=private").map(|_| ());
+    assert_eq!(nowhere.map_err(|fault| fault.kind), Err(FaultKind::Unsupported));
+    assert_eq!(rsa.spki, public("rsa2048.p8"));
+    assert_eq!(ec.spki, public("p256.p8"));
+    // Software does not trust what an engine says of itself.
+    let software = Soft::default().device();
+    let (ops, judge) = (Ops::new(&*device), Ops::new(&*software));
+    let mut count = 0;
+    for key in [&rsa, &ec] {
+        for scheme in key.schemes.iter().copied() {
+            for n in 0..5u8 {
+                let octets = vec![n; usize::from(n) * 100];
+                let signature = match ops.sign(key.id, scheme, &octets) {
+                    Ok(signature) => signature,
+                    // SoftHSM knows no PSS with a digest longer than some of its versions do.
+                    Err(outcome) => panic!("{scheme:?}: {outcome:?}"),
+                };
+                assert_eq!(judge.verify(&key.spki, scheme, &octets, &signature), Ok(()), "{scheme:?}");
+                count += 1;
+            }
+        }
+    }
+    assert!(rsa.schemes.contains(&SignScheme::RsaPkcs1(Hash::Sha256)));
+    assert!(ec.schemes.contains(&SignScheme::EcdsaPlain(Curve::P256, Hash::Sha256)));
+    device.close_key(rsa.id);
+    let stale = ops.sign(rsa.id, SignScheme::RsaPkcs1(Hash::Sha256), b"octets");
+    assert_eq!(stale, Err(Outcome::Failed(FaultKind::StaleHandle.into())));
+    println!("{count} signatures by the engine");
+}
+
+/// The public half of one of hwtest's keys.
+fn public(name: &str) -> Vec<u8> {
+    let der = std::fs::read(keys().join(name)).unwrap();
+    openssl::pkey::PKey::private_key_from_der(&der).unwrap().public_key_to_der().unwrap()
+}
+
+fn keys() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../hwtest/testdata")
+}
