@@ -1,0 +1,178 @@
+//! The driver: libraries by configuration, each device of one under a name of the operator's.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+
+use spi::{Caps, Device, DeviceDesc, Driver, Fault, FaultKind, Unusable};
+
+use crate::device::{PluginDevice, TRAITS};
+use crate::inspect::{self, Found, Inspected};
+use crate::sys::Library;
+
+pub use crate::inspect::LoadError;
+
+/// A plug-in that is configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Site {
+    /// The operator's name for it. Where a plug-in has several devices and none is named, theirs stand behind it: `name/theirs`.
+    pub name: String,
+    /// The shared library.
+    pub library: PathBuf,
+    /// One of its devices, by the plug-in's name for it; all of them if `None`.
+    pub device: Option<String>,
+}
+
+/// Plug-ins of this process by their files. What was loaded stays, and so does what was found out about it.
+static LOADED: LazyLock<Mutex<HashMap<PathBuf, Arc<Inspected>>>> = LazyLock::new(Mutex::default);
+
+/// The driver of all plug-ins that are configured.
+pub struct Plugin {
+    sites: Vec<Site>,
+    /// A plug-in that is part of this program, for tests of the loader.
+    built_in: Option<Arc<Inspected>>,
+    /// Why devices did not open, last time.
+    unopened: Mutex<Vec<Unusable>>,
+}
+
+impl Plugin {
+    /// For these. Libraries are loaded when they are first asked for.
+    pub fn new(sites: Vec<Site>) -> Plugin {
+        Plugin { sites, built_in: None, unopened: Mutex::default() }
+    }
+
+    /// One library under a name.
+    ///
+    /// # Errors
+    /// Why it is not used, and what to do about it.
+    pub fn load(name: &str, library: &Path) -> Result<Plugin, LoadError> {
+        let site = Site { name: name.into(), library: library.into(), device: None };
+        let error = |what| LoadError { library: library.into(), what };
+        let inspected = loaded(library).map_err(error)?;
+        found(&inspected, &site).map_err(error)?;
+        Ok(Plugin::new(vec![site]))
+    }
+
+    /// A plug-in that is part of this program.
+    ///
+    /// # Errors
+    /// As [`load`](Plugin::load).
+    #[doc(hidden)]
+    pub fn of(library: Library) -> Result<Plugin, String> {
+        let site = Site { name: "built-in".into(), library: PathBuf::new(), device: None };
+        let inspected = Arc::new(inspect::inspect(library)?);
+        found(&inspected, &site)?;
+        Ok(Plugin { sites: vec![site], built_in: Some(inspected), unopened: Mutex::default() })
+    }
+
+    fn inspected(&self, site: &Site) -> Result<Arc<Inspected>, String> {
+        self.built_in.clone().map_or_else(|| loaded(&site.library), Ok)
+    }
+
+    /// The devices of a site; or one that nothing is known of, and why.
+    fn devices(&self, site: &Site) -> Result<Vec<(DeviceDesc, Found)>, String> {
+        let found = found(&*self.inspected(site)?, site)?;
+        let alone = found.len() == 1;
+        let describe = |found: Found| {
+            let id = if alone { site.name.clone() } else { format!("{}/{}", site.name, found.name) };
+            (DeviceDesc { id, numa_node: found.numa_node, caps: found.caps.clone() }, found)
+        };
+        Ok(found.into_iter().map(describe).collect())
+    }
+
+    fn try_open(&self, desc: &DeviceDesc) -> Result<Arc<dyn Device>, String> {
+        let site = self
+            .sites
+            .iter()
+            .find(|site| site.name == desc.id || desc.id.starts_with(&format!("{}/", site.name)))
+            .ok_or("no such plug-in is configured")?;
+        let inspected = self.inspected(site)?;
+        let mut all = self.devices(site)?.into_iter();
+        let (desc, found) =
+            all.find(|(known, _)| known.id == desc.id).ok_or("the plug-in has no such device")?;
+        let raw = inspected.loaded.device_open(found.index).ok_or_else(|| {
+            format!("{} cannot open its device {}; its log may say why", inspected.identity, found.name)
+        })?;
+        let identity = format!("{} (plug-in)", inspected.identity);
+        Ok(Arc::new(PluginDevice::new(desc, identity, found.random, inspected, raw)))
+    }
+}
+
+/// Loads a library once in the life of this process.
+fn loaded(path: &Path) -> Result<Arc<Inspected>, String> {
+    let key = path.canonicalize().unwrap_or_else(|_| path.into());
+    let mut all = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = all.get(&key) {
+        return Ok(Arc::clone(known));
+    }
+    let inspected = Arc::new(inspect::load(path)?);
+    all.insert(key, Arc::clone(&inspected));
+    Ok(inspected)
+}
+
+/// The devices of a plug-in that a site means.
+fn found(inspected: &Inspected, site: &Site) -> Result<Vec<Found>, String> {
+    if let Some(lie) = inspected.loaded.lie() {
+        return Err(format!(
+            "shut out: {lie}. Nothing of it is called any more in this process; tell its vendor, and start the gateway anew \
+             with a plug-in that passes `tussock-hwtest run --plugin`"
+        ));
+    }
+    let mut all = inspect::devices(&inspected.loaded)?;
+    if let Some(wanted) = &site.device {
+        let names: Vec<&str> = all.iter().map(|found| found.name.as_str()).collect();
+        let list = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        let missing = format!("it has no device {wanted}; it has: {list}");
+        all.retain(|found| found.name == *wanted);
+        if all.is_empty() {
+            return Err(missing);
+        }
+    }
+    if all.is_empty() {
+        return Err("it finds no device: is the hardware there, and is its kernel driver loaded?".into());
+    }
+    Ok(all)
+}
+
+impl Driver for Plugin {
+    fn name(&self) -> &'static str {
+        "plugin"
+    }
+
+    /// Every device of every plug-in; of one that cannot be used, an entry that does not open.
+    fn probe(&self) -> Vec<DeviceDesc> {
+        let unknown = |site: &Site| {
+            let caps = Caps {
+                esp: Vec::new(),
+                dh: Vec::new(),
+                sign: Vec::new(),
+                verify: Vec::new(),
+                prf: Vec::new(),
+                traits: TRAITS,
+                ring: 0,
+                max_sas: 0,
+                max_len: 0,
+            };
+            vec![DeviceDesc { id: site.name.clone(), numa_node: None, caps }]
+        };
+        let of = |site: &Site| match self.devices(site) {
+            Ok(devices) => devices.into_iter().map(|(desc, _)| desc).collect(),
+            Err(_) => unknown(site),
+        };
+        self.sites.iter().flat_map(of).collect()
+    }
+
+    fn unusable(&self) -> Vec<Unusable> {
+        self.unopened.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn open(&self, desc: &DeviceDesc) -> Result<Arc<dyn Device>, Fault> {
+        let opened = self.try_open(desc);
+        let mut unopened = self.unopened.lock().unwrap_or_else(PoisonError::into_inner);
+        unopened.retain(|device| device.id != desc.id);
+        opened.map_err(|why| {
+            unopened.push(Unusable { id: desc.id.clone(), why });
+            FaultKind::Internal.into()
+        })
+    }
+}
