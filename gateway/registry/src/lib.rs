@@ -8,6 +8,7 @@
 //! |---|---|---|
 //! | always | `soft`: everything, in software | both, last |
 //! | `ipsec-mb` | `soft` with a second engine for packets | |
+//! | `plugin` (on by default) | `cabi`: shared libraries of vendors who write C, see [`accel`] | network |
 //! | `qat` (on by default) | `qat`: Intel QuickAssist cards that are configured, see [`accel`] | network |
 
 pub mod accel;
@@ -42,6 +43,8 @@ pub fn network_drivers(config: &Config) -> Vec<Box<dyn Driver>> {
     let mut list: Vec<Box<dyn Driver>> = Vec::new();
     #[cfg(feature = "qat")]
     list.extend(accel::qat(&config.accel).map(|driver| Box::new(driver) as Box<dyn Driver>));
+    #[cfg(feature = "plugin")]
+    list.extend(accel::plugin(&config.accel).map(|driver| Box::new(driver) as Box<dyn Driver>));
     list.push(Box::new(software(config)));
     list
 }

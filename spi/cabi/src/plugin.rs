@@ -15,12 +15,21 @@ pub use crate::inspect::LoadError;
 /// A plug-in that is configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Site {
-    /// The operator's name for it. Where a plug-in has several devices and none is named, theirs stand behind it: `name/theirs`.
+    /// The operator's name for it.
     pub name: String,
     /// The shared library.
     pub library: PathBuf,
-    /// One of its devices, by the plug-in's name for it; all of them if `None`.
+    /// One of its devices, by the plug-in's name for it; `None`: the only one.
     pub device: Option<String>,
+}
+
+/// Which devices of a plug-in are meant.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    /// The one that a site names, or the only one.
+    One,
+    /// All. Where there are several, their names stand behind the site's: `name/theirs`.
+    All,
 }
 
 /// Plug-ins of this process by their files. What was loaded stays, and so does what was found out about it.
@@ -29,6 +38,7 @@ static LOADED: LazyLock<Mutex<HashMap<PathBuf, Arc<Inspected>>>> = LazyLock::new
 /// The driver of all plug-ins that are configured.
 pub struct Plugin {
     sites: Vec<Site>,
+    extent: Extent,
     /// A plug-in that is part of this program, for tests of the loader.
     built_in: Option<Arc<Inspected>>,
     /// Why devices did not open, last time.
@@ -38,10 +48,10 @@ pub struct Plugin {
 impl Plugin {
     /// For these. Libraries are loaded when they are first asked for.
     pub fn new(sites: Vec<Site>) -> Plugin {
-        Plugin { sites, built_in: None, unopened: Mutex::default() }
+        Plugin { sites, extent: Extent::One, built_in: None, unopened: Mutex::default() }
     }
 
-    /// One library under a name.
+    /// All devices of one library, under a name.
     ///
     /// # Errors
     /// Why it is not used, and what to do about it.
@@ -49,8 +59,8 @@ impl Plugin {
         let site = Site { name: name.into(), library: library.into(), device: None };
         let error = |what| LoadError { library: library.into(), what };
         let inspected = loaded(library).map_err(error)?;
-        found(&inspected, &site).map_err(error)?;
-        Ok(Plugin::new(vec![site]))
+        found(&inspected, &site, Extent::All).map_err(error)?;
+        Ok(Plugin { extent: Extent::All, ..Plugin::new(vec![site]) })
     }
 
     /// A plug-in that is part of this program.
@@ -61,8 +71,8 @@ impl Plugin {
     pub fn of(library: Library) -> Result<Plugin, String> {
         let site = Site { name: "built-in".into(), library: PathBuf::new(), device: None };
         let inspected = Arc::new(inspect::inspect(library)?);
-        found(&inspected, &site)?;
-        Ok(Plugin { sites: vec![site], built_in: Some(inspected), unopened: Mutex::default() })
+        found(&inspected, &site, Extent::All)?;
+        Ok(Plugin { extent: Extent::All, built_in: Some(inspected), ..Plugin::new(vec![site]) })
     }
 
     fn inspected(&self, site: &Site) -> Result<Arc<Inspected>, String> {
@@ -71,7 +81,7 @@ impl Plugin {
 
     /// The devices of a site; or one that nothing is known of, and why.
     fn devices(&self, site: &Site) -> Result<Vec<(DeviceDesc, Found)>, String> {
-        let found = found(&*self.inspected(site)?, site)?;
+        let found = found(&*self.inspected(site)?, site, self.extent)?;
         let alone = found.len() == 1;
         let describe = |found: Found| {
             let id = if alone { site.name.clone() } else { format!("{}/{}", site.name, found.name) };
@@ -80,12 +90,13 @@ impl Plugin {
         Ok(found.into_iter().map(describe).collect())
     }
 
+    fn site(&self, id: &str) -> Option<&Site> {
+        let name = id.split_once('/').map_or(id, |(name, _)| name);
+        self.sites.iter().find(|site| site.name == name)
+    }
+
     fn try_open(&self, desc: &DeviceDesc) -> Result<Arc<dyn Device>, String> {
-        let site = self
-            .sites
-            .iter()
-            .find(|site| site.name == desc.id || desc.id.starts_with(&format!("{}/", site.name)))
-            .ok_or("no such plug-in is configured")?;
+        let site = self.site(&desc.id).ok_or("no such plug-in is configured")?;
         let inspected = self.inspected(site)?;
         let mut all = self.devices(site)?.into_iter();
         let (desc, found) =
@@ -111,7 +122,7 @@ fn loaded(path: &Path) -> Result<Arc<Inspected>, String> {
 }
 
 /// The devices of a plug-in that a site means.
-fn found(inspected: &Inspected, site: &Site) -> Result<Vec<Found>, String> {
+fn found(inspected: &Inspected, site: &Site, extent: Extent) -> Result<Vec<Found>, String> {
     if let Some(lie) = inspected.loaded.lie() {
         return Err(format!(
             "shut out: {lie}. Nothing of it is called any more in this process; tell its vendor, and start the gateway anew \
@@ -119,9 +130,12 @@ fn found(inspected: &Inspected, site: &Site) -> Result<Vec<Found>, String> {
         ));
     }
     let mut all = inspect::devices(&inspected.loaded)?;
+    let names: Vec<&str> = all.iter().map(|found| found.name.as_str()).collect();
+    let list = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    if site.device.is_none() && extent == Extent::One && all.len() > 1 {
+        return Err(format!("it has several devices; `device` must name one of: {list}"));
+    }
     if let Some(wanted) = &site.device {
-        let names: Vec<&str> = all.iter().map(|found| found.name.as_str()).collect();
-        let list = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
         let missing = format!("it has no device {wanted}; it has: {list}");
         all.retain(|found| found.name == *wanted);
         if all.is_empty() {
@@ -171,6 +185,10 @@ impl Driver for Plugin {
         let mut unopened = self.unopened.lock().unwrap_or_else(PoisonError::into_inner);
         unopened.retain(|device| device.id != desc.id);
         opened.map_err(|why| {
+            let why = match self.site(&desc.id) {
+                Some(site) => LoadError { library: site.library.clone(), what: why }.to_string(),
+                None => why,
+            };
             unopened.push(Unusable { id: desc.id.clone(), why });
             FaultKind::Internal.into()
         })
