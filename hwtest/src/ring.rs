@@ -46,6 +46,8 @@ pub trait Ring {
     fn close(&mut self);
     /// Prepares the jobs anew after a reset.
     fn reinstall(&mut self, device: &dyn Device);
+    /// Removes what was installed for the jobs.
+    fn release(&mut self, device: &dyn Device);
 
     /// Polls until nothing is out; gives what came.
     fn drain(&mut self) -> Vec<Seen> {
@@ -137,7 +139,13 @@ impl<J, D> Ring for Lane<J, D> {
 
     fn reinstall(&mut self, device: &dyn Device) {
         if self.supply.sa.is_some() {
-            self.supply.sa = Some(install_any(device));
+            self.supply.sa = Some(install_again(device));
+        }
+    }
+
+    fn release(&mut self, device: &dyn Device) {
+        if let Some(sa) = self.supply.sa {
+            device.remove_sa(sa);
         }
     }
 }
@@ -229,6 +237,19 @@ pub fn wait_until_ready(device: &dyn Device) {
 pub fn install_any(device: &dyn Device) -> SaId {
     let cap = *device.desc().caps.esp.first().expect("the device carries packets");
     device.install_sa(&params(&cap, Direction::Seal, false, 1)).expect("a declared transform is installed")
+}
+
+/// The same on a device that may be reset again at any moment, and then is given time.
+fn install_again(device: &dyn Device) -> SaId {
+    let start = Instant::now();
+    let cap = *device.desc().caps.esp.first().expect("the device carries packets");
+    loop {
+        match device.install_sa(&params(&cap, Direction::Seal, false, 1)) {
+            Ok(sa) => return sa,
+            Err(fault) => assert!(start.elapsed() < DEADLINE, "nothing is installed after a reset: {fault}"),
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// Parameters for a declared transform; the key follows from `seed`.
