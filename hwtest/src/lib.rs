@@ -57,6 +57,14 @@ macro_rules! suite {
     };
 }
 
+/// One test for each check, with everything that is declared at once: for a driver that [`suite!`] has judged already, reached in another way.
+#[macro_export]
+macro_rules! suite_at_once {
+    ($driver:expr) => {
+        $crate::for_all_checks!(suite_at_once_tests, $driver);
+    };
+}
+
 /// Hands the list of checks to a macro of this crate: where it is, its name, and what it is run over.
 #[doc(hidden)]
 #[macro_export]
@@ -105,6 +113,19 @@ macro_rules! suite_tests {
             #[test]
             fn $check() {
                 $crate::run::over_each(&$driver, &$crate::rule!($module $check $scope));
+            }
+        )*
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! suite_at_once_tests {
+    ($driver:expr => $($module:ident :: $check:ident $scope:ident)*) => {
+        $(
+            #[test]
+            fn $check() {
+                $crate::$module::$check(&$driver);
             }
         )*
     };

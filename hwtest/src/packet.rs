@@ -250,7 +250,13 @@ pub fn a_changed_octet_spoils_its_own_packet_only(driver: &dyn Driver) {
                     op.outcome = Outcome::Pending;
                     let spoiled = match n % 4 {
                         1 => {
-                            let at = op.at as usize + seeded.below(op.len as usize);
+                            // First SPI and sequence number, which a device may think it knows; then anywhere.
+                            let within = match n {
+                                1 => seeded.below(4),
+                                5 => 4 + seeded.below(4),
+                                _ => seeded.below(op.len as usize),
+                            };
+                            let at = op.at as usize + within;
                             bytes[at] ^= 1 << seeded.below(8);
                             true
                         }

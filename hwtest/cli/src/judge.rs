@@ -173,6 +173,11 @@ fn print(findings: &Findings) {
         };
         let seconds: f64 = verdicts.iter().map(|verdict| verdict.took.as_secs_f64()).sum();
         println!("{word:<5} {:<66} {over:<32} {seconds:6.1} s", name.replace('_', " "));
+        for verdict in verdicts {
+            if let Ending::Failed(what) = &verdict.ending {
+                println!("      {}: {what}", verdict.capability);
+            }
+        }
         let mut skipped: Vec<&String> = verdicts.iter().flat_map(|verdict| &verdict.skipped).collect();
         skipped.sort();
         skipped.dedup();

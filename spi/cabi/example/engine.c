@@ -43,16 +43,15 @@ static void put_header(uint8_t *packet, const struct sa *sa, uint64_t seq)
 	put32(packet + 12, (uint32_t)seq);
 }
 
-/* What is authenticated and not encrypted (RFC 7634 section 2.1): with extended numbers all 64 bits of it. */
-static int associated(uint8_t aad[12], const struct sa *sa, uint64_t seq)
+/* What is authenticated and not encrypted (RFC 7634 section 2.1): the header as it stands in the packet, since somebody may have changed
+ * it there; with extended numbers the high half, which is not in the packet, goes between SPI and low half. */
+static int associated(uint8_t aad[12], const struct sa *sa, const uint8_t *packet, uint64_t seq)
 {
-	put32(aad, sa->spi);
-	if (!sa->esn) {
-		put32(aad + 4, (uint32_t)seq);
+	memcpy(aad, packet, 8);
+	if (!sa->esn)
 		return 8;
-	}
 	put32(aad + 4, (uint32_t)(seq >> 32));
-	put32(aad + 8, (uint32_t)seq);
+	memcpy(aad + 8, packet + 4, 4);
 	return 12;
 }
 
@@ -60,7 +59,7 @@ static int associated(uint8_t aad[12], const struct sa *sa, uint64_t seq)
 static uint32_t chacha(struct engine *e, const struct sa *sa, uint8_t *packet, uint32_t len, uint64_t seq, int seal)
 {
 	uint8_t nonce[12], aad[12], *text = packet + ENGINE_HEAD;
-	int aad_len = associated(aad, sa, seq), out, ok;
+	int aad_len = associated(aad, sa, packet, seq), out, ok;
 	memcpy(nonce, sa->encr_key + 32, 4);
 	memcpy(nonce + 4, packet + 8, 8);
 	ok = EVP_CipherInit_ex(e->cipher, EVP_chacha20_poly1305(), NULL, sa->encr_key, nonce, seal);

@@ -15,7 +15,7 @@ fn by_cc() -> Plugin {
 }
 
 mod contract {
-    hwtest::suite!(super::by_cc());
+    hwtest::suite!(super::by_cc(), soft::Soft::default());
 }
 
 #[test]
