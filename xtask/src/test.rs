@@ -55,7 +55,7 @@ pub fn run(options: &Options) -> Result<bool> {
     // What cannot be met is better said before ten minutes of compiling.
     packages::need(&[packages::BUILD])?;
     if unit {
-        packages::need(&[packages::IPSEC_MB])?;
+        packages::need(&[packages::IPSEC_MB, packages::PLUGINS])?;
     }
     if interop {
         packages::need_root("test")?;

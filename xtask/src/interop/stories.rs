@@ -14,6 +14,7 @@ mod lanes;
 mod leases;
 mod lifetimes;
 mod path_mtu;
+mod plugins;
 mod reactions;
 mod reload;
 mod suites;
@@ -76,6 +77,7 @@ const SUBJECTS: &[&[Story]] = &[
     hiding::STORIES,
     lanes::STORIES,
     cards::STORIES,
+    plugins::STORIES,
 ];
 
 /// All of them.
