@@ -10,7 +10,7 @@ use spi::{
 };
 
 /// Longest time a device may take for a handful of cheap jobs before it is said to have lost them.
-pub const DEADLINE: Duration = Duration::from_secs(5);
+pub const DEADLINE: Duration = Duration::from_secs(15);
 
 /// Octets of each packet's text in these checks.
 const TEXT: u16 = 64;

@@ -34,7 +34,7 @@ fn derive(ops: &Ops, group: Group, ours: Vec<u8>, theirs: &[u8]) -> Result<Secre
 
 fn montgomery(ops: &Ops, group: Group, name: xdh::TestName) -> usize {
     let set = xdh::TestSet::load(name).expect("the crate's own set");
-    let step = step(set.number_of_tests);
+    let step = step(set.number_of_tests, 300);
     let mut tried = 0;
     for test in set.test_groups.into_iter().flat_map(|group| group.tests).step_by(step) {
         let name = format!("{group} case {} {}", test.tc_id, test.comment);
@@ -55,7 +55,7 @@ fn montgomery(ops: &Ops, group: Group, name: xdh::TestName) -> usize {
 fn weierstrass(ops: &Ops, group: Group, name: ecdh::TestName) -> usize {
     let len = group.info().map_or(0, |info| info.secret_len);
     let set = ecdh::TestSet::load(name).expect("the crate's own set");
-    let step = step(set.number_of_tests);
+    let step = step(set.number_of_tests, 300);
     let mut tried = 0;
     for test in set.test_groups.into_iter().flat_map(|group| group.tests).step_by(step) {
         // IKE sends bare coordinates: compressed and truncated points cannot be said at all.

@@ -61,7 +61,7 @@ fn ecdsa_cases(case: &Case<'_>) -> usize {
     let mut tried = 0;
     for set in sets {
         let cases = ecdsa::TestSet::load(set).expect("the crate's own set");
-        let step = step(cases.number_of_tests);
+        let step = step(cases.number_of_tests, 60);
         let all =
             cases.test_groups.iter().flat_map(|group| group.tests.iter().map(move |test| (group, test)));
         for (group, test) in all.step_by(step) {
@@ -111,7 +111,7 @@ fn pkcs1_cases(case: &Case<'_>) -> usize {
     let mut tried = 0;
     for set in sets {
         let cases = rsa_pkcs1_verify::TestSet::load(set).expect("the crate's own set");
-        let step = step(cases.number_of_tests);
+        let step = step(cases.number_of_tests, 60);
         let all =
             cases.test_groups.iter().flat_map(|group| group.tests.iter().map(move |test| (group, test)));
         for (group, test) in all.step_by(step) {
@@ -146,7 +146,7 @@ fn pss_cases(case: &Case<'_>) -> usize {
     let mut tried = 0;
     for set in sets {
         let cases = rsa_pss_verify::TestSet::load(set).expect("the crate's own set");
-        let step = step(cases.number_of_tests);
+        let step = step(cases.number_of_tests, 60);
         let all =
             cases.test_groups.iter().flat_map(|group| group.tests.iter().map(move |test| (group, test)));
         for (group, test) in all.step_by(step) {

@@ -63,7 +63,7 @@ pub(crate) fn load(path: &Path) -> Result<Inspected, String> {
             )
         }
     })?;
-    inspect(library)
+    inspect(library, false)
 }
 
 fn with_source(error: &dyn std::error::Error) -> String {
@@ -73,8 +73,8 @@ fn with_source(error: &dyn std::error::Error) -> String {
     }
 }
 
-/// Looks at the table of functions.
-pub(crate) fn inspect(library: Library) -> Result<Inspected, String> {
+/// Looks at the table of functions. One that is harmless can be told to forget what it has.
+pub(crate) fn inspect(library: Library, harmless: bool) -> Result<Inspected, String> {
     let ours = abi::ABI;
     let driver = match library.ask(ours) {
         Answer::Driver(driver) => driver,
@@ -108,7 +108,7 @@ pub(crate) fn inspect(library: Library) -> Result<Inspected, String> {
     let name = name.ok_or("its accel_driver has no name")?;
     let version = sys::text(driver.version).unwrap_or_default();
     let identity = format!("{name} {version}").trim_end().to_owned();
-    Ok(Inspected { loaded: Arc::new(Loaded::new(calls)), identity })
+    Ok(Inspected { loaded: Arc::new(Loaded::new(calls, harmless)), identity })
 }
 
 /// A device as the plug-in describes it, checked.

@@ -63,14 +63,14 @@ impl Plugin {
         Ok(Plugin { extent: Extent::All, ..Plugin::new(vec![site]) })
     }
 
-    /// A plug-in that is part of this program.
+    /// A plug-in that is part of this program, and writes to nothing once it was shut out.
     ///
     /// # Errors
     /// As [`load`](Plugin::load).
     #[doc(hidden)]
     pub fn of(library: Library) -> Result<Plugin, String> {
         let site = Site { name: "built-in".into(), library: PathBuf::new(), device: None };
-        let inspected = Arc::new(inspect::inspect(library)?);
+        let inspected = Arc::new(inspect::inspect(library, true)?);
         found(&inspected, &site, Extent::All)?;
         Ok(Plugin { extent: Extent::All, built_in: Some(inspected), ..Plugin::new(vec![site]) })
     }

@@ -224,7 +224,7 @@ impl<K: Kind> Ring<K> {
 
     fn leak(&self, flight: K::Flight) {
         self.shared.counts.leaked.fetch_add(1, Ordering::Relaxed);
-        std::mem::forget(flight);
+        self.loaded().abandon(flight);
     }
 }
 

@@ -170,6 +170,8 @@ pub(crate) struct Loaded {
     calls: Calls,
     control: Mutex<()>,
     shut: OnceLock<Lie>,
+    /// It is known to write to nothing once it has lied: part of this program.
+    harmless: bool,
 }
 
 /// What the host has for a plug-in.
@@ -184,8 +186,15 @@ unsafe extern "C" fn log(line: *const c_char) {
 }
 
 impl Loaded {
-    pub(crate) fn new(calls: Calls) -> Loaded {
-        Loaded { calls, control: Mutex::new(()), shut: OnceLock::new() }
+    pub(crate) fn new(calls: Calls, harmless: bool) -> Loaded {
+        Loaded { calls, control: Mutex::new(()), shut: OnceLock::new(), harmless }
+    }
+
+    /// Deals with what the plug-in had in its hands when it was shut out: it may still write there, so nobody may use or free it.
+    pub(crate) fn abandon<T>(&self, held: T) {
+        if !self.harmless {
+            std::mem::forget(held);
+        }
     }
 
     /// Shuts the plug-in out, for good. The first reason stays.
