@@ -116,12 +116,12 @@ fn one_burst(
     let texts: Vec<Vec<u8>> = (0..a.ops().len()).map(|n| text_of(&a, pair, n)).collect();
     let mut a = ours.run(pair.seal, Direction::Seal, a);
     let mut b = theirs.run(twin.seal, Direction::Seal, b);
-    for n in 0..texts.len() {
-        assert_eq!(a.ops()[n], b.ops()[n], "{name}: sealing {} octets", texts[n].len());
+    for (n, text) in texts.iter().enumerate() {
+        assert_eq!(a.ops()[n], b.ops()[n], "{name}: sealing {} octets", text.len());
         assert!(
             !*exact || a.op_bytes(n) == b.op_bytes(n),
             "{name}: {} octets sealed differently",
-            texts[n].len()
+            text.len()
         );
     }
     // The same octet of both is changed, in one packet of eight.

@@ -92,13 +92,13 @@ macro_rules! for_all_checks {
             operation::both_ends_of_every_declared_group_agree Groups
             operation::unusable_public_values_are_refused Groups
             operation::every_declared_scheme_signs_and_verifies Schemes
-            operation::handles_of_keys_turn_stale Whole
+            operation::handles_of_keys_turn_stale Signing
             operation::random_octets_come_as_asked Whole
-            operation::short_primitives_keep_their_lengths Whole
-            vectors::published_packets_open Whole
+            operation::short_primitives_keep_their_lengths Prfs
+            vectors::published_packets_open Packets
             vectors::recorded_packets_open Whole
             vectors::published_exchanges_are_answered_as_published Groups
-            vectors::published_signatures_are_judged_as_published Whole
+            vectors::published_signatures_are_judged_as_published Verifying
             stress::threads_with_full_rings_and_resets_lose_nothing Whole
             stress::what_is_closed_leaves_nothing_behind Whole
         }

@@ -24,6 +24,12 @@ pub enum Scope {
     Groups,
     /// Each signature scheme, and all of them together.
     Schemes,
+    /// The device as it is, if it signs.
+    Signing,
+    /// The device as it is, if it verifies.
+    Verifying,
+    /// The device as it is, if it has PRFs.
+    Prfs,
 }
 
 /// One capability.
@@ -58,8 +64,12 @@ impl Scope {
     /// What there is to run over; nothing where the device declares nothing of the kind.
     pub fn split(self, caps: &Caps) -> Vec<Capability> {
         let packets = caps.esp.iter().copied().map(Capability::Packets);
+        let whole = |none: bool| if none { Vec::new() } else { vec![Capability::All] };
         match self {
-            Scope::Whole => vec![Capability::All],
+            Scope::Whole => whole(false),
+            Scope::Signing => whole(caps.sign.is_empty()),
+            Scope::Verifying => whole(caps.verify.is_empty()),
+            Scope::Prfs => whole(caps.prf.is_empty()),
             Scope::Rings => packets.chain([Capability::Operations]).collect(),
             Scope::Packets => packets.collect(),
             Scope::Groups => caps.dh.iter().copied().map(Capability::Group).collect(),

@@ -53,7 +53,7 @@ th, td { padding: .2rem .7rem; border-bottom: 1px solid #e4e4e4; text-align: lef
 .numbers td:not(:first-child), .numbers th:not(:first-child) { text-align: right; font-variant-numeric: tabular-nums; }
 .ok { color: #00703c; } .fail { color: #b10e1e; font-weight: 600; } .none { color: #767676; }
 .sum { font-size: 1.2rem; } pre { white-space: pre-wrap; margin: 0; } svg { max-width: 100%; height: auto; }
-details { margin: .4rem 0; } summary { cursor: pointer; }";
+details { margin: 0; } figure { margin: 1rem 0; } summary { cursor: pointer; }";
 
 impl Page {
     fn new() -> Page {

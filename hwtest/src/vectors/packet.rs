@@ -26,7 +26,7 @@ pub fn published_packets_open(driver: &dyn Driver) {
             continue;
         }
         if !caps.carries(Encr::CHACHA20_POLY1305, Integ::NONE, false) {
-            note::skip("only chacha20poly1305 has a published packet with its ICV (RFC 7634)");
+            note::skip("no packet with its ICV is published but one of chacha20poly1305 (RFC 7634)");
             continue;
         }
         open(&*device, &rfc_7634());
