@@ -11,6 +11,7 @@ use crate::checkout::{self, Profile};
 use crate::docs;
 use crate::fuzz;
 use crate::interop::{self, Cast, Plan};
+use crate::matrix;
 use crate::packages;
 use crate::report::{Counts, Outcome, Row, Tally};
 use crate::rig;
@@ -69,6 +70,9 @@ pub fn run(options: &Options) -> Result<bool> {
         } else {
             run_unit("cargo test, ipsec-mb", WITH_IPSEC_MB, only, &mut tally)?;
         }
+    }
+    if unit && only.is_empty() {
+        tally.add(matrix::test());
     }
     if seeds {
         fuzz::replay_seeds(only, &mut tally)?;

@@ -442,7 +442,8 @@ impl Results {
                 })
                 .collect(),
         };
-        let percentiles: [(&str, fn(&Latency) -> u64); 2] = [("p50", |l| l.p50_ns), ("p99", |l| l.p99_ns)];
+        type Percentile = fn(&Latency) -> u64;
+        let percentiles: [(&str, Percentile); 2] = [("p50", |l| l.p50_ns), ("p99", |l| l.p99_ns)];
         let mut latency = Vec::new();
         for burst in [BURSTS[0], BURSTS[BURSTS.len() - 1]] {
             for (name, of) in percentiles {

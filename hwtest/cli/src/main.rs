@@ -4,6 +4,7 @@ mod bench;
 mod html;
 mod judge;
 mod machine;
+mod matrix;
 mod plot;
 mod table;
 mod target;
@@ -34,6 +35,8 @@ enum What {
     Bench(bench::Options),
     /// Check and measure, and write one page about it that can be sent.
     Report(html::Options),
+    /// Write what devices declare into a page, or see whether it is still true.
+    Matrix(matrix::Options),
     /// List the rules.
     Rules,
 }
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         What::Run(options) => judge::run(&options),
         What::Bench(options) => bench::run(&options),
         What::Report(options) => html::run(&options),
+        What::Matrix(options) => matrix::run(&options),
         What::Rules => {
             for rule in hwtest::RULES {
                 println!("{:<10} {}", rule.part, rule.name.replace('_', " "));

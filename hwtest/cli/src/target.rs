@@ -63,6 +63,20 @@ impl Opened {
 }
 
 impl Target {
+    /// A driver by its name, and keys of its, as `KEY=VALUE`.
+    pub(crate) fn of<'a>(driver: &str, keys: impl Iterator<Item = &'a str>) -> Result<Target> {
+        let mut target = Target { plugin: None, driver: None, device: None, socket: None, set: Vec::new() };
+        for key in keys {
+            match key.split_once('=') {
+                Some(("library", library)) if driver == "plugin" => target.plugin = Some(library.into()),
+                Some(_) => target.set.push(key.to_owned()),
+                None => anyhow::bail!("{key} is not KEY=VALUE"),
+            }
+        }
+        target.driver = target.plugin.is_none().then(|| driver.to_owned());
+        Ok(target)
+    }
+
     /// Opens every device that is meant.
     pub(crate) fn open(&self) -> Result<Vec<Opened>> {
         let driver = self.driver()?;
