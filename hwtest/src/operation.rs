@@ -9,6 +9,7 @@ use spi::{
     KeyId, Outcome, QueueConfig, Reject, Secret, SignScheme, SkSuite,
 };
 
+use crate::note;
 use crate::ring::{devices, wait_until_ready};
 
 /// Keys for tests, which everybody has.
@@ -22,14 +23,14 @@ const KEYS: [&[u8]; 6] = [
 ];
 
 /// A queue on which operations are run one by one.
-struct Ops(Pend);
+pub(crate) struct Ops(Pend);
 
 impl Ops {
-    fn open(device: &dyn Device) -> Option<Self> {
+    pub(crate) fn open(device: &dyn Device) -> Option<Self> {
         Some(Ops(Pend::new(device.crypto_queue(QueueConfig::default())?, 4)))
     }
 
-    fn run(&self, op: CryptoOp) -> Result<CryptoOutput, Outcome> {
+    pub(crate) fn run(&self, op: CryptoOp) -> Result<CryptoOutput, Outcome> {
         match self.0.block_on(op) {
             Ok(CryptoDone { outcome: Outcome::Done, output, .. }) => Ok(output),
             Ok(CryptoDone { outcome, output, .. }) => {
@@ -40,7 +41,7 @@ impl Ops {
         }
     }
 
-    fn generate(&self, group: Group) -> (DhPrivate, Vec<u8>) {
+    pub(crate) fn generate(&self, group: Group) -> (DhPrivate, Vec<u8>) {
         match self.run(CryptoOp::DhGenerate { group }) {
             Ok(CryptoOutput::DhPair(ours, public)) => (ours, public),
             Ok(_) => panic!("{group}: no pair came"),
@@ -48,14 +49,14 @@ impl Ops {
         }
     }
 
-    fn derive(&self, group: Group, ours: DhPrivate, theirs: Vec<u8>) -> Result<Secret, Outcome> {
+    pub(crate) fn derive(&self, group: Group, ours: DhPrivate, theirs: Vec<u8>) -> Result<Secret, Outcome> {
         match self.run(CryptoOp::DhDerive { group, ours, theirs })? {
             CryptoOutput::Secret(secret) => Ok(secret),
             _ => panic!("{group}: no secret came"),
         }
     }
 
-    fn encapsulate(&self, group: Group, theirs: Vec<u8>) -> Result<(Vec<u8>, Secret), Outcome> {
+    pub(crate) fn encapsulate(&self, group: Group, theirs: Vec<u8>) -> Result<(Vec<u8>, Secret), Outcome> {
         match self.run(CryptoOp::KemEncapsulate { group, theirs })? {
             CryptoOutput::Encapsulated(ciphertext, secret) => Ok((ciphertext, secret)),
             _ => panic!("{group}: no ciphertext came"),
@@ -69,7 +70,7 @@ impl Ops {
         }
     }
 
-    fn verify(
+    pub(crate) fn verify(
         &self,
         spki: &[u8],
         scheme: SignScheme,
@@ -142,8 +143,8 @@ pub fn unusable_public_values_are_refused(driver: &dyn Driver) {
     }
 }
 
-/// Opens the test keys; an empty list means that the device keeps no keys of this form.
-fn open_keys(device: &dyn Device) -> Vec<KeyInfo> {
+/// Opens the keys that are there for tests; an empty list means that the device keeps no keys of this form.
+pub fn open_keys(device: &dyn Device) -> Vec<KeyInfo> {
     KEYS.iter().filter_map(|der| device.open_key(KeySource::Der(Secret::from_slice(der))).ok()).collect()
 }
 
@@ -228,7 +229,10 @@ pub fn random_octets_come_as_asked(driver: &dyn Driver) {
             Err(Outcome::Failed(fault)) if fault.kind == FaultKind::Unsupported => None,
             Err(outcome) => panic!("{len} random octets: {outcome:?}"),
         };
-        let (Some(a), Some(b)) = (random(32), random(32)) else { continue };
+        let (Some(a), Some(b)) = (random(32), random(32)) else {
+            note::skip("the device makes no random octets");
+            continue;
+        };
         assert!(!a.ct_eq(b.expose()), "the same octets twice");
         for len in [1, 2, 4096, 65_536] {
             assert_eq!(random(len).map(|secret| secret.len()), Some(len));

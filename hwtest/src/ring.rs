@@ -10,7 +10,7 @@ use spi::{
 };
 
 /// Longest time a device may take for a handful of cheap jobs before it is said to have lost them.
-pub const DEADLINE: Duration = Duration::from_secs(5);
+pub const DEADLINE: Duration = Duration::from_secs(15);
 
 /// Octets of each packet's text in these checks.
 const TEXT: u16 = 64;
@@ -46,6 +46,8 @@ pub trait Ring {
     fn close(&mut self);
     /// Prepares the jobs anew after a reset.
     fn reinstall(&mut self, device: &dyn Device);
+    /// Removes what was installed for the jobs.
+    fn release(&mut self, device: &dyn Device);
 
     /// Polls until nothing is out; gives what came.
     fn drain(&mut self) -> Vec<Seen> {
@@ -140,6 +142,12 @@ impl<J, D> Ring for Lane<J, D> {
             self.supply.sa = Some(install_any(device));
         }
     }
+
+    fn release(&mut self, device: &dyn Device) {
+        if let Some(sa) = self.supply.sa {
+            device.remove_sa(sa);
+        }
+    }
 }
 
 fn make_burst(supply: &Supply, token: Token) -> Option<EspBurst> {
@@ -225,10 +233,20 @@ pub fn wait_until_ready(device: &dyn Device) {
     }
 }
 
-/// An outbound SA with the first transform the device declares.
+/// An outbound SA with the first transform the device declares. A device that somebody else is resetting is given time.
 pub fn install_any(device: &dyn Device) -> SaId {
+    let start = Instant::now();
     let cap = *device.desc().caps.esp.first().expect("the device carries packets");
-    device.install_sa(&params(&cap, Direction::Seal, false, 1)).expect("a declared transform is installed")
+    loop {
+        match device.install_sa(&params(&cap, Direction::Seal, false, 1)) {
+            Ok(sa) => return sa,
+            Err(fault) => {
+                let reset = fault.kind == FaultKind::Aborted && start.elapsed() < DEADLINE;
+                assert!(reset, "a declared transform is not installed: {fault}");
+            }
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// Parameters for a declared transform; the key follows from `seed`.

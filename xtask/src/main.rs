@@ -18,6 +18,7 @@ mod fuzz;
 mod inside;
 mod interop;
 mod lint;
+mod matrix;
 mod meter;
 mod netns;
 mod packages;
@@ -61,6 +62,8 @@ enum What {
     Lint(lint::Options),
     /// Fuzz each target for some seconds.
     Fuzz(fuzz::Options),
+    /// Write what each device declares into docs/support-matrix.md.
+    Matrix(matrix::Options),
     /// Have drivers that we have not written judge the emulated cards, in guests of QEMU.
     Rig(rig::Options),
     /// Test: the crates, the fuzz targets on their seeds, and interoperation with strongSwan.
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
         What::Bench(options) => bench::run(&options),
         What::Lint(options) => lint::run(&options),
         What::Fuzz(options) => fuzz::run(&options),
+        What::Matrix(options) => matrix::run(&options),
         What::Rig(options) => rig::run(&options),
         What::Test(options) => test::run(&options),
     };

@@ -13,6 +13,9 @@ use crate::process;
 /// What building needs beyond a linker: AWS-LC is C and assembly, and the `openssl` crate links the system's library.
 pub const BUILD: &[&str] = &["gcc", "g++", "make", "pkg-config", "libssl-dev"];
 
+/// What judging plug-ins in C adds: a second compiler, and a font for plots.
+pub const PLUGINS: &[&str] = &["clang", "fonts-dejavu-core"];
+
 /// What the software backend's second engine needs, where there is one to be had.
 pub const IPSEC_MB: &[&str] = if cfg!(target_arch = "x86_64") { &["libipsec-mb-dev"] } else { &[] };
 

@@ -11,6 +11,7 @@ use crate::checkout::{self, Profile};
 use crate::docs;
 use crate::fuzz;
 use crate::interop::{self, Cast, Plan};
+use crate::matrix;
 use crate::packages;
 use crate::report::{Counts, Outcome, Row, Tally};
 use crate::rig;
@@ -55,7 +56,7 @@ pub fn run(options: &Options) -> Result<bool> {
     // What cannot be met is better said before ten minutes of compiling.
     packages::need(&[packages::BUILD])?;
     if unit {
-        packages::need(&[packages::IPSEC_MB, packages::ENGINE])?;
+        packages::need(&[packages::IPSEC_MB, packages::ENGINE, packages::PLUGINS])?;
     }
     if interop {
         packages::need_root("test")?;
@@ -73,6 +74,9 @@ pub fn run(options: &Options) -> Result<bool> {
             Ok(()) => run_unit("cargo test, dpdk", WITH_DPDK, only, &mut tally)?,
             Err(error) => println!("skip  DPDK's devices: {error:#}"),
         }
+    }
+    if unit && only.is_empty() {
+        tally.add(matrix::test());
     }
     if seeds {
         fuzz::replay_seeds(only, &mut tally)?;

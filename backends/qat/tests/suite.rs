@@ -12,7 +12,7 @@ mod generation_2 {
 }
 
 mod generation_4_over_a_socket {
-    hwtest::suite!(super::support::Emulated::over_socket(emu_qat::Personality::Vf4941));
+    hwtest::suite_at_once!(super::support::Emulated::over_socket(emu_qat::Personality::Vf4941));
 }
 
 mod polled {
@@ -22,7 +22,7 @@ mod polled {
         driver
     }
 
-    hwtest::suite!(driver());
+    hwtest::suite_at_once!(driver());
 }
 
 #[test]

@@ -2,14 +2,16 @@
 //!
 //! A target is one file here, one line in `fuzz_targets/`, one `[[bin]]` in Cargo.toml, a directory in `seeds/`, and
 //! one entry in [`TARGETS`].
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod ike_state;
+mod plugin;
 pub mod seed;
 mod wire_esp;
 mod wire_ike;
 
 pub use ike_state::{ike_events, ike_state};
+pub use plugin::plugin;
 pub use wire_esp::wire_esp;
 pub use wire_ike::wire_ike;
 
@@ -18,4 +20,4 @@ pub type Target = fn(&[u8]);
 
 /// Every target by the name of its binary and its seed directory.
 pub const TARGETS: &[(&str, Target)] =
-    &[("wire_ike", wire_ike), ("wire_esp", wire_esp), ("ike_state", ike_state)];
+    &[("wire_ike", wire_ike), ("wire_esp", wire_esp), ("ike_state", ike_state), ("plugin", plugin)];

@@ -3,6 +3,7 @@
 mod esp;
 mod ike;
 mod ike_state;
+mod plugin;
 
 /// One file of a seed corpus.
 pub struct Seed {
@@ -20,5 +21,6 @@ pub fn all() -> Vec<Seed> {
     let ike = ike::seeds().into_iter().map(|seed| named("wire_ike", seed));
     let esp = esp::seeds().into_iter().map(|seed| named("wire_esp", seed));
     let state = ike_state::seeds().into_iter().map(|seed| named("ike_state", seed));
-    ike.chain(esp).chain(state).collect()
+    let plugin = plugin::seeds().into_iter().map(|seed| named("plugin", seed));
+    ike.chain(esp).chain(state).chain(plugin).collect()
 }

@@ -8,6 +8,7 @@ mod dpdk;
 mod kind;
 mod padlock;
 mod openssl;
+mod plugin;
 mod qat;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,11 +22,13 @@ pub(crate) use dpdk::driver as dpdk;
 pub(crate) use padlock::driver as padlock;
 #[cfg(feature = "openssl")]
 pub(crate) use openssl::driver as openssl;
+#[cfg(feature = "plugin")]
+pub(crate) use plugin::driver as plugin;
 #[cfg(feature = "qat")]
 pub(crate) use qat::driver as qat;
 
 /// All drivers that sections can be for, the default one first.
-pub const KINDS: &[Kind] = &[qat::KIND, dpdk::KIND, openssl::KIND, padlock::KIND];
+pub const KINDS: &[Kind] = &[qat::KIND, dpdk::KIND, openssl::KIND, padlock::KIND, plugin::KIND];
 
 /// One section `[accel.NAME]`, as it was written.
 #[derive(Clone, Debug, PartialEq)]

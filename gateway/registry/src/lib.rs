@@ -8,6 +8,7 @@
 //! |---|---|---|
 //! | always | `soft`: everything, in software | both, last |
 //! | `ipsec-mb` | `soft` with a second engine for packets | |
+//! | `plugin` (on by default) | `cabi`: shared libraries of vendors who write C, see [`accel`] | network |
 //! | `qat` (on by default) | `qat`: Intel QuickAssist cards that are configured, see [`accel`] | network |
 //! | `dpdk` | `qat` through DPDK: its software devices, and cards | network |
 //! | `padlock` (on by default) | `padlock`: the instructions of VIA and Zhaoxin processors, where that is configured | network |
@@ -52,6 +53,8 @@ pub fn network_drivers(config: &Config) -> Vec<Box<dyn Driver>> {
     list.extend(accel::padlock(&config.accel).map(|driver| Box::new(driver) as Box<dyn Driver>));
     #[cfg(feature = "openssl")]
     list.extend(accel::openssl(&config.accel, false).map(|driver| Box::new(driver) as Box<dyn Driver>));
+    #[cfg(feature = "plugin")]
+    list.extend(accel::plugin(&config.accel).map(|driver| Box::new(driver) as Box<dyn Driver>));
     list.push(Box::new(software(config)));
     list
 }

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 use spi::caps::Traits;
 use spi::{Driver, FaultKind, Outcome};
 
+use crate::note;
 use crate::ring::{devices, is_fault, rings, wait_until_ready};
 
 /// Rule 1 across a reset: all that was out comes back once, aborted unless it was finished before; afterwards old handles
@@ -11,6 +12,7 @@ use crate::ring::{devices, is_fault, rings, wait_until_ready};
 pub fn a_reset_gives_everything_back_and_leaves_old_handles_stale(driver: &dyn Driver) {
     for device in devices(driver) {
         if !device.desc().caps.traits.contains(Traits::RECOVERS) {
+            note::skip("the device does not declare that it recovers from a reset");
             continue;
         }
         for mut ring in rings(&*device, 32) {

@@ -17,6 +17,7 @@ mod lifetimes;
 mod padlock;
 mod path_mtu;
 mod providers;
+mod plugins;
 mod reactions;
 mod reload;
 mod suites;
@@ -84,6 +85,7 @@ const SUBJECTS: &[&[Story]] = &[
     dpdk::STORIES,
     padlock::STORIES,
     providers::STORIES,
+    plugins::STORIES,
 ];
 
 /// All of them.
