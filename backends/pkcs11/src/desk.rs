@@ -61,7 +61,7 @@ pub struct Desk {
 impl Desk {
     /// Sits down at a token. `uri` says which; nothing else is looked at yet.
     pub fn new(module: &Path, uri: Uri, pin: PinSource) -> Desk {
-        let site = Site { token: uri, pin, ..Site::new("token", module) };
+        let site = Site { token: uri, pin, ..Site::new("", module) };
         Desk { token: Token::new(site) }
     }
 

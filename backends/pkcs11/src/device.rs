@@ -147,7 +147,7 @@ impl TokenDevice {
         let uri = Uri::parse(text).map_err(|error| Trouble::new(What::BadUri, format!("{error}")))?;
         let module = uri.module_path.as_ref().is_none_or(|path| *path == site.module);
         if !uri.agrees(&Uri { module_path: None, ..site.token.clone() }) || !module {
-            let text = format!("{uri} is not on the token of accel.{}", site.name);
+            let text = format!("{uri} is not on {site}");
             return Err(Trouble::new(What::NotMine, text));
         }
         if uri.is_of_token() || uri.class.is_some() && uri.object.is_none() && uri.id.is_none() {

@@ -266,6 +266,6 @@ mod tests {
             SignScheme::EcdsaDer(Curve::P256, Hash::Sha256),
             [vec![0; 31], vec![0x81; 33]].concat(),
         );
-        assert_eq!(der.unwrap()[..7], [0x30, 38, 2, 1, 0, 2, 33]);
+        assert_eq!(der.unwrap()[..8], [0x30, 39, 2, 2, 0, 0x81, 2, 33]);
     }
 }

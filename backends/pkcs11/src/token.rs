@@ -29,7 +29,7 @@ pub enum Dh {
 /// One token, as it is configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Site {
-    /// The operator's name for it.
+    /// The operator's name for it; none for whoever needs no name.
     pub name: String,
     /// The module that reaches it.
     pub module: PathBuf,
@@ -53,6 +53,15 @@ impl Site {
             pin: PinSource::None,
             sessions: 1,
             dh: Dh::Host,
+        }
+    }
+}
+
+impl std::fmt::Display for Site {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.name.as_str() {
+            "" => f.write_str("the token"),
+            name => write!(f, "the token of accel.{name}"),
         }
     }
 }
@@ -227,11 +236,13 @@ impl Token {
             }
             _ => (What::Token, ""),
         };
-        Trouble::new(what, format!("the token of accel.{} says {}{hint}", self.site.name, name(error)))
+        Trouble::new(what, format!("{} says {}{hint}", self.site, name(error)))
     }
 
     fn shown(&self, info: &TokenInfo) -> String {
-        format!("token `{}` (accel.{})", info.label().trim_end(), self.site.name)
+        let name = &self.site.name;
+        let accel = if name.is_empty() { String::new() } else { format!(" (accel.{name})") };
+        format!("token `{}`{accel}", info.label().trim_end())
     }
 }
 

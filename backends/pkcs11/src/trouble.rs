@@ -1,5 +1,6 @@
 //! What can be wrong with a token, and what to do about it.
 
+use cryptoki::context::Function;
 use cryptoki::error::{Error, RvError};
 use spi::{Fault, FaultKind, Reject};
 
@@ -122,10 +123,10 @@ pub(crate) fn is_lost(error: &Error) -> bool {
 pub(crate) fn name(error: &Error) -> String {
     match error {
         Error::Pkcs11(RvError::VendorDefined(code), function) => {
-            format!("vendor's error {code:#x} from {function}")
+            format!("vendor's error {code:#x} from {}", c_name(function))
         }
         Error::Pkcs11(RvError::UnknownErrorCode(code), function) => {
-            format!("unknown error {code:#x} from {function}")
+            format!("unknown error {code:#x} from {}", c_name(function))
         }
         Error::Pkcs11(rv, function) => {
             let mut name = String::from("CKR");
@@ -135,22 +136,25 @@ pub(crate) fn name(error: &Error) -> String {
                 }
                 name.push(letter.to_ascii_uppercase());
             }
-            format!("{name} from {function}")
+            format!("{name} from {}", c_name(function))
         }
         other => other.to_string(),
     }
 }
 
+fn c_name(function: &Function) -> String {
+    format!("C_{function:?}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cryptoki::context::Function;
 
     #[test]
     fn errors_have_the_names_of_the_standard() {
         let of = |rv| name(&Error::Pkcs11(rv, Function::Sign));
         assert!(
-            of(RvError::PinIncorrect).starts_with("CKR_PIN_INCORRECT from"),
+            of(RvError::PinIncorrect).starts_with("CKR_PIN_INCORRECT from C_Sign"),
             "{}",
             of(RvError::PinIncorrect)
         );
