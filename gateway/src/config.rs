@@ -38,7 +38,6 @@ use toml::de::{DeTable, DeValue};
 use zeroize::Zeroize;
 
 use crate::dispatch::Table;
-pub(crate) use accel::place as place_of;
 use reader::Reader;
 use report::{Problem, Problems, Source, unknown};
 use section::Section;
@@ -182,6 +181,7 @@ impl File<'_> {
         self.across_realms(&loaded, &places);
         loaded.secure.realms = loaded.realms.clone();
         loaded.secure.mark = loaded.settings.mark;
+        loaded.secure.devices = loaded.settings.devices();
         loaded
     }
 
@@ -208,8 +208,8 @@ impl File<'_> {
             let at = name.span();
             let name = name.into_inner().into_owned();
             let section = Section::of(format!("accel.{name}"), value, self.source, self.problems);
-            let raw = section.and_then(|section| section.read(self.source, self.problems));
-            let read = raw.and_then(|raw| accel::section(&name, &raw, at, &all, &mut self.reader()));
+            let read =
+                section.and_then(|section| accel::section(&name, section, at, &all, &mut self.reader()));
             all.extend(read);
         }
         all

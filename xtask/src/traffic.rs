@@ -81,7 +81,9 @@ pub fn measure(
     let log = results.join("iperf3.log");
     std::fs::remove_file(&log).ok();
     let mut server = world.on(way.hosts[1], "iperf3");
-    let mut server = Daemon::start(server.args(["--server", "--one-off", "--forceflush"]), &log)?;
+    // Bound: it answers datagrams from the address they came to, also where the way back begins at a device with its own.
+    let bound = ["--server", "--one-off", "--forceflush", "--bind", way.addresses[1]];
+    let mut server = Daemon::start(server.args(bound), &log)?;
     let ready = process::until(Duration::from_secs(5), || {
         Ok(std::fs::read_to_string(&log).is_ok_and(|text| text.contains("listening")).then_some(()))
     })?;

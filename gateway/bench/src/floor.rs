@@ -2,7 +2,7 @@
 
 pub mod crypto;
 mod packet;
-mod path;
+pub mod path;
 mod place;
 mod tun;
 mod udp;

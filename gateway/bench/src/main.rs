@@ -7,6 +7,7 @@
     reason = "a program has no outside; `pub` marks what a module offers its siblings"
 )]
 
+mod bare;
 mod clock;
 mod flood;
 mod floor;
@@ -36,6 +37,8 @@ enum What {
     /// More than anybody can take.
     #[command(subcommand)]
     Flood(flood::Flood),
+    /// In a gateway's place, what no gateway can do without.
+    Bare(bare::Options),
     /// Superpackets without end.
     #[command(subcommand)]
     Trains(trains::Trains),
@@ -56,6 +59,7 @@ fn run(what: What) -> Result<()> {
         What::Floor(options) => println!("{}", floor::run(&options)?),
         What::Load(options) => load::run(&options)?,
         What::Flood(what) => println!("{}", flood::run(&what)?),
+        What::Bare(options) => bare::run(&options)?,
         What::Trains(what) => println!("{}", trains::run(&what)?),
     }
     Ok(())

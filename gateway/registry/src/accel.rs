@@ -1,29 +1,103 @@
 //! Accelerators by configuration: what a section `[accel.NAME]` may say, and whether it makes sense. What a device can do is its own
 //! business; what may be written about it is decided here, so that nobody else has to know a backend.
+//!
+//! Each driver has a file of its own below this one: its [`Kind`], which says what its sections may hold and checks them, and how its
+//! driver is made of them. The list is [`KINDS`].
 
-use std::collections::BTreeSet;
-use std::path::PathBuf;
+mod kind;
+mod qat;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+pub use kind::{Form, Kind, Value, Wrong};
+
+#[cfg(feature = "qat")]
+pub(crate) use qat::driver as qat;
+
+/// All drivers that sections can be for, the default one first.
+pub const KINDS: &[Kind] = &[qat::KIND];
 
 /// One section `[accel.NAME]`, as it was written.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Accel {
     /// The operator's name for it.
     pub name: String,
-    /// Which driver; none: `qat`.
-    pub driver: Option<String>,
-    /// PCI address of a function that is bound to vfio-pci.
-    pub device: Option<String>,
-    /// Socket of a vfio-user server.
-    pub socket: Option<PathBuf>,
-    /// Whether it interrupts; without, it is polled whenever work is out. None: yes.
-    pub interrupts: Option<bool>,
+    /// Which driver.
+    pub driver: String,
+    /// The driver's own keys; paths are absolute.
+    pub values: BTreeMap<String, Value>,
 }
 
 impl Accel {
-    /// A section of which nothing but the name is known.
+    /// A section of which nothing but the name is known: for the default driver.
     pub fn new(name: impl Into<String>) -> Self {
-        Accel { name: name.into(), ..Accel::default() }
+        Accel { name: name.into(), driver: KINDS[0].driver.into(), values: BTreeMap::new() }
+    }
+
+    /// The same with one key more.
+    #[must_use]
+    pub fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
+        self.values.insert(key.into(), value.into());
+        self
+    }
+
+    /// The same for another driver.
+    #[must_use]
+    pub fn of(mut self, driver: &str) -> Self {
+        self.driver = driver.into();
+        self
+    }
+
+    /// Where the device is, for people.
+    pub fn place(&self) -> String {
+        let place = kind(&self.driver).and_then(|kind| (kind.check)(self).ok());
+        place.unwrap_or_default()
+    }
+
+    /// A word.
+    pub fn text(&self, key: &str) -> Option<&str> {
+        match self.values.get(key)? {
+            Value::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// A path.
+    pub fn path(&self, key: &str) -> Option<&Path> {
+        match self.values.get(key)? {
+            Value::Path(path) => Some(path),
+            _ => None,
+        }
+    }
+
+    /// Yes or no.
+    pub fn flag(&self, key: &str) -> Option<bool> {
+        match self.values.get(key)? {
+            Value::Flag(flag) => Some(*flag),
+            _ => None,
+        }
+    }
+
+    /// A number.
+    pub fn number(&self, key: &str) -> Option<u64> {
+        match self.values.get(key)? {
+            Value::Number(number) => Some(*number),
+            _ => None,
+        }
+    }
+}
+
+impl From<&str> for Value {
+    fn from(text: &str) -> Value {
+        Value::Text(text.into())
+    }
+}
+
+impl From<PathBuf> for Value {
+    fn from(path: PathBuf) -> Value {
+        Value::Path(path)
     }
 }
 
@@ -32,6 +106,8 @@ impl Accel {
 pub struct AccelError {
     /// Which section.
     pub name: String,
+    /// At which key, where it is one key's fault.
+    pub key: Option<&'static str>,
     /// What is wrong, and what was expected.
     pub what: String,
 }
@@ -44,6 +120,11 @@ impl std::fmt::Display for AccelError {
 
 impl std::error::Error for AccelError {}
 
+/// What sections for a driver may hold, if there is such a driver.
+pub fn kind(driver: &str) -> Option<&'static Kind> {
+    KINDS.iter().find(|kind| kind.driver == driver)
+}
+
 /// Checks all sections together.
 ///
 /// # Errors
@@ -52,119 +133,80 @@ pub fn check(sections: &[Accel]) -> Result<(), AccelError> {
     let mut names = BTreeSet::new();
     let mut places = BTreeSet::new();
     for section in sections {
-        let error = |what: String| Err(AccelError { name: section.name.clone(), what });
+        let error = |key, what: String| Err(AccelError { name: section.name.clone(), key, what });
         let fits = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
         if section.name.is_empty() || section.name.len() > 32 || !section.name.bytes().all(fits) {
-            return error("a name has 1 to 32 letters, digits, - and _".into());
+            return error(None, "a name has 1 to 32 letters, digits, - and _".into());
         }
         if !names.insert(&section.name) {
-            return error("there are two of this name".into());
+            return error(None, "there are two of this name".into());
         }
-        match section.driver.as_deref() {
-            None | Some("qat") if cfg!(feature = "qat") => {}
-            None | Some("qat") => return error("this build is without the feature `qat`".into()),
-            Some(other) => {
-                return error(format!("there is no driver `{other}` for accelerators; there is: qat"));
-            }
-        }
-        let place = match (&section.device, &section.socket) {
-            (Some(device), None) if !is_pci_address(device) => {
-                return error(format!("device = {device:?} is no PCI address: they look like 0000:6b:00.1"));
-            }
-            (None, Some(socket)) if !socket.is_absolute() => {
-                return error(format!("socket = {:?} is no absolute path", socket.display()));
-            }
-            (Some(device), None) => device.clone(),
-            (None, Some(socket)) => socket.display().to_string(),
-            (Some(_), Some(_)) => {
-                return error("has device and socket: one of the two says where it is".into());
-            }
-            (None, None) => {
-                return error("has neither device (a PCI address) nor socket (of a vfio-user server)".into());
-            }
+        let driver = &section.driver;
+        let Some(kind) = kind(driver) else {
+            let known: Vec<&str> = KINDS.iter().map(|kind| kind.driver).collect();
+            let known = known.join(", ");
+            return error(
+                Some("driver"),
+                format!("there is no driver `{driver}` for accelerators; there is: {known}"),
+            );
         };
-        if !places.insert(place) {
-            return error("another section has the same device".into());
+        if !kind.built {
+            return error(Some("driver"), format!("this build is without the feature `{driver}`"));
+        }
+        for key in section.values.keys() {
+            if kind.form(key).is_none() {
+                return error(None, format!("unknown key `{key}` for the driver `{driver}`"));
+            }
+        }
+        match (kind.check)(section) {
+            Ok(place) => {
+                if !places.insert((driver, place)) {
+                    return error(None, "another section has the same device".into());
+                }
+            }
+            Err((key, what)) => return error(key, what),
         }
     }
     Ok(())
-}
-
-#[cfg(feature = "qat")]
-use qat::is_pci_address;
-
-/// Without a driver nobody knows.
-#[cfg(not(feature = "qat"))]
-fn is_pci_address(_: &str) -> bool {
-    true
-}
-
-/// The driver of all sections that are for it.
-#[cfg(feature = "qat")]
-pub(crate) fn qat(sections: &[Accel]) -> Option<qat::Qat> {
-    let site = |section: &Accel| {
-        let place = match (&section.device, &section.socket) {
-            (Some(device), _) => qat::Place::Pci(device.clone()),
-            (None, Some(socket)) => qat::Place::Socket(socket.clone()),
-            (None, None) => return None,
-        };
-        let mut config = qat::Config::default();
-        config.interrupts = section.interrupts.unwrap_or(config.interrupts);
-        Some(qat::Site { name: section.name.clone(), place, config })
-    };
-    let sites: Vec<qat::Site> = sections.iter().filter_map(site).collect();
-    (!sites.is_empty()).then(|| qat::Qat::new(sites))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn device(name: &str, device: &str) -> Accel {
-        Accel { device: Some(device.into()), ..Accel::new(name) }
-    }
-
-    fn error(sections: &[Accel]) -> String {
-        check(sections).unwrap_err().to_string()
-    }
-
-    #[cfg(feature = "qat")]
     #[test]
-    fn sections_that_make_sense_make_a_driver() {
-        let socket =
-            Accel { socket: Some("/run/qat.sock".into()), driver: Some("qat".into()), ..Accel::new("qat1") };
-        let sections = [device("qat0", "0000:6b:01.0"), socket];
-        assert_eq!(check(&sections), Ok(()));
-        let found = spi::Driver::probe(&qat(&sections).unwrap());
-        let names: Vec<&str> = found.iter().map(|desc| desc.id.as_str()).collect();
-        assert_eq!(names, ["qat0", "qat1"]);
-        assert!(qat(&[]).is_none());
-    }
-
-    #[cfg(feature = "qat")]
-    #[test]
-    fn what_makes_no_sense_is_named() {
-        let neither = Accel::new("a");
-        assert!(error(std::slice::from_ref(&neither)).starts_with("accel.a: has neither device"));
-        let both = Accel { socket: Some("/x".into()), ..device("a", "0000:6b:01.0") };
-        assert!(error(&[both]).contains("one of the two"));
-        for bad in ["6b:01.0", "0000:6b:01", "0000:6b.01.0", "0000:6B:01.0", ""] {
-            assert!(error(&[device("a", bad)]).contains("is no PCI address"), "{bad}");
+    fn what_no_driver_would_take_is_named() {
+        let error = |section: Accel| check(&[section]).unwrap_err().to_string();
+        let device = |name: &str| Accel::new(name).with("device", "0000:6b:01.0");
+        let unknown = error(device("a").of("abacus"));
+        assert!(unknown.starts_with("accel.a: there is no driver `abacus` for accelerators; there is: qat"));
+        assert!(error(device("a b")).contains("a name has"));
+        #[cfg(feature = "qat")]
+        {
+            assert!(error(device("a").with("colour", "red")).contains("unknown key `colour`"));
+            let same = [device("a"), Accel::new("a").with("device", "0000:6b:01.1")];
+            assert_eq!(check(&same).unwrap_err().to_string(), "accel.a: there are two of this name");
+            let twice = [device("a"), device("b")];
+            let said = check(&twice).unwrap_err().to_string();
+            assert_eq!(said, "accel.b: another section has the same device");
         }
-        let relative = Accel { socket: Some("qat.sock".into()), ..Accel::new("a") };
-        assert!(error(&[relative]).contains("absolute"));
-        let twice = [device("a", "0000:6b:01.0"), device("b", "0000:6b:01.0")];
-        assert_eq!(error(&twice), "accel.b: another section has the same device");
-        let same = [device("a", "0000:6b:01.0"), device("a", "0000:6b:01.1")];
-        assert_eq!(error(&same), "accel.a: there are two of this name");
-        assert!(error(&[device("a b", "0000:6b:01.0")]).contains("a name has"));
-        let other = Accel { driver: Some("padlock".into()), ..device("a", "0000:6b:01.0") };
-        assert!(error(&[other]).contains("no driver `padlock`"));
     }
 
-    #[cfg(not(feature = "qat"))]
     #[test]
-    fn a_build_without_the_driver_says_so() {
-        assert!(error(&[device("a", "0000:6b:01.0")]).contains("without the feature `qat`"));
+    fn no_two_drivers_and_no_two_keys_of_one_have_the_same_name() {
+        let mut drivers = BTreeSet::new();
+        for kind in KINDS {
+            assert!(drivers.insert(kind.driver), "{}", kind.driver);
+            let mut keys = BTreeSet::from(["driver"]);
+            assert!(kind.keys.iter().all(|(key, _)| keys.insert(key)), "{}", kind.driver);
+        }
+    }
+
+    #[test]
+    fn a_build_without_a_driver_says_so() {
+        for kind in KINDS.iter().filter(|kind| !kind.built) {
+            let said = check(&[Accel::new("a").of(kind.driver)]).unwrap_err().to_string();
+            assert!(said.contains(&format!("without the feature `{}`", kind.driver)), "{said}");
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! The one place that names backends. Everything else of the gateway knows `spi` only, and Cargo holds it to that: no
 //! other manifest lists a backend.
 //!
-//! Adding a backend is one line in a list below, one Cargo feature and one dependency.
+//! Adding a backend is one line in a list below, one Cargo feature, one dependency, and a file in `accel` that says what the
+//! configuration may hold about it.
 //!
 //! | feature | backend | in which list |
 //! |---|---|---|
@@ -114,8 +115,8 @@ mod tests {
     #[cfg(feature = "qat")]
     #[test]
     fn a_card_that_does_not_open_says_why_and_keeps_software_from_nothing() {
-        let socket = Some("/nonexistent/qat.sock".into());
-        let config = Config { accel: vec![Accel { socket, ..Accel::new("qat0") }], ..Config::default() };
+        let socket = std::path::PathBuf::from("/nonexistent/qat.sock");
+        let config = Config { accel: vec![Accel::new("qat0").with("socket", socket)], ..Config::default() };
         let (opened, unopened) = open_all(&network_drivers(&config));
         assert_eq!(opened.last().unwrap().driver, "soft");
         assert_eq!((unopened[0].driver, unopened[0].id.as_str()), ("qat", "qat0"));

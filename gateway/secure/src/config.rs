@@ -21,6 +21,8 @@ pub struct Config {
     /// Mark of the gateway's own packets, which keep out of tunnel routes; 0: there is none, and tunnel routes stand in the
     /// main table. What a reload says of it is not looked at.
     pub mark: u32,
+    /// What the drivers for long-term keys are told. What a reload says of it is not looked at.
+    pub devices: registry::Config,
 }
 
 /// A pre-shared key and whose it is.

@@ -88,10 +88,10 @@ pub struct Running {
 /// # Errors
 /// No device to be had, no thread, no file descriptor, no netlink socket.
 pub fn spawn(config: Config) -> io::Result<Running> {
-    let drivers = registry::key_drivers(&registry::Config::default());
+    let drivers = registry::key_drivers(&config.devices);
     let (opened, unopened) = registry::open_all(&drivers);
     for device in unopened {
-        tracing::warn!(driver = device.driver, device = %device.id, fault = %device.fault, "a device does not open");
+        tracing::warn!(driver = device.driver, device = %device.id, why = %device.why, "a device does not open");
     }
     spawn_on(config, opened.into_iter().map(|o| o.device).collect())
 }
@@ -134,7 +134,7 @@ fn spawn_with(config: Config, devices: Vec<Arc<dyn Device>>, kernel: Box<dyn Ker
 /// # Errors
 /// No device to be had.
 pub fn check(config: Config) -> io::Result<Vec<Problem>> {
-    let drivers = registry::key_drivers(&registry::Config::default());
+    let drivers = registry::key_drivers(&config.devices);
     let devices = registry::open_all(&drivers).0.into_iter().map(|o| o.device).collect();
     authority(config, devices).map(|(_, problems)| problems)
 }

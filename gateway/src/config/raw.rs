@@ -30,16 +30,6 @@ pub(crate) struct Gateway {
     pub(crate) soft_engine: Option<Word>,
 }
 
-/// `[accel.NAME]`
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct Accel {
-    pub(crate) driver: Option<Word>,
-    pub(crate) device: Option<Word>,
-    pub(crate) socket: Option<Word>,
-    pub(crate) interrupts: Option<bool>,
-}
-
 /// `[dispatch]`
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use policy::{AuthPolicy, Child, ChildMode, Realm, RemoteAddress, Start};
 
+use super::Loaded;
 use super::units::show_duration;
-use super::{Loaded, accel};
 
 /// What the gateway would do with this configuration, in lines for people. Shows no secret.
 pub fn summary(loaded: &Loaded) -> String {
@@ -25,7 +25,7 @@ fn write(loaded: &Loaded, out: &mut String) -> std::fmt::Result {
         writeln!(out, "keylog      {}  (keys of all SAs are written there)", dir.display())?;
     }
     for accel in &settings.accel {
-        writeln!(out, "accelerator {} at {}", accel.name, accel::place(accel))?;
+        writeln!(out, "accelerator {} at {}", accel.name, accel.place())?;
     }
     for policy in &loaded.carve_outs {
         let action = if policy.bypass { "bypass" } else { "discard" };

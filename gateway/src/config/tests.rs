@@ -365,7 +365,7 @@ fn accelerators_are_known_in_the_order_of_the_file_and_mistakes_in_them_are_name
         parse(Path::new("/x/g.toml"), &(sections.to_owned() + GOOD), 0o600).map_err(|p| p.to_string());
     let loaded = loaded.unwrap();
     let found: Vec<String> =
-        loaded.settings.accel.iter().map(|a| format!("{} {}", a.name, accel::place(a))).collect();
+        loaded.settings.accel.iter().map(|a| format!("{} {}", a.name, a.place())).collect();
     assert_eq!(found, ["b 0000:6b:01.0", "a /x/a.sock"]);
     assert_eq!(loaded.settings.devices().accel, loaded.settings.accel);
     assert!(summary::summary(&loaded).contains("accelerator a at /x/a.sock\n"));
@@ -373,8 +373,11 @@ fn accelerators_are_known_in_the_order_of_the_file_and_mistakes_in_them_are_name
         ("[accel.q]\ndevice = \"6b:01\"", 2, "is no PCI address: they look like 0000:6b:00.1"),
         ("[accel.q]\ndevcie = \"0000:6b:01.0\"", 2, "did you mean `device`?"),
         ("[accel.q]", 1, "accel.q: has neither device"),
+        ("[accel.q]\nsocket = 7", 2, "expected a path, as a string, not integer"),
+        ("[accel.q]\nsocket = \"s\"\ninterrupts = \"no\"", 3, "expected true or false, not string"),
+        ("[accel.q]\ndriver = 1", 2, "expected a string, not integer"),
         ("[accel.q]\ndevice = \"0000:6b:01.0\"\nsocket = \"s\"", 1, "has device and socket"),
-        ("[accel.q]\ndriver = \"padlock\"\nsocket = \"s\"", 2, "there is no driver `padlock`"),
+        ("[accel.q]\ndriver = \"abacus\"\nsocket = \"s\"", 2, "there is no driver `abacus`"),
         ("[accel.\"q 0\"]\nsocket = \"s\"", 1, "a name has 1 to 32 letters"),
         ("[accel.q]\nsocket = \"s\"\n[accel.r]\nsocket = \"s\"", 3, "another section has the same device"),
         ("[acel.q]\nsocket = \"s\"", 1, "did you mean `accel`?"),

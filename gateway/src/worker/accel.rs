@@ -163,7 +163,7 @@ pub(super) fn sources(config: &registry::Config) -> Vec<Source> {
                 name if named.is_none() && name != desc.id => format!("{name}:{}", desc.id),
                 _ => desc.id.clone(),
             };
-            let place = named.map(crate::config::place_of);
+            let place = named.map(registry::Accel::place);
             let driver = Arc::clone(&driver);
             all.push(Source { name, place, configured: named.is_some(), hardware, driver, desc });
         }

@@ -3,6 +3,7 @@
 //! CPU time and ratios, not wall-clock time: they hardly depend on what else the machine is doing, and every report begins
 //! with how much that was. See docs/performance.md.
 
+mod bare;
 mod contest;
 mod crowd;
 mod floor;
@@ -51,6 +52,8 @@ enum What {
     Floor,
     /// CPU time per gigabyte and per datagram, next to others'.
     Throughput(throughput::Options),
+    /// What a packet in superpackets without end costs, next to what no gateway can do without.
+    Trains,
     /// CPU time and memory per IKE SA, next to strongSwan's.
     Ike(rate::Options),
     /// Throughput while the gateway holds many other Child SAs.
@@ -123,6 +126,7 @@ pub fn run(options: &Options) -> Result<bool> {
     match &options.what {
         What::Floor => alone("floor", &options.how, || floor::run(&setup)),
         What::Throughput(what) => alone("throughput-run", &options.how, || throughput::run(&setup, what)),
+        What::Trains => alone("trains-run", &options.how, || trains::run(&setup)),
         What::Ike(what) => alone("ike-run", &options.how, || rate::run(&setup, what)),
         What::Scale(what) => alone("scale-run", &options.how, || scale::run(&setup, what)),
         What::Overload(what) => alone("overload-run", &options.how, || overload::run(&setup, what)),
@@ -148,9 +152,10 @@ fn alone(name: &'static str, how: &How, measure: impl FnOnce() -> Result<Report>
 /// Everything, printed as it comes, and written down.
 fn all(setup: &Setup, how: &How) -> Result<bool> {
     type Measure<'a> = (&'static str, Box<dyn Fn() -> Result<Report> + 'a>);
-    let measures: [Measure<'_>; 5] = [
+    let measures: [Measure<'_>; 6] = [
         ("floor", Box::new(|| floor::run(setup))),
         ("throughput-run", Box::new(|| throughput::run(setup, &throughput::Options::all()))),
+        ("trains-run", Box::new(|| trains::run(setup))),
         ("ike-run", Box::new(|| rate::run(setup, &rate::Options::all()))),
         ("scale-run", Box::new(|| scale::run(setup, &scale::Options::all()))),
         ("overload-run", Box::new(|| overload::run(setup, &overload::Options::all()))),

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum as _};
 use super::contest::{Cipher, Contestant, Read, Versus};
 use super::floor::Floor;
 use super::table::{Cell, Table, median};
-use super::{Report, Setup, openvpn, trains, wireguard};
+use super::{Report, Setup, openvpn, wireguard};
 use crate::packages;
 use crate::strongswan::Release;
 use crate::traffic::{self, Carried, Load, RATE, Way};
@@ -107,12 +107,7 @@ pub fn run(setup: &Setup, options: &Options) -> Result<Report> {
         "{} rounds of {} s; UDP at {RATE} datagrams a second; CPU time of both gateways' threads",
         setup.runs, setup.seconds
     ));
-    report.tables = vec![
-        medians(&contestants, &rounds),
-        ratios(&contestants, &rounds),
-        trains::table(setup)?,
-        every(&rounds),
-    ];
+    report.tables = vec![medians(&contestants, &rounds), ratios(&contestants, &rounds), every(&rounds)];
     Ok(report)
 }
 

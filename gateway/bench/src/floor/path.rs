@@ -29,13 +29,14 @@ use crate::clock::{Effort, Laps, measure};
 use crate::sys::{self, sum};
 
 /// Octets of IPv4 and UDP header.
-const HEADERS: usize = 28;
-const PAYLOAD: usize = PACKET - HEADERS;
+pub const HEADERS: usize = 28;
+/// Octets of payload of each packet.
+pub const PAYLOAD: usize = PACKET - HEADERS;
 /// RFC 4303 section 2.4: two octets of padding, their number, the next header (IPv4).
 const TRAILER: [u8; 4] = [1, 2, 2, 4];
 const TEXT: usize = PACKET + TRAILER.len();
 /// A whole ESP packet.
-const SEALED: usize = HEAD + TEXT + ICV;
+pub const SEALED: usize = HEAD + TEXT + ICV;
 
 /// Packets a round.
 const ROUND: usize = 64;
@@ -162,13 +163,7 @@ impl Path {
         }
         laps.lap(6);
         for (slab, head) in self.slabs.iter().zip(&self.heads) {
-            let mut parts = [IoSlice::new(&[]); LONGEST + 1];
-            parts[0] = IoSlice::new(head);
-            for (n, part) in parts.iter_mut().skip(1).take(self.batch).enumerate() {
-                let from = n * SEALED + HEAD + HEADERS;
-                *part = IoSlice::new(slab.bytes().get(from..from + PAYLOAD).unwrap_or_default());
-            }
-            writev(&self.right, parts.get(..=self.batch).unwrap_or_default())?;
+            write_joined(&self.right, head, slab)?;
         }
         laps.lap(7);
         Ok(())
@@ -185,7 +180,7 @@ impl Path {
 }
 
 /// Cuts a superpacket of UDP over IPv4 into packets that lie as the SPI wants them for sealing.
-fn split(superpacket: &[u8], slab: &mut PacketBuf, seq: &mut u64) -> Result<()> {
+pub fn split(superpacket: &[u8], slab: &mut PacketBuf, seq: &mut u64) -> Result<()> {
     let size = match segment_size(superpacket) {
         0 => PAYLOAD,
         size => size,
@@ -226,8 +221,21 @@ fn split(superpacket: &[u8], slab: &mut PacketBuf, seq: &mut u64) -> Result<()> 
     Ok(())
 }
 
+/// Writes a slab's packets as one superpacket: the header, and the payloads where they lie.
+pub fn write_joined(tun: &OwnedFd, head: &[u8], slab: &PacketBuf) -> Result<()> {
+    let count = slab.ops().len();
+    let mut parts = [IoSlice::new(&[]); LONGEST + 1];
+    parts[0] = IoSlice::new(head);
+    for (n, part) in parts.iter_mut().skip(1).take(count).enumerate() {
+        let from = n * SEALED + HEAD + HEADERS;
+        *part = IoSlice::new(slab.bytes().get(from..from + PAYLOAD).unwrap_or_default());
+    }
+    writev(tun, parts.get(..=count).unwrap_or_default())?;
+    Ok(())
+}
+
 /// The one header for all packets of a slab, if they are whole and of one flow.
-fn coalesce(slab: &PacketBuf) -> Option<[u8; VIRTIO + HEADERS]> {
+pub fn coalesce(slab: &PacketBuf) -> Option<[u8; VIRTIO + HEADERS]> {
     let first: [u8; HEADERS] = *slab.op_bytes(0).first_chunk()?;
     let pseudo = pseudo(&first);
     let count = slab.ops().len();
