@@ -5,6 +5,7 @@
 //! driver is made of them. The list is [`KINDS`].
 
 mod kind;
+mod pkcs11;
 mod qat;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,11 +13,13 @@ use std::path::{Path, PathBuf};
 
 pub use kind::{Form, Kind, Value, Wrong};
 
+#[cfg(feature = "pkcs11")]
+pub(crate) use self::pkcs11::driver as tokens;
 #[cfg(feature = "qat")]
 pub(crate) use qat::driver as qat;
 
 /// All drivers that sections can be for, the default one first.
-pub const KINDS: &[Kind] = &[qat::KIND];
+pub const KINDS: &[Kind] = &[qat::KIND, self::pkcs11::KIND];
 
 /// One section `[accel.NAME]`, as it was written.
 #[derive(Clone, Debug, PartialEq)]

@@ -9,8 +9,13 @@
 //! | always | `soft`: everything, in software | both, last |
 //! | `ipsec-mb` | `soft` with a second engine for packets | |
 //! | `qat` (on by default) | `qat`: Intel QuickAssist cards that are configured, see [`accel`] | network |
+//! | `pkcs11` (on by default) | `pkcs11`: tokens that are configured | keys; network where they do key exchanges |
 
 pub mod accel;
+
+/// What an operator does at a token, for the commands.
+#[cfg(feature = "pkcs11")]
+pub use pkcs11 as tokens;
 
 use std::sync::Arc;
 
@@ -42,13 +47,24 @@ pub fn network_drivers(config: &Config) -> Vec<Box<dyn Driver>> {
     let mut list: Vec<Box<dyn Driver>> = Vec::new();
     #[cfg(feature = "qat")]
     list.extend(accel::qat(&config.accel).map(|driver| Box::new(driver) as Box<dyn Driver>));
+    #[cfg(feature = "pkcs11")]
+    list.extend(tokens_for(config, pkcs11::Side::Exchanges));
     list.push(Box::new(software(config)));
     list
 }
 
 /// Drivers that long-term keys may use, best first. The last one is software and is always there.
 pub fn key_drivers(config: &Config) -> Vec<Box<dyn Driver>> {
-    vec![Box::new(software(config))]
+    let mut list: Vec<Box<dyn Driver>> = Vec::new();
+    #[cfg(feature = "pkcs11")]
+    list.extend(tokens_for(config, pkcs11::Side::Keys));
+    list.push(Box::new(software(config)));
+    list
+}
+
+#[cfg(feature = "pkcs11")]
+fn tokens_for(config: &Config, side: pkcs11::Side) -> Option<Box<dyn Driver>> {
+    accel::tokens(&config.accel, side).map(|driver| Box::new(driver) as Box<dyn Driver>)
 }
 
 fn software(config: &Config) -> soft::Soft {
