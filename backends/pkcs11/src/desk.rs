@@ -281,6 +281,12 @@ impl Signer {
         &self.found.spki
     }
 
+    /// The key inside that (subjectPublicKey).
+    pub fn public_key(&self) -> Option<Vec<u8>> {
+        let spki = x509_cert::spki::SubjectPublicKeyInfoRef::from_der(&self.found.spki).ok()?;
+        spki.subject_public_key.as_bytes().map(<[u8]>::to_vec)
+    }
+
     /// How it signs.
     pub fn scheme(&self) -> SignScheme {
         self.scheme
