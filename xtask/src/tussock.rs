@@ -36,6 +36,8 @@ pub struct Tussock<'w> {
     /// Its state folder, with the control socket.
     run: PathBuf,
     log: PathBuf,
+    /// What its process is to find in its environment.
+    environment: Vec<(&'static str, PathBuf)>,
     daemon: Option<Daemon>,
 }
 
@@ -49,7 +51,13 @@ impl<'w> Tussock<'w> {
         fs::write(&file, config(end, &run)?)?;
         // It holds the secret, and the gateway warns of one that others may read.
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
-        Ok(Tussock { world, host: end.host, binary: binary.to_path_buf(), dir, run, log, daemon: None })
+        let binary = binary.to_path_buf();
+        Ok(Tussock { world, host: end.host, binary, dir, run, log, environment: Vec::new(), daemon: None })
+    }
+
+    /// Something for its environment, from the next start on.
+    pub fn environment(&mut self, variable: (&'static str, PathBuf)) {
+        self.environment.push(variable);
     }
 
     /// Change the configuration file; a running gateway notices at `reload`.
@@ -126,7 +134,7 @@ impl Peer for Tussock<'_> {
 
     fn start(&mut self) -> Result<()> {
         let mut command = self.world.on(self.host, &self.binary);
-        command.args(["run", "--config"]).arg(self.file());
+        command.args(["run", "--config"]).arg(self.file()).envs(self.environment.iter().cloned());
         let mut daemon = Daemon::start(&mut command, &self.log)?;
         let ready = process::until(Duration::from_secs(10), || {
             Ok((daemon.has_ended() || self.order(&["status", "--json"]).is_ok()).then_some(()))

@@ -17,6 +17,7 @@ mod path_mtu;
 mod reactions;
 mod reload;
 mod suites;
+mod tokens;
 mod transport;
 mod watching;
 mod wireshark;
@@ -76,6 +77,7 @@ const SUBJECTS: &[&[Story]] = &[
     hiding::STORIES,
     lanes::STORIES,
     cards::STORIES,
+    tokens::STORIES,
 ];
 
 /// All of them.
