@@ -2,6 +2,7 @@
 //! are emulated.
 
 mod cards;
+mod token;
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use cards::Cards;
 use clap::{Args, ValueEnum};
+use token::InToken;
 
 use crate::capture::{self, Capture};
 use crate::checkout::{self, Profile};
@@ -61,6 +63,8 @@ pub struct Options {
 enum With {
     /// Two Intel QAT cards, emulated.
     Qat,
+    /// A PKCS #11 token, SoftHSM, for the private key and key exchanges; the processor for packets.
+    Pkcs11,
     /// The processor.
     Soft,
 }
@@ -104,7 +108,17 @@ pub fn run(options: &Options) -> Result<bool> {
 
     let results = checkout::target().join("demo");
     fresh(&results)?;
-    let (moon, sun) = ends(options);
+    let mut both = ends(options);
+    let token = match (options.accel, maker) {
+        (With::Pkcs11, Maker::Tussock) => {
+            both = InToken::ends(both);
+            Some(InToken::make(&world, &binary, &results)?)
+        }
+        _ => None,
+    };
+    if let Some(token) = &token {
+        steps.done("token", format!("moon's key is made in SoftHSM and certified: {}", token.key()));
+    }
     let mut cards = match (options.accel, maker) {
         (With::Qat, Maker::Tussock) => Some(Cards::insert(&world, &binary, &results)?),
         _ => None,
@@ -113,8 +127,8 @@ pub fn run(options: &Options) -> Result<bool> {
         bail!("--kill-card needs cards: leave --accel away");
     }
     let sections = cards.as_ref().map(Cards::sections).unwrap_or_default();
-    let mut pair = Pair::new(&world, maker, (moon, sun), &binary, &results, &sections)?;
-    if let Err(error) = pair.show(options, cards.as_mut(), &mut steps, &results) {
+    let mut pair = Pair::new(&world, maker, both, (&binary, &results), &sections, token.as_ref())?;
+    if let Err(error) = pair.show(options, cards.as_mut(), token.as_ref(), &mut steps, &results) {
         for peer in pair.both() {
             eprintln!("   the log of {} ends:\n{}", peer.maker(), process::tail(peer.log(), 15));
         }
@@ -155,21 +169,22 @@ pub struct Pair<'w> {
 }
 
 impl<'w> Pair<'w> {
-    /// Configured, not started; moon's configuration has more at its end.
+    /// Configured, not started; moon's configuration has more at its end, and its key is on the token, if there is one.
     pub fn new(
         world: &'w World,
         maker: Maker,
         (moon, sun): (End, End),
-        binary: &Path,
-        results: &Path,
+        (binary, results): (&Path, &Path),
         moons: &str,
+        token: Option<&InToken>,
     ) -> Result<Pair<'w>> {
         let make = |end: End| -> Result<Box<dyn Peer + 'w>> {
             Ok(match maker {
                 Maker::Tussock => {
-                    let gateway = Tussock::new(world, &end, binary, results)?;
+                    let mut gateway = Tussock::new(world, &end, binary, results)?;
                     if end.host == "moon" {
                         gateway.append(moons)?;
+                        token.map(|token| token.tell(&mut gateway)).transpose()?;
                     }
                     Box::new(gateway)
                 }
@@ -218,6 +233,7 @@ impl<'w> Pair<'w> {
         &mut self,
         options: &Options,
         cards: Option<&mut Cards>,
+        token: Option<&InToken>,
         steps: &mut Steps,
         results: &Path,
     ) -> Result<()> {
@@ -278,6 +294,9 @@ impl<'w> Pair<'w> {
         println!(
             "         CPU: moon {moon:.2} s per GB, sun {sun:.2} s per GB; still only IKE and ESP on the wire"
         );
+        if let Some(token) = token {
+            steps.done("token", token.line()?);
+        }
         let Some(cards) = cards else { return Ok(()) };
         let devices = cards.devices()?;
         if devices.iter().all(|device| device.name == "soft" || device.packets == 0) {
