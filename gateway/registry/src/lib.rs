@@ -24,6 +24,10 @@ pub use accel::Accel;
 pub use soft::EngineChoice as SoftEngine;
 use spi::{Device, Driver, Fault};
 
+/// Libraries of drivers that write to the log what their drivers decide about: by these names they are kept out of it. cryptoki calls
+/// every mechanism an error that it has no name for.
+pub const TALKATIVE: &[&str] = &["cryptoki"];
+
 /// What the drivers may be told; defaults suit every machine.
 #[derive(Clone, Debug)]
 #[non_exhaustive]

@@ -20,7 +20,7 @@ use crate::strongswan::{Release, StrongSwan};
 use crate::tokens::{Make, Token};
 use crate::tunnel::{Auth, KeyType};
 use crate::tussock::{GATEWAY, SITE, Tussock, quoted};
-use crate::world::{BOB, MOON, MOON_NET};
+use crate::world::{ALICE, BOB, MOON, MOON_NET};
 
 /// A story of one kind of token and one kind of key, with strongSwan.
 macro_rules! believed {
@@ -117,7 +117,7 @@ fn believed(place: &Place<'_>, steps: &mut Steps, make: Make, kind: KeyType) -> 
         moon.up()?;
         let seen = await_tunnel(&moon, "one tunnel", |_| true)?;
         await_tunnel(&sun, "the same tunnel", |other| other.ike == seen.ike)?;
-        place.pings()?;
+        carries(place)?;
         moon.rekey_ike()?;
         let signed = signatures(&moon)?;
         if signed != 1 {
@@ -128,7 +128,7 @@ fn believed(place: &Place<'_>, steps: &mut Steps, make: Make, kind: KeyType) -> 
         process::until(Duration::from_secs(5), || Ok(sun.sas()?.is_empty().then_some(())))?;
         sun.up()?;
         await_tunnel(&moon, "one tunnel", |_| true)?;
-        place.pings()?;
+        carries(place)?;
         if signatures(&moon)? != 2 {
             bail!("the token did not sign as responder");
         }
@@ -136,6 +136,14 @@ fn believed(place: &Place<'_>, steps: &mut Steps, make: Make, kind: KeyType) -> 
         sun.stop()?;
     }
     Ok(())
+}
+
+/// strongSwan lists a tunnel before its user-space ESP carries the first packet.
+fn carries(place: &Place<'_>) -> Result<()> {
+    for (from, to) in [("alice", BOB), ("bob", ALICE)] {
+        ping::until_answered(place.world, from, to, Duration::from_secs(5))?;
+    }
+    place.pings()
 }
 
 /// What moon says of the device with its keys.
