@@ -108,8 +108,6 @@ impl Driver for Pkcs11 {
 
 /// What a token may be able to do, before it was asked.
 fn caps(site: &Site, side: Side) -> Caps {
-    let mut traits = Traits::RECOVERS | Traits::ASYNCHRONOUS;
-    traits.remove(Traits::IN_ORDER);
     let all = [
         cryptoki::mechanism::MechanismType::RSA_PKCS,
         cryptoki::mechanism::MechanismType::RSA_PKCS_PSS,
@@ -124,7 +122,7 @@ fn caps(site: &Site, side: Side) -> Caps {
         sign: if side == Side::Keys { sign::all(&all) } else { Vec::new() },
         verify: Vec::new(),
         prf: Vec::new(),
-        traits,
+        traits: Traits::RECOVERS | Traits::ASYNCHRONOUS,
         ring: queue::RING,
         max_sas: 0,
         max_len: 0,

@@ -192,7 +192,7 @@ fn the_last_try_and_a_locked_pin_are_not_used(place: &Place) {
     // Somebody else logged in, which clears the count.
     std::fs::write(place.folder.join("wrong-pins"), "0").unwrap();
     assert!(key(&*device, "pkcs11:object=k").is_ok());
-    assert!(!PIN.is_empty() && !last.contains(PIN) && !locked.contains(PIN));
+    assert!(!last.contains(PIN) && !locked.contains(PIN));
 }
 
 fn another_key_under_the_same_name_is_not_used(place: &Place) {
@@ -222,9 +222,6 @@ fn exchanges_that_are_given_up_leave_nothing_behind(place: &Place) {
     let group = Group::ECP256;
     let pairs = bench.run_all((0..1500).map(|_| CryptoOp::DhGenerate { group }).collect());
     assert!(pairs.iter().all(|(outcome, _)| *outcome == Outcome::Done));
-    let destroyed = place.count("C_DestroyObject");
-    // Save is lazy; another call writes the numbers down.
-    let _ = destroyed;
     let mut pairs = pairs.into_iter();
     let first = pairs.next().unwrap().1;
     let CryptoOutput::DhPair(ours, theirs) = first else { panic!() };
