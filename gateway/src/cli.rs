@@ -1,6 +1,7 @@
 //! The commands. Exit codes: 0 done, 1 failed, 2 wrong use or wrong configuration.
 
 pub mod accel;
+pub mod pki;
 pub mod table;
 pub mod text;
 
@@ -53,6 +54,9 @@ pub enum Command {
     Events(Show),
     /// Write inner packets to a pcapng file, before encryption and after decryption, until interrupted
     Capture(CaptureTo),
+    /// Keys and certificates
+    #[command(subcommand)]
+    Pki(pki::Pki),
 }
 
 /// Which configuration.
@@ -149,6 +153,10 @@ pub fn main(cli: Cli) -> ExitCode {
             Err(RunError::Failed(error)) => fail(&error),
         },
         Command::Check(file) => check(&file.config),
+        Command::Pki(pki) => match pki::run(&pki) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error),
+        },
         command => match ask(command) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error),
@@ -194,7 +202,7 @@ fn check(path: &Path) -> ExitCode {
 
 fn ask(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Run(_) | Command::Check(_) => Ok(()),
+        Command::Run(_) | Command::Check(_) | Command::Pki(_) => Ok(()),
         Command::Up(Target { target: Name { realm, child }, reach }) => {
             say(&reach, &Request::Up { realm, child })
         }
@@ -305,6 +313,10 @@ mod tests {
             "tussock capture --out f",
             "tussock events",
             "tussock accel --json",
+            "tussock pki token list --module p.so",
+            "tussock pki token generate --module p.so --token pkcs11:token=lab --label moon --kind rsa3072",
+            "tussock pki token csr --module p.so --key pkcs11:object=moon --san moon.lab.test",
+            "tussock pki token import --module p.so --key pkcs11:object=moon --cert moon.crt",
         ] {
             assert!(parse(line).is_ok(), "{line}");
         }
@@ -312,9 +324,16 @@ mod tests {
 
     #[test]
     fn wrong_use_is_refused_with_code_2() {
-        for line in
-            ["tussock", "tussock up", "tussock up /b", "tussock up a/b/c", "tussock capture", "tussock dance"]
-        {
+        for line in [
+            "tussock",
+            "tussock pki token list --module p --pin 1234",
+            "tussock pki token list --module p --token x",
+            "tussock up",
+            "tussock up /b",
+            "tussock up a/b/c",
+            "tussock capture",
+            "tussock dance",
+        ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }
     }

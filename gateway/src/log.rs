@@ -49,7 +49,10 @@ pub struct Line<'a> {
 /// No journal, or no thread.
 pub fn start(settings: &Settings) -> anyhow::Result<Option<Log>> {
     // The filter was read once already, when the configuration was checked.
-    let filter = EnvFilter::try_new(&settings.log).unwrap_or_else(|_| EnvFilter::new("info"));
+    let mut filter = EnvFilter::try_new(&settings.log).unwrap_or_else(|_| EnvFilter::new("info"));
+    for library in registry::TALKATIVE.iter().filter(|library| !settings.log.contains(**library)) {
+        filter = filter.add_directive(format!("{library}=off").parse().context("the log's filter")?);
+    }
     if settings.log_format == LogFormat::Journal {
         let journal =
             tracing_journald::layer().context("log_format = \"journal\": no journal answers here")?;

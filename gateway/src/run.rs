@@ -18,6 +18,7 @@ use crate::config::{self, Loaded, Settings};
 use crate::control::lock::Lock;
 use crate::control::server::{self, Reloader, Server};
 use crate::events::Events;
+use crate::keyside::KeyDevices;
 use crate::log;
 use crate::worker::order::{Order, Orders, Reload};
 use crate::worker::{self, Devices, Parts};
@@ -85,12 +86,13 @@ async fn serve(path: PathBuf, loaded: Loaded) -> anyhow::Result<()> {
     for problem in &secure.problems {
         tracing::error!("{problem}");
     }
+    let keys = KeyDevices::new(secure.devices);
     let parts =
         Parts { settings: settings.clone(), initial, devices, secure: secure.end, events: events.clone() };
     let mut worker = worker::spawn(parts)?;
     let orders = worker.orders.clone();
     let reloader = reloader(path, settings.clone(), secure.handle, short, orders.clone());
-    let server = Server { orders: orders.clone(), events, reloader };
+    let server = Server { orders: orders.clone(), events, reloader, keys };
     tracing::info!(pid = std::process::id(), socket = %settings.socket().display(), "ready");
     let serving = tokio::spawn(server.clone().serve(listener));
     let mut reloading: Option<JoinHandle<()>> = None;

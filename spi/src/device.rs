@@ -111,6 +111,22 @@ pub trait Device: Send + Sync {
     /// Forgets a key.
     fn close_key(&self, key: KeyId);
 
+    /// DER of the certificates that a URI means, end entity first: those it fits, or, where it means a private key, those that
+    /// are kept beside that key, which may be none.
+    ///
+    /// # Errors
+    /// [`FaultKind::Unsupported`](crate::FaultKind) when the device keeps no certificates or does not understand this URI.
+    fn certificates(&self, uri: &str) -> Result<Vec<Vec<u8>>, Fault> {
+        let _ = uri;
+        Err(crate::FaultKind::Unsupported.into())
+    }
+
+    /// What a fault of this device means and what to do about it, for people. Asked right after the fault, since a device
+    /// remembers the last of each kind.
+    fn explain(&self, fault: Fault) -> String {
+        fault.to_string()
+    }
+
     /// Makes a pool's memory reachable for the device, once. Devices without DMA do nothing.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crate::doorbell::Doorbell;
 use crate::queue::{Closed, Completions, Polled, Queue};
@@ -14,11 +15,24 @@ use crate::queue::{Closed, Completions, Polled, Queue};
 struct Shared<J> {
     state: Mutex<State<J>>,
     wake: Condvar,
+    ended: Condvar,
 }
 
 struct State<J> {
     jobs: VecDeque<J>,
     stop: bool,
+    /// Helpers that have not ended yet.
+    helpers: usize,
+}
+
+/// Counts a helper out when it ends, however it does.
+struct Present<J>(Arc<Shared<J>>);
+
+impl<J> Drop for Present<J> {
+    fn drop(&mut self) {
+        self.0.lock().helpers -= 1;
+        self.0.ended.notify_all();
+    }
 }
 
 impl<J> Shared<J> {
@@ -37,6 +51,7 @@ pub struct OffThread<J, D> {
     helpers: Vec<JoinHandle<()>>,
     depth: usize,
     out: usize,
+    patience: Option<Duration>,
 }
 
 impl<J: Send + 'static, D: Send + 'static> OffThread<J, D> {
@@ -54,8 +69,9 @@ impl<J: Send + 'static, D: Send + 'static> OffThread<J, D> {
     {
         let bell = Doorbell::between_threads()?;
         let shared = Arc::new(Shared {
-            state: Mutex::new(State { jobs: VecDeque::new(), stop: false }),
+            state: Mutex::new(State { jobs: VecDeque::new(), stop: false, helpers: 0 }),
             wake: Condvar::new(),
+            ended: Condvar::new(),
         });
         let (to_done, done) = channel();
         let work = Arc::new(work);
@@ -67,11 +83,16 @@ impl<J: Send + 'static, D: Send + 'static> OffThread<J, D> {
             helpers: Vec::new(),
             depth: depth.max(1),
             out: 0,
+            patience: None,
         };
-        for mut session in sessions {
+        for session in sessions {
             let (shared, work, to_done, bell) =
                 (Arc::clone(&shared), Arc::clone(&work), to_done.clone(), bell.clone());
+            shared.lock().helpers += 1;
+            let present = Present(Arc::clone(&shared));
             let helper = std::thread::Builder::new().name("offthread".into()).spawn(move || {
+                // The session goes first, and then the helper counts as gone.
+                let (_present, mut session) = (present, session);
                 while let Some(job) = next(&shared) {
                     let done = work(&mut session, job);
                     if to_done.send(done).is_err() {
@@ -83,6 +104,13 @@ impl<J: Send + 'static, D: Send + 'static> OffThread<J, D> {
             queue.helpers.push(helper);
         }
         Ok(queue)
+    }
+
+    /// Waits no longer than this when it is dropped. A helper whose call has not returned by then is left behind with what it
+    /// holds, and ends when the call returns: only for work that holds no buffer of anybody else's.
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = Some(patience);
+        self
     }
 
     /// The bell that [`doorbell`](Queue::doorbell) lends, for a queue around this one that has other things to ring for.
@@ -168,6 +196,14 @@ impl<J, D> Drop for OffThread<J, D> {
             state.jobs.clear();
         }
         self.shared.wake.notify_all();
+        if let Some(patience) = self.patience {
+            let state = self.shared.lock();
+            let waited = self.shared.ended.wait_timeout_while(state, patience, |state| state.helpers > 0);
+            let (_state, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+            if waited.timed_out() {
+                return;
+            }
+        }
         for helper in self.helpers.drain(..) {
             let _ = helper.join();
         }
@@ -219,6 +255,28 @@ mod tests {
             assert!(q.in_flight() == 4 - seen.len());
         }
         assert_eq!(seen, [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn a_call_that_does_not_return_is_left_behind_when_patience_ends() {
+        let (let_go, held) = channel::<()>();
+        let held = Mutex::new(held);
+        let ended = Arc::new(());
+        let session = Arc::clone(&ended);
+        let mut q = OffThread::new(4, vec![session], move |_: &mut Arc<()>, _: u32| {
+            let _ = held.lock().unwrap().recv();
+        })
+        .unwrap()
+        .with_patience(Duration::from_millis(10));
+        q.submit(&mut (0..2).collect()).unwrap();
+        drop(q);
+        assert_eq!(Arc::strong_count(&ended), 2, "its helper still has its session");
+        drop(let_go);
+        let start = std::time::Instant::now();
+        while Arc::strong_count(&ended) > 1 {
+            assert!(start.elapsed() < Duration::from_secs(5), "the helper never ends");
+            std::thread::yield_now();
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! are emulated.
 
 mod cards;
+mod token;
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use cards::Cards;
 use clap::{Args, ValueEnum};
+use token::InToken;
 
 use crate::capture::{self, Capture};
 use crate::checkout::{self, Profile};
@@ -66,6 +68,8 @@ enum With {
     Padlock,
     /// Two providers of OpenSSL's: an emulated one that pauses its jobs, and the default one.
     Openssl,
+    /// A PKCS #11 token, SoftHSM, for the private key and key exchanges; the processor for packets.
+    Pkcs11,
     /// The processor.
     Soft,
 }
@@ -113,7 +117,17 @@ pub fn run(options: &Options) -> Result<bool> {
     world.build(Layout::Sites)?;
     steps.done("network", "namespaces tsk-demo-alice, -moon, -inet, -sun, -bob");
 
-    let (moon, sun) = ends(options);
+    let mut both = ends(options);
+    let token = match (options.accel, maker) {
+        (With::Pkcs11, Maker::Tussock) => {
+            both = InToken::ends(both);
+            Some(InToken::make(&world, &binary, &results)?)
+        }
+        _ => None,
+    };
+    if let Some(token) = &token {
+        steps.done("token", format!("moon's key is made in SoftHSM and certified: {}", token.key()));
+    }
     let mut cards = match (options.accel, maker) {
         (With::Qat, Maker::Tussock) => Some(Cards::insert(&world, &binary, &results)?),
         (With::Openssl, Maker::Tussock) => Some(Cards::providers(&world, &binary, &results)?),
@@ -122,9 +136,10 @@ pub fn run(options: &Options) -> Result<bool> {
     if options.accel != With::Qat && options.kill_card {
         bail!("--kill-card needs cards: leave --accel away");
     }
-    let moons = Moons { sections: cards.as_ref().map(Cards::sections).unwrap_or_default(), padlock };
-    let mut pair = Pair::new(&world, maker, (moon, sun), &binary, &results, &moons)?;
-    let shown = pair.show(options, cards.as_mut(), &mut steps, &results);
+    let sections = cards.as_ref().map(Cards::sections).unwrap_or_default();
+    let moons = Moons { sections, padlock, token };
+    let mut pair = Pair::new(&world, maker, both, &binary, &results, &moons)?;
+    let shown = pair.show(options, cards.as_mut(), moons.token.as_ref(), &mut steps, &results);
     let shown = shown.and_then(|()| match &moons.padlock {
         Some(_) => on_padlock(&binary, &world, &mut steps),
         None => Ok(()),
@@ -161,7 +176,7 @@ pub fn ends(options: &Options) -> (End, End) {
     let (ike, esp) = match options.accel {
         // It has no combined modes and no curves.
         With::Padlock => ("aes128-sha256-modp2048", "aes128-sha256-modp2048"),
-        With::Qat | With::Soft => (SITES.ike, SITES.esp),
+        With::Qat | With::Openssl | With::Pkcs11 | With::Soft => (SITES.ike, SITES.esp),
     };
     for end in [&mut moon, &mut sun] {
         ike.clone_into(&mut end.ike);
@@ -177,13 +192,16 @@ pub struct Moons {
     sections: String,
     /// The processor it is told it runs on.
     padlock: Option<Emulated>,
+    /// Where its key is.
+    token: Option<InToken>,
 }
 
 impl Moons {
     fn gateway<'w>(&self, world: &'w World, end: &End, binary: &Path, results: &Path) -> Result<Tussock<'w>> {
         let Some(padlock) = &self.padlock else {
-            let gateway = Tussock::new(world, end, binary, results)?;
+            let mut gateway = Tussock::new(world, end, binary, results)?;
             gateway.append(&self.sections)?;
+            self.token.as_ref().map(|token| token.tell(&mut gateway)).transpose()?;
             return Ok(gateway);
         };
         let mut gateway = Tussock::new(world, end, &padlock.gateway, results)?;
@@ -213,7 +231,7 @@ pub struct Pair<'w> {
 }
 
 impl<'w> Pair<'w> {
-    /// Configured, not started; moon's configuration has more at its end.
+    /// Configured, not started; moon's configuration has more at its end, and its key is on the token, if there is one.
     pub fn new(
         world: &'w World,
         maker: Maker,
@@ -273,6 +291,7 @@ impl<'w> Pair<'w> {
         &mut self,
         options: &Options,
         cards: Option<&mut Cards>,
+        token: Option<&InToken>,
         steps: &mut Steps,
         results: &Path,
     ) -> Result<()> {
@@ -333,6 +352,9 @@ impl<'w> Pair<'w> {
         println!(
             "         CPU: moon {moon:.2} s per GB, sun {sun:.2} s per GB; still only IKE and ESP on the wire"
         );
+        if let Some(token) = token {
+            steps.done("token", token.line()?);
+        }
         let Some(cards) = cards else { return Ok(()) };
         let devices = cards.devices()?;
         if devices.iter().all(|device| device.name == "soft" || device.packets == 0) {

@@ -45,6 +45,12 @@ pub const INTEROP: &[&str] = &[
 /// What comparing with others adds.
 pub const PEERS: &[&str] = &["openvpn", "wireguard-tools"];
 
+/// What tests with PKCS #11 tokens add: a token, and a tool that sets one up.
+pub const TOKENS: &[&str] = &["softhsm2", "opensc"];
+
+/// What building Kryoptic takes: its bindings to OpenSSL are made when it is built.
+pub const KRYOPTIC: &[&str] = &["libclang-dev", "libsqlite3-dev"];
+
 /// How long apt may take: a cold cache on a slow line.
 const APT_PATIENCE: Duration = Duration::from_secs(900);
 

@@ -97,6 +97,47 @@ impl Stream {
     }
 }
 
+/// How long pings took.
+#[derive(Clone, Copy, Debug)]
+pub struct RoundTrips {
+    /// How many had no answer before the last answered one.
+    pub lost: usize,
+    /// Half of them took no longer.
+    pub half: Duration,
+    /// None took longer.
+    pub worst: Duration,
+}
+
+impl std::fmt::Display for RoundTrips {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let ms = |time: Duration| time.as_secs_f64() * 1e3;
+        write!(f, "{:.2} ms (at most {:.2}, {} lost)", ms(self.half), ms(self.worst), self.lost)
+    }
+}
+
+impl Stream {
+    /// Stop it, and say how long pings took.
+    pub fn round_trips(self) -> Result<RoundTrips> {
+        let log = self.daemon.log().to_owned();
+        let (_, lost) = self.end()?;
+        let text = fs::read_to_string(log)?;
+        let mut times: Vec<f64> = text.lines().filter_map(time).collect();
+        times.sort_by(f64::total_cmp);
+        let at =
+            |place: usize| times.get(place).map(|ms| Duration::from_secs_f64(ms / 1e3)).unwrap_or_default();
+        Ok(RoundTrips {
+            lost: lost.len(),
+            half: at(times.len() / 2),
+            worst: at(times.len().saturating_sub(1)),
+        })
+    }
+}
+
+/// The milliseconds of one line.
+fn time(line: &str) -> Option<f64> {
+    line.split_once(" time=")?.1.split_whitespace().next()?.parse().ok()
+}
+
 /// How many were answered, and which numbers are missing between the first sent and the last heard of.
 fn gaps(text: &str) -> (usize, Vec<u32>) {
     let seen: BTreeSet<u32> =

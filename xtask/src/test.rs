@@ -12,6 +12,7 @@ use crate::docs;
 use crate::fuzz;
 use crate::interop::{self, Cast, Plan};
 use crate::matrix;
+use crate::kryoptic;
 use crate::packages;
 use crate::report::{Counts, Outcome, Row, Tally};
 use crate::rig;
@@ -64,6 +65,8 @@ pub fn run(options: &Options) -> Result<bool> {
     }
     let mut tally = Tally::default();
     if unit {
+        packages::need(&[packages::TOKENS])?;
+        kryoptic::module()?;
         run_unit("cargo test", &["--workspace"], only, &mut tally)?;
         if packages::IPSEC_MB.is_empty() {
             println!("skip  the engine ipsec-mb: it is for x86_64 only");

@@ -56,6 +56,11 @@ impl<'w> Tussock<'w> {
         Ok(Tussock { world, host: end.host, binary, dir, run, log, environment, daemon: None })
     }
 
+    /// Something for its environment, from the next start on.
+    pub fn environment(&mut self, (name, value): (&'static str, PathBuf)) {
+        self.environment.push(format!("{name}={}", value.display()));
+    }
+
     /// Change the configuration file; a running gateway notices at `reload`.
     pub fn rewrite(&self, change: impl Fn(&str) -> String) -> Result<()> {
         let file = self.file();

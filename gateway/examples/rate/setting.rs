@@ -59,7 +59,7 @@ impl Authority {
             own: Some(OwnKey {
                 name: "generated".into(),
                 source: KeySource::Der(Secret::from_slice(key)),
-                certs: vec![certificate(cert)],
+                certs: vec![certificate(cert).into()],
             }),
             trust: Trust { anchors: vec![certificate(&self.der)], pinned: vec![], keys: vec![] },
         }

@@ -9,6 +9,7 @@ mod kind;
 mod padlock;
 mod openssl;
 mod plugin;
+mod pkcs11;
 mod qat;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,11 +25,14 @@ pub(crate) use padlock::driver as padlock;
 pub(crate) use openssl::driver as openssl;
 #[cfg(feature = "plugin")]
 pub(crate) use plugin::driver as plugin;
+#[cfg(feature = "pkcs11")]
+pub(crate) use self::pkcs11::driver as tokens;
 #[cfg(feature = "qat")]
 pub(crate) use qat::driver as qat;
 
 /// All drivers that sections can be for, the default one first.
-pub const KINDS: &[Kind] = &[qat::KIND, dpdk::KIND, openssl::KIND, padlock::KIND, plugin::KIND];
+pub const KINDS: &[Kind] =
+    &[qat::KIND, dpdk::KIND, openssl::KIND, self::pkcs11::KIND, padlock::KIND, plugin::KIND];
 
 /// One section `[accel.NAME]`, as it was written.
 #[derive(Clone, Debug, PartialEq)]

@@ -14,8 +14,13 @@
 //! | `padlock` (on by default) | `padlock`: the instructions of VIA and Zhaoxin processors, where that is configured | network |
 //! | `padlock-emulated` | `padlock` may be told to take the emulator in its process for the processor; for tests | |
 //! | `openssl` (on by default) | `ossl`: providers of OpenSSL's that are configured; engines, for their keys | both |
+//! | `pkcs11` (on by default) | `pkcs11`: tokens that are configured | keys; network where they do key exchanges |
 
 pub mod accel;
+
+/// What an operator does at a token, for the commands.
+#[cfg(feature = "pkcs11")]
+pub use pkcs11 as tokens;
 
 use std::sync::Arc;
 
@@ -23,6 +28,10 @@ pub use accel::Accel;
 
 pub use soft::EngineChoice as SoftEngine;
 use spi::{Device, Driver, Fault};
+
+/// Libraries of drivers that write to the log what their drivers decide about: by these names they are kept out of it. cryptoki calls
+/// every mechanism an error that it has no name for.
+pub const TALKATIVE: &[&str] = &["cryptoki"];
 
 /// What the drivers may be told; defaults suit every machine.
 #[derive(Clone, Debug)]
@@ -55,6 +64,8 @@ pub fn network_drivers(config: &Config) -> Vec<Box<dyn Driver>> {
     list.extend(accel::openssl(&config.accel, false).map(|driver| Box::new(driver) as Box<dyn Driver>));
     #[cfg(feature = "plugin")]
     list.extend(accel::plugin(&config.accel).map(|driver| Box::new(driver) as Box<dyn Driver>));
+    #[cfg(feature = "pkcs11")]
+    list.extend(tokens_for(config, pkcs11::Side::Exchanges));
     list.push(Box::new(software(config)));
     list
 }
@@ -62,10 +73,17 @@ pub fn network_drivers(config: &Config) -> Vec<Box<dyn Driver>> {
 /// Drivers that long-term keys may use, best first. The last one is software and is always there.
 pub fn key_drivers(config: &Config) -> Vec<Box<dyn Driver>> {
     let mut list: Vec<Box<dyn Driver>> = Vec::new();
+    #[cfg(feature = "pkcs11")]
+    list.extend(tokens_for(config, pkcs11::Side::Keys));
     #[cfg(feature = "openssl")]
     list.extend(accel::openssl(&config.accel, true).map(|driver| Box::new(driver) as Box<dyn Driver>));
     list.push(Box::new(software(config)));
     list
+}
+
+#[cfg(feature = "pkcs11")]
+fn tokens_for(config: &Config, side: pkcs11::Side) -> Option<Box<dyn Driver>> {
+    accel::tokens(&config.accel, side).map(|driver| Box::new(driver) as Box<dyn Driver>)
 }
 
 fn software(config: &Config) -> soft::Soft {

@@ -71,6 +71,7 @@ enum Stage {
 struct Signing {
     token: Token,
     realm: Arc<str>,
+    place: Place,
     key: KeyId,
     spki: Vec<u8>,
     chosen: method::Chosen,
@@ -131,7 +132,7 @@ impl Authority {
     pub(crate) fn handle(&mut self, at: SystemTime, token: Token, request: Request) -> Option<NetRequest> {
         let refusal = match request {
             Request::MakeAuth { sa, realm, own_id, peer_id, input, offered } => {
-                self.make(token, sa, &realm, &own_id, peer_id.as_ref(), &input, &offered)
+                self.make(at, token, sa, &realm, &own_id, peer_id.as_ref(), &input, &offered)
             }
             Request::CheckAuth { sa, realm, own_id, peer_id, input, proof } => {
                 self.check(at, token, sa, &realm, &own_id, peer_id, &input, proof)
@@ -242,6 +243,7 @@ impl Authority {
     #[allow(clippy::too_many_arguments)] // The fields of one request.
     fn make(
         &mut self,
+        at: SystemTime,
         token: Token,
         sa: IkeSaRef,
         realm: &str,
@@ -264,17 +266,21 @@ impl Authority {
                 self.replies.push_back((token, reply));
                 Ok(())
             }
-            AuthPolicy::Pubkey => self.sign(token, &realm, octets, offered),
+            AuthPolicy::Pubkey => self.sign(at, token, &realm, octets, offered),
         }
     }
 
     fn sign(
         &mut self,
+        at: SystemTime,
         token: Token,
         realm: &Realm,
         octets: Vec<u8>,
         offered: &Offered,
     ) -> Result<(), Refusal> {
+        if self.vault.own(&realm.name).is_none() {
+            self.vault.try_again(realm, &self.devices, at).map_err(Refusal::NoCredential)?;
+        }
         let own = self.vault.own(&realm.name).ok_or_else(|| {
             Refusal::NoCredential(format!("realm `{}` has no usable private key", realm.name))
         })?;
@@ -291,7 +297,7 @@ impl Authority {
         let (place, key, spki) = (own.place, own.info.id, own.info.spki.clone());
         let op = CryptoOp::Sign { key, scheme: chosen.scheme, octets: octets.clone() };
         let signing =
-            Signing { token, realm: realm.name.clone(), key, spki, chosen, octets, certs, tries: 1 };
+            Signing { token, realm: realm.name.clone(), place, key, spki, chosen, octets, certs, tries: 1 };
         self.begin(Stage::Sign(Box::new(signing)), place, op)
     }
 
@@ -548,19 +554,20 @@ impl Authority {
             (Outcome::Failed(fault), _) => fault,
             _ => FaultKind::Internal.into(),
         };
+        let why = self.devices.explain(signing.place, fault);
         // Nothing went out yet: after a reset the signature is begun again, with the same key, opened anew.
         let again =
             matches!(fault.kind, FaultKind::Aborted | FaultKind::StaleHandle) && signing.tries < MAX_TRIES;
         if again && let Some((place, key)) = self.same_key(&signing) {
             signing.tries += 1;
-            signing.key = key;
+            (signing.place, signing.key) = (place, key);
             let op = CryptoOp::Sign { key, scheme: signing.chosen.scheme, octets: signing.octets.clone() };
             if self.begin(Stage::Sign(Box::new(signing)), place, op).is_ok() {
                 return;
             }
         }
         // Never another key in its place: a key that lives in a device is there for a reason.
-        let refusal = Refusal::NoCredential(format!("the device with the private key failed: {fault}"));
+        let refusal = Refusal::NoCredential(format!("the device with the private key failed: {why}"));
         self.replies.push_back((token, Reply::Refused(refusal)));
     }
 

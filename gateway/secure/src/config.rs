@@ -48,8 +48,23 @@ pub struct OwnKey {
     pub name: String,
     /// The key.
     pub source: KeySource,
-    /// Our certificate first, then intermediate CAs to send along. Empty: the peer knows our raw public key.
-    pub certs: Vec<Certificate>,
+    /// Our certificate first, then intermediate CAs to send along. Empty: the certificate that the key's device keeps beside it;
+    /// without one the peer knows our raw public key.
+    pub certs: Vec<OwnCertificate>,
+}
+
+/// A certificate of ours.
+pub enum OwnCertificate {
+    /// Read already.
+    Given(Certificate),
+    /// Kept by a device, under this URI.
+    Stored(String),
+}
+
+impl From<Certificate> for OwnCertificate {
+    fn from(certificate: Certificate) -> Self {
+        OwnCertificate::Given(certificate)
+    }
 }
 
 /// Whom a realm believes.

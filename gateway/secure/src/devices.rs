@@ -23,6 +23,8 @@ struct Slot {
 /// Open devices, best first.
 pub(crate) struct Devices {
     slots: Vec<Slot>,
+    /// Why others are not there.
+    missing: Vec<String>,
     short: Arc<dyn ShortOps>,
 }
 
@@ -30,8 +32,9 @@ pub(crate) struct Devices {
 pub(crate) type Place = usize;
 
 impl Devices {
-    /// Opens a queue on every device that has one. `None` when no device has short primitives or none has a queue.
-    pub(crate) fn new(devices: Vec<Arc<dyn Device>>) -> Option<Self> {
+    /// Opens a queue on every device that has one; `missing` says why others did not open. `None` when no device has short
+    /// primitives or none has a queue.
+    pub(crate) fn new(devices: Vec<Arc<dyn Device>>, missing: Vec<String>) -> Option<Self> {
         let short = devices.iter().find_map(|d| d.short_ops())?;
         let slots: Vec<Slot> = devices
             .into_iter()
@@ -40,7 +43,7 @@ impl Devices {
                 Some(Slot { device, queue, waiting: VecDeque::new() })
             })
             .collect();
-        if slots.is_empty() { None } else { Some(Devices { slots, short }) }
+        if slots.is_empty() { None } else { Some(Devices { slots, missing, short }) }
     }
 
     pub(crate) fn short(&self) -> &Arc<dyn ShortOps> {
@@ -54,18 +57,54 @@ impl Devices {
     }
 
     /// Opens a private key on the first device that takes it.
-    pub(crate) fn open_key(&self, source: &KeySource) -> Result<(Place, KeyInfo), Fault> {
-        let mut last = Fault::new(FaultKind::Unsupported);
+    ///
+    /// # Errors
+    /// What is in the way, and what to do about it.
+    pub(crate) fn open_key(&self, source: &KeySource) -> Result<(Place, KeyInfo), String> {
+        let open = |device: &dyn Device| device.open_key(duplicate(source).ok_or(FaultKind::Unsupported)?);
+        self.first(matches!(source, KeySource::Uri(_)), open)
+    }
+
+    /// The certificates that a URI means, from the first device that keeps them.
+    ///
+    /// # Errors
+    /// As [`open_key`](Devices::open_key).
+    pub(crate) fn certificates(&self, uri: &str) -> Result<Vec<Vec<u8>>, String> {
+        self.first(true, |device| device.certificates(uri)).map(|(_, certificates)| certificates)
+    }
+
+    /// What a device says of its fault.
+    pub(crate) fn explain(&self, place: Place, fault: Fault) -> String {
+        self.slots.get(place).map_or_else(|| fault.to_string(), |slot| slot.device.explain(fault))
+    }
+
+    fn first<T>(
+        &self,
+        by_uri: bool,
+        ask: impl Fn(&dyn Device) -> Result<T, Fault>,
+    ) -> Result<(Place, T), String> {
+        let (mut said, mut passed_on) = (None, Vec::new());
         for (place, slot) in self.slots.iter().enumerate() {
-            let Some(source) = duplicate(source) else { continue };
-            match slot.device.open_key(source) {
-                Ok(info) => return Ok((place, info)),
+            match ask(&*slot.device) {
+                Ok(got) => return Ok((place, got)),
                 // A device that has no such keys says nothing about the key; one that failed on it does.
-                Err(fault) if fault.kind == FaultKind::Unsupported => {}
-                Err(fault) => last = fault,
+                Err(fault) if fault.kind == FaultKind::Unsupported && fault.vendor == 0 => {}
+                Err(fault) if fault.kind == FaultKind::Unsupported => {
+                    passed_on.push(slot.device.explain(fault))
+                }
+                Err(fault) => said = Some(slot.device.explain(fault)),
             }
         }
-        Err(last)
+        passed_on.extend(self.missing.iter().cloned());
+        Err(match said {
+            Some(said) => said,
+            None if !passed_on.is_empty() => passed_on.join("; "),
+            None if by_uri => {
+                "no token is configured; add a section [accel.NAME] with driver = \"pkcs11\" and its module"
+                    .into()
+            }
+            None => Fault::new(FaultKind::Unsupported).to_string(),
+        })
     }
 
     /// What the device at a place is called.

@@ -41,7 +41,7 @@ mod usage;
 mod validator;
 mod vault;
 
-pub use config::{Certificate, Config, Credentials, OwnKey, Psk, RawKey, Rules, Trust};
+pub use config::{Certificate, Config, Credentials, OwnCertificate, OwnKey, Psk, RawKey, Rules, Trust};
 pub use load::LoadError;
 pub use run::{Handle, Running, check, run, spawn, spawn_on};
 pub use validator::Validator;

@@ -81,6 +81,8 @@ pub struct Running {
     pub handle: Handle,
     /// What is wrong with the configuration; realms not named here work.
     pub problems: Vec<Problem>,
+    /// The registry's devices that hold keys, to be asked how they are and for nothing else.
+    pub devices: Vec<registry::Opened>,
 }
 
 /// Opens every device of the registry's key drivers, then the keys, and starts the thread.
@@ -89,11 +91,20 @@ pub struct Running {
 /// No device to be had, no thread, no file descriptor, no netlink socket.
 pub fn spawn(config: Config) -> io::Result<Running> {
     let drivers = registry::key_drivers(&config.devices);
-    let (opened, unopened) = registry::open_all(&drivers);
-    for device in unopened {
-        tracing::warn!(driver = device.driver, device = %device.id, why = %device.why, "a device does not open");
+    let (opened, missing) = open(&drivers);
+    for why in &missing {
+        tracing::warn!("a device for keys does not open: {why}");
     }
-    spawn_on(config, opened.into_iter().map(|o| o.device).collect())
+    let kernel = Box::new(Linux::new(config.mark)?);
+    let devices = opened.iter().map(|opened| Arc::clone(&opened.device)).collect();
+    let running = spawn_with(config, devices, missing, kernel)?;
+    Ok(Running { devices: opened, ..running })
+}
+
+/// What opens, and why the rest does not.
+fn open(drivers: &[Box<dyn spi::Driver>]) -> (Vec<registry::Opened>, Vec<String>) {
+    let (opened, unopened) = registry::open_all(drivers);
+    (opened, unopened.into_iter().map(|device| format!("accel.{}: {}", device.id, device.why)).collect())
 }
 
 /// The same with devices of the caller's choice, best first.
@@ -102,7 +113,7 @@ pub fn spawn(config: Config) -> io::Result<Running> {
 /// As [`spawn`].
 pub fn spawn_on(config: Config, devices: Vec<Arc<dyn Device>>) -> io::Result<Running> {
     let kernel = Box::new(Linux::new(config.mark)?);
-    spawn_with(config, devices, kernel)
+    spawn_with(config, devices, Vec::new(), kernel)
 }
 
 /// The key side on the caller's thread, until the other end is dropped: for a process of its own. Says in the log what is
@@ -112,7 +123,7 @@ pub fn spawn_on(config: Config, devices: Vec<Arc<dyn Device>>) -> io::Result<Run
 /// As [`spawn`], but for the thread.
 pub fn run(end: SecureEnd, config: Config, devices: Vec<Arc<dyn Device>>) -> io::Result<()> {
     let kernel = Box::new(Linux::new(config.mark)?);
-    let (authority, problems) = authority(config, devices)?;
+    let (authority, problems) = authority(config, devices, Vec::new())?;
     for problem in problems {
         tracing::warn!(realm = %problem.realm, what = %problem.what, "a realm will not work");
     }
@@ -120,13 +131,19 @@ pub fn run(end: SecureEnd, config: Config, devices: Vec<Arc<dyn Device>>) -> io:
     Ok(())
 }
 
-fn spawn_with(config: Config, devices: Vec<Arc<dyn Device>>, kernel: Box<dyn Kernel>) -> io::Result<Running> {
-    let (authority, problems) = authority(config, devices)?;
+fn spawn_with(
+    config: Config,
+    devices: Vec<Arc<dyn Device>>,
+    missing: Vec<String>,
+    kernel: Box<dyn Kernel>,
+) -> io::Result<Running> {
+    let (authority, problems) = authority(config, devices, missing)?;
     let (end, other) = ipc::pair()?;
     let secure = Secure::new(other, authority, kernel)?;
     let (inbox, bell) = (Arc::clone(&secure.inbox), secure.bell.clone());
     let thread = std::thread::Builder::new().name("secure".into()).spawn(move || secure.run())?;
-    Ok(Running { end, handle: Handle { inbox, bell, thread: Some(thread) }, problems })
+    let handle = Handle { inbox, bell, thread: Some(thread) };
+    Ok(Running { end, handle, problems, devices: Vec::new() })
 }
 
 /// Looks at a configuration as [`spawn`] does, with the registry's devices, and says what is wrong with it.
@@ -135,13 +152,18 @@ fn spawn_with(config: Config, devices: Vec<Arc<dyn Device>>, kernel: Box<dyn Ker
 /// No device to be had.
 pub fn check(config: Config) -> io::Result<Vec<Problem>> {
     let drivers = registry::key_drivers(&config.devices);
-    let devices = registry::open_all(&drivers).0.into_iter().map(|o| o.device).collect();
-    authority(config, devices).map(|(_, problems)| problems)
+    let (opened, missing) = open(&drivers);
+    let devices = opened.into_iter().map(|opened| opened.device).collect();
+    authority(config, devices, missing).map(|(_, problems)| problems)
 }
 
-fn authority(config: Config, devices: Vec<Arc<dyn Device>>) -> io::Result<(Authority, Vec<Problem>)> {
+fn authority(
+    config: Config,
+    devices: Vec<Arc<dyn Device>>,
+    missing: Vec<String>,
+) -> io::Result<(Authority, Vec<Problem>)> {
     let none = || io::Error::new(io::ErrorKind::NotFound, "no device for operations with long-term keys");
-    let devices = Devices::new(devices).ok_or_else(none)?;
+    let devices = Devices::new(devices, missing).ok_or_else(none)?;
     let verifier = devices.verifier().ok_or_else(none)?;
     let validator = Validator::new(verifier, config.rules.min_rsa_bits).ok_or_else(none)?;
     let certs: Box<CertQueue> = Box::new(validator);
@@ -349,7 +371,7 @@ mod tests {
 
     fn start() -> (Running, Paper) {
         let paper = Paper::default();
-        let running = spawn_with(config(), devices(), Box::new(paper.clone())).unwrap();
+        let running = spawn_with(config(), devices(), Vec::new(), Box::new(paper.clone())).unwrap();
         assert_eq!(running.problems, []);
         (running, paper)
     }

@@ -125,7 +125,7 @@ impl Side {
     }
 
     pub(crate) fn on(config: Config, devices: Vec<Arc<dyn Device>>) -> Side {
-        let devices = Devices::new(devices).unwrap();
+        let devices = Devices::new(devices, Vec::new()).unwrap();
         let validator = Validator::new(devices.verifier().unwrap(), config.rules.min_rsa_bits).unwrap();
         let (vault, problems) = Vault::open(config, &devices, now());
         let authority = Authority::new(vault, devices, Box::new(validator), Table::default());
@@ -310,8 +310,8 @@ impl Leaf {
     }
 
     pub(crate) fn own(&self, more: &[&Ca]) -> OwnKey {
-        let mut certs = vec![self.named()];
-        certs.extend(more.iter().map(|ca| ca.named()));
+        let certs = [self.named()].into_iter().chain(more.iter().map(|ca| ca.named()));
+        let certs = certs.map(Into::into).collect();
         OwnKey { certs, ..bare(&self.key) }
     }
 }

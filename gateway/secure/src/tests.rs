@@ -1,5 +1,6 @@
 //! Behaviour of the key side, without a thread.
 
+mod cabinet;
 mod chain;
 mod golden;
 mod proofs;

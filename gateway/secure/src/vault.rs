@@ -6,10 +6,10 @@ use std::time::SystemTime;
 
 use policy::{AuthPolicy, Identity, Realm};
 use spi::crypto::KeyInfo;
-use spi::{Fault, Hash, KeySource, ShortOps};
+use spi::{Hash, KeySource, ShortOps};
 
 use crate::cert::Cert;
-use crate::config::{Certificate, Config, OwnKey, Psk, Rules, Trust};
+use crate::config::{Certificate, Config, OwnCertificate, OwnKey, Psk, Rules, Trust};
 use crate::devices::{Devices, Place};
 use crate::identity;
 use crate::key::{self, KeyKind};
@@ -62,6 +62,8 @@ pub(crate) struct Vault {
     realms: HashMap<Arc<str>, Arc<Realm>>,
     psks: Vec<Psk>,
     own: HashMap<Arc<str>, OpenKey>,
+    /// Keys of devices that did not open: a token that is put in later is used then.
+    absent: HashMap<Arc<str>, OwnKey>,
     believes: HashMap<Arc<str>, Believes>,
     pub(crate) rules: Rules,
 }
@@ -76,6 +78,7 @@ impl Vault {
             // An empty key would be a proof anybody can make.
             psks: psks.into_iter().filter(|psk| !psk.secret.is_empty()).collect(),
             own: HashMap::new(),
+            absent: HashMap::new(),
             believes: HashMap::new(),
             rules,
         };
@@ -83,11 +86,16 @@ impl Vault {
             let credentials = credentials.remove(&*realm.name).unwrap_or_default();
             let mut note = |what: String| problems.push(Problem { realm: realm.name.clone(), what });
             if let Some(own) = credentials.own {
-                match open_own(own, &realm, devices, rules, at, &mut note) {
+                match open_own(&own, &realm, devices, rules, at, &mut note) {
                     Ok(open) => {
                         vault.own.insert(realm.name.clone(), open);
                     }
-                    Err(what) => note(what),
+                    Err(what) => {
+                        note(what);
+                        if matches!(own.source, KeySource::Uri(_)) {
+                            vault.absent.insert(realm.name.clone(), own);
+                        }
+                    }
                 }
             } else if realm.local_auth == AuthPolicy::Pubkey {
                 note("`local_auth` wants a key and there is none".into());
@@ -142,9 +150,30 @@ impl Vault {
         self.believes.get(realm)
     }
 
+    /// Tries a key again that did not open before: its token may have been put in meanwhile.
+    ///
+    /// # Errors
+    /// What is in the way, and what to do about it.
+    pub(crate) fn try_again(
+        &mut self,
+        realm: &Realm,
+        devices: &Devices,
+        at: SystemTime,
+    ) -> Result<(), String> {
+        let Some(own) = self.absent.get(&realm.name) else {
+            return Err(format!("realm `{}` has no usable private key", realm.name));
+        };
+        let note = &mut |what: String| tracing::warn!(realm = %realm.name, "{what}");
+        let open = open_own(own, realm, devices, self.rules, at, note)?;
+        tracing::info!(realm = %realm.name, key = %own.name, "the private key is there now");
+        self.own.insert(realm.name.clone(), open);
+        self.absent.remove(&realm.name);
+        Ok(())
+    }
+
     /// Opens a key anew after its device was reset.
-    pub(crate) fn reopen(&mut self, realm: &str, devices: &Devices) -> Result<(), Fault> {
-        let Some(key) = self.own.get_mut(realm) else { return Err(spi::FaultKind::StaleHandle.into()) };
+    pub(crate) fn reopen(&mut self, realm: &str, devices: &Devices) -> Result<(), String> {
+        let Some(key) = self.own.get_mut(realm) else { return Err("there is no such key".into()) };
         let (place, info) = devices.open_key(&key.source)?;
         (key.place, key.info) = (place, info);
         Ok(())
@@ -152,7 +181,7 @@ impl Vault {
 }
 
 fn open_own(
-    own: OwnKey,
+    own: &OwnKey,
     realm: &Realm,
     devices: &Devices,
     rules: Rules,
@@ -161,14 +190,39 @@ fn open_own(
 ) -> Result<OpenKey, String> {
     let (place, info) = devices
         .open_key(&own.source)
-        .map_err(|fault| format!("the private key {} cannot be opened: {fault}", own.name))?;
+        .map_err(|why| format!("the private key {} cannot be opened: {why}", own.name))?;
     tracing::info!(key = %own.name, device = devices.name(place), "a private key is open");
+    match own_chain(own, &info, realm, devices, rules, at, note) {
+        Ok(certs) => {
+            let source = match &own.source {
+                KeySource::Der(der) => KeySource::Der(der.duplicate()),
+                KeySource::Uri(uri) => KeySource::Uri(uri.clone()),
+                _ => return Err(format!("the private key {} is of an unknown form", own.name)),
+            };
+            Ok(OpenKey { place, info, source, certs })
+        }
+        Err(what) => {
+            devices.close_key(place, info.id);
+            Err(what)
+        }
+    }
+}
+
+/// Our certificates, read or fetched from where they are kept, to be sent with a key.
+fn own_chain(
+    own: &OwnKey,
+    info: &KeyInfo,
+    realm: &Realm,
+    devices: &Devices,
+    rules: Rules,
+    at: SystemTime,
+    note: &mut dyn FnMut(String),
+) -> Result<Vec<(Vec<u8>, [u8; 20])>, String> {
     let mut certs = Vec::new();
-    for (i, Certificate { name, der }) in own.certs.into_iter().enumerate() {
+    for (i, Certificate { name, der }) in fetch(own, info, devices, note)?.into_iter().enumerate() {
         let cert = Cert::parse(&der).map_err(|e| format!("{name}: {e}"))?;
         if i == 0 {
             if cert.spki != info.spki {
-                devices.close_key(place, info.id);
                 return Err(format!(
                     "the certificate {name} does not belong to the private key {}",
                     own.name
@@ -192,7 +246,41 @@ fn open_own(
         }
         certs.push((der, key_hash(&**devices.short(), &cert.spki)));
     }
-    Ok(OpenKey { place, info, source: own.source, certs })
+    Ok(certs)
+}
+
+fn fetch(
+    own: &OwnKey,
+    info: &KeyInfo,
+    devices: &Devices,
+    note: &mut dyn FnMut(String),
+) -> Result<Vec<Certificate>, String> {
+    let mut all = Vec::new();
+    for certificate in &own.certs {
+        match certificate {
+            OwnCertificate::Given(given) => all.push(given.clone()),
+            OwnCertificate::Stored(uri) => {
+                let stored = devices.certificates(uri);
+                let stored = stored.map_err(|why| format!("the certificate {uri} cannot be had: {why}"))?;
+                if stored.is_empty() {
+                    return Err(format!("there is no certificate {uri}"));
+                }
+                all.extend(stored.into_iter().map(|der| Certificate { name: uri.clone(), der }));
+            }
+        }
+    }
+    let KeySource::Uri(uri) = &own.source else { return Ok(all) };
+    if all.is_empty() {
+        // Of several for the same key the one that is good for longest: a renewed one may lie beside the old.
+        let beside = devices.certificates(uri).unwrap_or_else(|why| {
+            note(format!("no certificate of {} can be had: {why}", own.name));
+            Vec::new()
+        });
+        let read = beside.into_iter().filter_map(|der| Some((Cert::parse(&der).ok()?.info(), der)));
+        let newest = read.filter(|(cert, _)| cert.spki == info.spki).max_by_key(|(cert, _)| cert.not_after);
+        all.extend(newest.map(|(_, der)| Certificate { name: uri.clone(), der }));
+    }
+    Ok(all)
 }
 
 fn take_trust(

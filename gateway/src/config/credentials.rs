@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use policy::IdMatch;
-use secure::{Credentials, LoadError, OwnKey, Psk, Trust};
+use secure::{Credentials, LoadError, OwnCertificate, OwnKey, Psk, Trust};
 use spi::{KeySource, Secret};
 use toml::Spanned;
 use zeroize::Zeroize;
@@ -95,12 +95,14 @@ fn own_key(auth: &Spanned<raw::Auth>, reader: &mut Reader<'_>) -> Option<OwnKey>
     }
     let mut certs = Vec::new();
     for word in raw.cert.iter().flatten() {
+        if word.get_ref().starts_with("pkcs11:") {
+            certs.push(OwnCertificate::Stored(word.get_ref().clone()));
+            continue;
+        }
         let file = public_file(word, reader);
-        certs.extend(
-            file.and_then(|(name, bytes)| keep(word, secure::load::certificates(&name, &bytes), reader))
-                .into_iter()
-                .flatten(),
-        );
+        let read =
+            file.and_then(|(name, bytes)| keep(word, secure::load::certificates(&name, &bytes), reader));
+        certs.extend(read.into_iter().flatten().map(OwnCertificate::Given));
     }
     let Some(word) = &raw.key else {
         reader.error(auth.span(), "`local_auth` with method = \"pubkey\" needs a `key`");

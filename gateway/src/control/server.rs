@@ -15,6 +15,7 @@ use tokio::sync::{Semaphore, broadcast, oneshot};
 use super::protocol::{Answer, MAX_REQUEST, Request};
 use crate::backlog;
 use crate::events::Events;
+use crate::keyside::KeyDevices;
 use crate::worker::order::{Order, Orders};
 
 /// Clients at one time.
@@ -40,6 +41,8 @@ pub struct Server {
     pub events: Events,
     /// What `reload` does. May block for a moment.
     pub reloader: Reloader,
+    /// Devices that hold keys.
+    pub keys: KeyDevices,
 }
 
 /// Makes the socket, in the place of one that a killed gateway left; only its owner may use it.
@@ -146,7 +149,13 @@ impl Server {
             Request::Accel {} => {
                 let (answer, accel) = oneshot::channel();
                 match self.order(Order::Accel(answer), accel).await {
-                    Ok(accel) => Answer { ok: true, accel: Some(accel), ..Answer::default() },
+                    Ok(mut accel) => {
+                        let keys = self.keys.clone();
+                        // A token that hangs keeps one thread, and this one client.
+                        let devices = tokio::task::spawn_blocking(move || keys.look()).await;
+                        accel.devices.extend(devices.unwrap_or_default());
+                        Answer { ok: true, accel: Some(accel), ..Answer::default() }
+                    }
                     Err(why) => Answer::failed(why),
                 }
             }
@@ -258,7 +267,8 @@ mod tests {
     fn server() -> (Server, Taker) {
         let (orders, taker) = channel().unwrap();
         let reloader: Reloader = Arc::new(|| Err("g.toml:3:1: unknown key `x`".to_owned()));
-        (Server { orders, events: Events::default(), reloader }, taker)
+        let keys = KeyDevices::new(Vec::new());
+        (Server { orders, events: Events::default(), reloader, keys }, taker)
     }
 
     /// Answers orders as a worker would, until the test drops the server.

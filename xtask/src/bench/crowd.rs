@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Child, ChildStdin, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
@@ -115,7 +116,18 @@ pub struct Crowd {
 impl Crowd {
     /// There, and none of them up yet.
     pub fn start(setup: &Setup, kind: &Kind) -> Result<Crowd> {
-        let mut command = setup.world.on(HOST, &setup.bench);
+        Crowd::on(&setup.world, &setup.bench, &setup.results, kind, None)
+    }
+
+    /// The same on any map. They expect this certificate of the gateway, or the lab's for moon.
+    pub fn on(
+        world: &World,
+        bench: &Path,
+        results: &Path,
+        kind: &Kind,
+        gateway: Option<&Path>,
+    ) -> Result<Crowd> {
+        let mut command = world.on(HOST, bench);
         command.args(["load", if kind.control.is_some() { "respond" } else { "initiate" }]);
         command.args(["--gateway", MOON, "--window", &kind.window.to_string()]);
         command.args(["--tries", &kind.tries.to_string()]);
@@ -130,10 +142,11 @@ impl Crowd {
             Auth::Cert(key) => {
                 let pki = Pki::of(key)?;
                 command.args(["--id", ID]).arg("--cert").arg(pki.cert(HOST));
-                command.arg("--key").arg(pki.key(HOST)).arg("--gateway-cert").arg(pki.cert("moon"))
+                command.arg("--key").arg(pki.key(HOST)).arg("--gateway-cert");
+                command.arg(gateway.map_or_else(|| pki.cert("moon"), Path::to_path_buf))
             }
         };
-        let log = setup.results.join("crowd.log");
+        let log = results.join("crowd.log");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(File::create(&log)?);
         let mut child = command.spawn().context("tussock-bench does not start")?;
         let (input, output) = child.stdin.take().zip(child.stdout.take()).context("no pipes")?;

@@ -5,7 +5,7 @@
 
 mod bare;
 mod contest;
-mod crowd;
+pub mod crowd;
 mod floor;
 mod gateway;
 mod machine;

@@ -21,6 +21,7 @@ mod plugins;
 mod reactions;
 mod reload;
 mod suites;
+mod tokens;
 mod transport;
 mod watching;
 mod wireshark;
@@ -86,6 +87,7 @@ const SUBJECTS: &[&[Story]] = &[
     padlock::STORIES,
     providers::STORIES,
     plugins::STORIES,
+    tokens::STORIES,
 ];
 
 /// All of them.

@@ -33,6 +33,7 @@ const RSASSA_PSS: [u8; 11] = [0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x
 
 /// How peers prove who they are, and how the gateway does.
 #[derive(Args)]
+#[group(id = "proof")]
 pub struct Options {
     /// The secret that all peers share with the gateway.
     #[arg(long, required_unless_present = "key")]

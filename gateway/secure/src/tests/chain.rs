@@ -453,6 +453,7 @@ fn certificates_of_strongswans_pki_are_believed() {
         let source =
             crate::load::private_key("moon.key", &spi::Secret::new(load(&format!("moon-{kind}.key"))))
                 .unwrap();
+        let certs = certs.into_iter().map(Into::into).collect();
         let own = crate::config::OwnKey { name: "moon.key".into(), source, certs };
         // `pki` dates certificates from today on.
         let mut moon = Side::new(pubkey(MOON, "any", Some(own), Trust::default()));

@@ -1,0 +1,329 @@
+//! `tussock pki token`: what an operator does at a PKCS #11 token before a realm can use it. A PIN is read from a file, the environment
+//! or the terminal, and never from the command line, which everybody on the machine can read.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use anyhow::{Context, anyhow, bail};
+use clap::{Args, Subcommand, ValueEnum};
+use rcgen::{
+    CertificateParams, DistinguishedName, DnType, PublicKeyData, SanType, SignatureAlgorithm, SigningKey,
+};
+use registry::tokens::{Desk, KeySpec, PinSource, Signer, Uri};
+use spi::SignScheme;
+use spi::alg::Curve;
+
+/// `tussock pki …`
+#[derive(Subcommand, Debug, PartialEq, Eq)]
+pub enum Pki {
+    /// Keys and certificates in PKCS #11 tokens
+    #[command(subcommand)]
+    Token(Token),
+}
+
+/// `tussock pki token …`
+#[derive(Subcommand, Debug, PartialEq, Eq)]
+pub enum Token {
+    /// Show the module's tokens and what is on them: with a PIN everything, without what anybody may see
+    List(At),
+    /// Make a key pair for signing on the token; the private half never leaves it
+    Generate(Generate),
+    /// Have the token sign a request for a certificate (PKCS #10)
+    Csr(Csr),
+    /// Put a certificate on the token, beside its key
+    Import(Import),
+}
+
+/// Which token, and how to log in.
+#[derive(Args, Debug, PartialEq, Eq)]
+pub struct At {
+    /// The token's PKCS #11 library
+    #[arg(long, value_name = "FILE")]
+    pub module: PathBuf,
+    /// Which of the module's tokens: a PKCS #11 URI
+    #[arg(long, value_name = "URI", default_value = "pkcs11:", value_parser = Uri::parse)]
+    pub token: Uri,
+    /// The PIN is in this file
+    #[arg(long, value_name = "FILE")]
+    pub pin_file: Option<PathBuf>,
+    /// The PIN is in this variable of the environment
+    #[arg(long, value_name = "NAME", conflicts_with = "pin_file")]
+    pub pin_env: Option<String>,
+    /// Ask for the PIN at the terminal, which is also done when nothing else says where it is and one is needed
+    #[arg(long, conflicts_with_all = ["pin_file", "pin_env"])]
+    pub pin_prompt: bool,
+}
+
+/// A key to make.
+#[derive(Args, Debug, PartialEq, Eq)]
+pub struct Generate {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub at: At,
+    /// What the key is to be called (CKA_LABEL)
+    #[arg(long, value_name = "TEXT")]
+    pub label: String,
+    /// Its identifier (CKA_ID) in hexadecimal; random without
+    #[arg(long, value_name = "HEX", value_parser = hex)]
+    pub id: Option<Hex>,
+    /// What kind of key
+    #[arg(long, value_enum, default_value_t = Kind::P256)]
+    pub kind: Kind,
+}
+
+/// Octets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hex(pub Vec<u8>);
+
+/// A kind of key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum Kind {
+    Rsa2048,
+    Rsa3072,
+    Rsa4096,
+    P256,
+    P384,
+    P521,
+    Ed25519,
+}
+
+/// A request to have signed.
+#[derive(Args, Debug, PartialEq, Eq)]
+pub struct Csr {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub at: At,
+    /// The private key
+    #[arg(long, value_name = "URI", value_parser = Uri::parse)]
+    pub key: Uri,
+    /// Whose certificate, for example "C=CH, O=Lab, CN=moon.lab.test"
+    #[arg(long, value_name = "NAME", default_value = "")]
+    pub subject: String,
+    /// Another name: of a host, an address, or an e-mail address. Peers look here, and not at the CN
+    #[arg(long = "san", value_name = "NAME")]
+    pub names: Vec<String>,
+    /// Where the request goes; standard output without
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+/// A certificate to store.
+#[derive(Args, Debug, PartialEq, Eq)]
+pub struct Import {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub at: At,
+    /// The private key it belongs to
+    #[arg(long, value_name = "URI", value_parser = Uri::parse)]
+    pub key: Uri,
+    /// The certificate, PEM or DER
+    #[arg(long, value_name = "FILE")]
+    pub cert: PathBuf,
+}
+
+/// Carries a command out.
+pub fn run(pki: &Pki) -> anyhow::Result<()> {
+    let Pki::Token(token) = pki;
+    match token {
+        Token::List(at) => list(at),
+        Token::Generate(generate) => {
+            let desk = generate.at.desk(true)?;
+            let id = generate.id.as_ref().map(|id| id.0.clone());
+            let uri = desk.generate(generate.kind.spec(), &generate.label, id)?;
+            super::print(&format!("{uri}\n"))
+        }
+        Token::Csr(csr) => request(csr),
+        Token::Import(import) => {
+            let file = import.cert.display().to_string();
+            let bytes = fs::read(&import.cert).with_context(|| format!("cannot read {file}"))?;
+            let certificates = secure::load::certificates(&file, &bytes)?;
+            let [certificate] = certificates.as_slice() else {
+                bail!("{file} has {} certificates; give the one of the key alone", certificates.len());
+            };
+            let uri = import.at.desk(true)?.import(&certificate.der, &import.key)?;
+            super::print(&format!("{uri}\n"))
+        }
+    }
+}
+
+impl At {
+    /// At the token. A PIN that nothing says anything of is asked for where it is needed.
+    fn desk(&self, needs_pin: bool) -> anyhow::Result<Desk> {
+        let pin = match (&self.pin_file, &self.pin_env) {
+            (Some(file), _) => PinSource::File(file.clone()),
+            (None, Some(name)) => PinSource::Env(name.clone()),
+            (None, None) if self.token.pin_source.is_some() => PinSource::None,
+            (None, None) if needs_pin || self.pin_prompt => PinSource::Prompt,
+            (None, None) => PinSource::None,
+        };
+        let module = std::path::absolute(&self.module)
+            .map_err(|error| anyhow!("{}: {error}", self.module.display()))?;
+        Ok(Desk::new(&module, self.token.clone(), pin))
+    }
+}
+
+fn list(at: &At) -> anyhow::Result<()> {
+    let log_in =
+        at.pin_file.is_some() || at.pin_env.is_some() || at.pin_prompt || at.token.pin_source.is_some();
+    let mut text = String::new();
+    for token in at.desk(false)?.list(log_in)? {
+        text += &format!("{}\n    {}\n", token.uri, token.text);
+        if let Some(why) = token.login {
+            text += &format!("    not logged in: {why}\n");
+        }
+        for object in token.objects {
+            text += &format!("  {}\n    {}\n", object.uri, object.text);
+        }
+    }
+    super::print(&text)
+}
+
+fn request(csr: &Csr) -> anyhow::Result<()> {
+    if csr.subject.is_empty() && csr.names.is_empty() {
+        bail!("neither --subject nor --san says whose certificate it is to be");
+    }
+    let mut params = CertificateParams::default();
+    params.distinguished_name = subject(&csr.subject)?;
+    params.subject_alt_names = csr.names.iter().map(|name| alternative(name)).collect::<Result<_, _>>()?;
+    let key = Remote::new(csr.at.desk(true)?.signer(&csr.key)?)?;
+    let made = params.serialize_request(&key);
+    // What the token said is worth more than that something went wrong.
+    let pem = made.map_err(|error| key.trouble().unwrap_or_else(|| error.into()))?.pem()?;
+    match &csr.out {
+        Some(file) => fs::write(file, pem).with_context(|| format!("cannot write {}", file.display())),
+        None => super::print(&pem),
+    }
+}
+
+/// A key on a token, as whoever writes the request sees it.
+struct Remote {
+    signer: Signer,
+    public: Vec<u8>,
+    algorithm: &'static SignatureAlgorithm,
+    said: std::cell::RefCell<Option<anyhow::Error>>,
+}
+
+impl Remote {
+    fn new(signer: Signer) -> anyhow::Result<Remote> {
+        let algorithm = match signer.scheme() {
+            SignScheme::RsaPkcs1(_) => &rcgen::PKCS_RSA_SHA256,
+            SignScheme::EcdsaDer(Curve::P256, _) => &rcgen::PKCS_ECDSA_P256_SHA256,
+            SignScheme::EcdsaDer(Curve::P384, _) => &rcgen::PKCS_ECDSA_P384_SHA384,
+            SignScheme::EcdsaDer(Curve::P521, _) => &rcgen::PKCS_ECDSA_P521_SHA512,
+            SignScheme::Ed25519 => &rcgen::PKCS_ED25519,
+            other => bail!("requests are not made with {other:?}"),
+        };
+        let public = signer.public_key().context("the token's public key makes no sense")?;
+        Ok(Remote { signer, public, algorithm, said: None.into() })
+    }
+
+    fn trouble(&self) -> Option<anyhow::Error> {
+        self.said.take()
+    }
+}
+
+impl PublicKeyData for Remote {
+    fn der_bytes(&self) -> &[u8] {
+        &self.public
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        self.algorithm
+    }
+}
+
+impl SigningKey for Remote {
+    fn sign(&self, octets: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
+        self.signer.sign(octets).map_err(|trouble| {
+            self.said.replace(Some(trouble.into()));
+            rcgen::Error::RemoteKeyError
+        })
+    }
+}
+
+impl Kind {
+    fn spec(self) -> KeySpec {
+        match self {
+            Kind::Rsa2048 => KeySpec::Rsa(2048),
+            Kind::Rsa3072 => KeySpec::Rsa(3072),
+            Kind::Rsa4096 => KeySpec::Rsa(4096),
+            Kind::P256 => KeySpec::Ec(Curve::P256),
+            Kind::P384 => KeySpec::Ec(Curve::P384),
+            Kind::P521 => KeySpec::Ec(Curve::P521),
+            Kind::Ed25519 => KeySpec::Ed25519,
+        }
+    }
+}
+
+/// `C=CH, O=Lab, CN=moon`; a comma in a value is written `\,`.
+fn subject(text: &str) -> anyhow::Result<DistinguishedName> {
+    let mut name = DistinguishedName::new();
+    let (mut parts, mut part, mut escaped) = (Vec::new(), String::new(), false);
+    for letter in text.chars() {
+        match letter {
+            '\\' if !escaped => escaped = true,
+            ',' if !escaped => parts.push(std::mem::take(&mut part)),
+            letter => {
+                escaped = false;
+                part.push(letter);
+            }
+        }
+    }
+    parts.push(part);
+    for part in parts.iter().map(|part| part.trim()).filter(|part| !part.is_empty()) {
+        let (kind, value) =
+            part.split_once('=').with_context(|| format!("in the subject `{part}` has no `=`"))?;
+        let kind = match kind.trim() {
+            "C" => DnType::CountryName,
+            "ST" => DnType::StateOrProvinceName,
+            "L" => DnType::LocalityName,
+            "O" => DnType::OrganizationName,
+            "OU" => DnType::OrganizationalUnitName,
+            "CN" => DnType::CommonName,
+            other => bail!("in the subject there is no `{other}`; there are C, ST, L, O, OU, CN"),
+        };
+        name.push(kind, value.trim());
+    }
+    Ok(name)
+}
+
+fn alternative(name: &str) -> anyhow::Result<SanType> {
+    let text =
+        || name.try_into().map_err(|_| anyhow!("--san {name}: only ASCII, in international names as well"));
+    Ok(match name.parse::<IpAddr>() {
+        Ok(address) => SanType::IpAddress(address),
+        Err(_) if name.contains('@') => SanType::Rfc822Name(text()?),
+        Err(_) => SanType::DnsName(text()?),
+    })
+}
+
+fn hex(text: &str) -> Result<Hex, String> {
+    let octets: Option<Vec<u8>> =
+        (0..text.len() / 2).map(|n| u8::from_str_radix(text.get(2 * n..2 * n + 2)?, 16).ok()).collect();
+    match octets {
+        Some(octets) if text.len() % 2 == 0 && !octets.is_empty() => Ok(Hex(octets)),
+        _ => Err("an even number of hexadecimal digits, at least two".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subjects_and_names_are_understood_or_refused_with_a_reason() {
+        let name = subject("C=CH, O=Lab\\, Inc., CN=moon.lab.test").unwrap();
+        let shown: Vec<String> = name.iter().map(|(_, value)| format!("{value:?}")).collect();
+        assert!(shown.len() == 3 && shown[1].contains("Lab, Inc."), "{shown:?}");
+        assert!(subject("CN").unwrap_err().to_string().contains("has no `=`"));
+        assert!(subject("X=1").unwrap_err().to_string().contains("there are C, ST"));
+        assert!(matches!(alternative("192.168.0.1").unwrap(), SanType::IpAddress(_)));
+        assert!(matches!(alternative("carol@lab.test").unwrap(), SanType::Rfc822Name(_)));
+        assert!(matches!(alternative("moon.lab.test").unwrap(), SanType::DnsName(_)));
+        assert!(alternative("möön").is_err());
+        assert_eq!(hex("01fe"), Ok(Hex(vec![1, 0xfe])));
+        assert!(hex("").is_err() && hex("1").is_err() && hex("zz").is_err() && hex("é").is_err());
+    }
+}
