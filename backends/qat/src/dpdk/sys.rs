@@ -313,7 +313,8 @@ impl Drop for Engine {
     fn drop(&mut self) {
         let (dev, places) = (self.dev, self.wanted.places);
         let (pools, plugged) = ((self.sessions.take(), self.operations.take()), self.wanted.plugged.take());
-        eal::run(move || {
+        // Waited for: a program that ends while a device is being closed takes libraries away under it.
+        let _ = eal::call(move || {
             // SAFETY: dev is a device of ours, and no session or lane of it is left, since each holds the engine.
             unsafe { dpdk::rte_cryptodev_stop(dev) };
             // SAFETY: as above, and stopped.
