@@ -10,6 +10,7 @@ use spi::{
 };
 
 use super::driver::DpdkPlace;
+use super::eal;
 use super::life::Life;
 use super::numbers;
 use super::packets::Packets;
@@ -42,6 +43,13 @@ impl DpdkDevice {
         let life = Arc::new(Life::new(&desc.id, packets, numbers, caps.max_sas));
         tracing::info!(device = %desc.id, identity, "dpdk: open");
         DpdkDevice { desc: DeviceDesc { caps, ..desc }, identity, life }
+    }
+}
+
+impl Drop for DpdkDevice {
+    fn drop(&mut self) {
+        // A reset that was begun is over before the device goes.
+        let _ = eal::call(|| ());
     }
 }
 

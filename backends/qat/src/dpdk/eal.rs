@@ -99,7 +99,7 @@ pub(super) fn call<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static)
     let sent = run(move || {
         let _ = tell.send(work());
     });
-    sent.then(|| told.recv().ok())?
+    if sent { told.recv().ok() } else { None }
 }
 
 /// Does something on the environment's thread, some time; false when there is none. On that thread itself: at once.
