@@ -56,7 +56,7 @@ pub enum Command {
     Capture(CaptureTo),
     /// Keys and certificates
     #[command(subcommand)]
-    Pki(pki::Pki),
+    Pki(Box<pki::Pki>),
 }
 
 /// Which configuration.

@@ -260,15 +260,19 @@ mod tests {
     #[test]
     fn a_call_that_does_not_return_is_left_behind_when_patience_ends() {
         let (let_go, held) = channel::<()>();
-        let held = Mutex::new(held);
+        let (began, begun) = channel::<()>();
+        let held = Mutex::new((held, began));
         let ended = Arc::new(());
         let session = Arc::clone(&ended);
         let mut q = OffThread::new(4, vec![session], move |_: &mut Arc<()>, _: u32| {
-            let _ = held.lock().unwrap().recv();
+            let held = held.lock().unwrap();
+            held.1.send(()).unwrap();
+            let _ = held.0.recv();
         })
         .unwrap()
         .with_patience(Duration::from_millis(10));
         q.submit(&mut (0..2).collect()).unwrap();
+        begun.recv().unwrap();
         drop(q);
         assert_eq!(Arc::strong_count(&ended), 2, "its helper still has its session");
         drop(let_go);

@@ -31,13 +31,16 @@ impl std::fmt::Display for Problem {
     }
 }
 
+/// A certificate to send, with the SHA-1 hash of its key (RFC 7296 section 3.7).
+type Sent = (Vec<u8>, [u8; 20]);
+
 /// A private key that is open.
 pub(crate) struct OpenKey {
     pub(crate) place: Place,
     pub(crate) info: KeyInfo,
     source: KeySource,
-    /// Certificates to send, end entity first, each with the SHA-1 hash of its key (RFC 7296 section 3.7).
-    pub(crate) certs: Vec<(Vec<u8>, [u8; 20])>,
+    /// Certificates to send, end entity first.
+    pub(crate) certs: Vec<Sent>,
 }
 
 /// A key that is believed without a CA.
@@ -217,7 +220,7 @@ fn own_chain(
     rules: Rules,
     at: SystemTime,
     note: &mut dyn FnMut(String),
-) -> Result<Vec<(Vec<u8>, [u8; 20])>, String> {
+) -> Result<Vec<Sent>, String> {
     let mut certs = Vec::new();
     for (i, Certificate { name, der }) in fetch(own, info, devices, note)?.into_iter().enumerate() {
         let cert = Cert::parse(&der).map_err(|e| format!("{name}: {e}"))?;

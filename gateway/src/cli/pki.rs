@@ -303,7 +303,7 @@ fn hex(text: &str) -> Result<Hex, String> {
     let octets: Option<Vec<u8>> =
         (0..text.len() / 2).map(|n| u8::from_str_radix(text.get(2 * n..2 * n + 2)?, 16).ok()).collect();
     match octets {
-        Some(octets) if text.len() % 2 == 0 && !octets.is_empty() => Ok(Hex(octets)),
+        Some(octets) if text.len().is_multiple_of(2) && !octets.is_empty() => Ok(Hex(octets)),
         _ => Err("an even number of hexadecimal digits, at least two".into()),
     }
 }

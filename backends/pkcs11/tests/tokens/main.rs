@@ -73,7 +73,8 @@ fn main() -> ExitCode {
             }
         }
     }
-    println!("\ntest result: {passed} passed; {} failed; {left_out} left out", failed.len());
+    let verdict = if failed.is_empty() { "ok" } else { "FAILED" };
+    println!("\ntest result: {verdict}. {passed} passed; {} failed; {left_out} ignored", failed.len());
     failed.iter().for_each(|name| println!("    {name}"));
     if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -122,7 +122,11 @@ fn a_certificate_is_taken_by_its_uri_or_from_beside_its_key() {
     for certs in [by_uri("pkcs11:object=paper"), vec![], vec![leaf.named().into()]] {
         let mut moon = side(&cabinet, certs);
         // The test believes nobody, and hears that.
-        assert!(moon.problems.iter().all(|problem| problem.what.contains("names no CA")), "{:?}", moon.problems);
+        assert!(
+            moon.problems.iter().all(|problem| problem.what.contains("names no CA")),
+            "{:?}",
+            moon.problems
+        );
         accepted_by(&ca, moon.make(1, "r", MOON, initiators(Role::Initiator)));
     }
     for (uri, part) in [
