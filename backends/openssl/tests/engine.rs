@@ -96,10 +96,21 @@ fn keys_that_stay_in_a_token_sign_through_an_engine() {
     let text = String::from_utf8_lossy(&text);
     assert!(output.status.success(), "{text}");
     assert!(text.contains("60 signatures by the engine"), "{text}");
+    // The engine says so itself whenever it tries.
+    assert_eq!(text.matches("Login failed").count(), 1, "a wrong PIN is tried once: {text}");
+    assert!(!text.contains("Enter"), "nobody is asked: {text}");
     assert!(!text.contains(PIN), "the PIN is nowhere in the output");
 }
 
 fn sign(module: &Path) {
+    let mut wrong = config(module);
+    wrong.pin_file = Some(file("wrong-pin", "0000-wrong\n"));
+    let mistaken = device(&wrong);
+    for _ in 0..3 {
+        let key = mistaken.open_key(KeySource::Uri("pkcs11:token=tussock;object=rsa;type=private".into()));
+        assert_eq!(key.map(|_| ()).map_err(|fault| fault.kind), Err(FaultKind::Unsupported));
+    }
+    drop(mistaken);
     let device = device(&config(module));
     let identity = device.stats().unwrap().identity;
     assert!(identity.contains("keys of the engine pkcs11"), "{identity}");
