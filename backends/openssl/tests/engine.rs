@@ -133,11 +133,7 @@ fn sign(module: &Path) {
         for scheme in key.schemes.iter().copied() {
             for n in 0..5u8 {
                 let octets = vec![n; usize::from(n) * 100];
-                let signature = match ops.sign(key.id, scheme, &octets) {
-                    Ok(signature) => signature,
-                    // SoftHSM knows no PSS with a digest longer than some of its versions do.
-                    Err(outcome) => panic!("{scheme:?}: {outcome:?}"),
-                };
+                let signature = ops.sign(key.id, scheme, &octets).unwrap();
                 assert_eq!(judge.verify(&key.spki, scheme, &octets, &signature), Ok(()), "{scheme:?}");
                 count += 1;
             }
