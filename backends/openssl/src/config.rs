@@ -28,7 +28,7 @@ pub struct Config {
     pub engine: Option<String>,
     /// What the engine is told before it starts, each as `COMMAND=value`.
     pub commands: Vec<String>,
-    /// A file with the PIN of the engine, or of a store. Never longer in memory than needed.
+    /// A file with the engine's PIN.
     pub pin_file: Option<PathBuf>,
     /// Jobs of one queue that may be under way at one time; each has a stack of 32 KiB.
     pub jobs: usize,

@@ -1,7 +1,7 @@
 //! `Device`: one provider in a context of its own.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use spi::caps::Traits;
 use spi::crypto::{KeyInfo, KeySource};
@@ -33,6 +33,7 @@ pub(crate) struct OpenSslDevice {
     desc: DeviceDesc,
     about: String,
     engine: Option<Arc<Engine>>,
+    pin_refused: AtomicBool,
     shared: Arc<Shared>,
 }
 
@@ -76,18 +77,29 @@ impl OpenSslDevice {
             desc: DeviceDesc { id: id.to_owned(), numa_node: None, caps },
             about,
             engine,
+            pin_refused: AtomicBool::new(false),
             shared: Arc::new(Shared::new(context, found, config.jobs, config.patience)),
         })
     }
 
-    /// A key where it stays.
+    /// A key where it stays. A PIN that was refused is not tried again: tokens lock themselves after a few attempts.
     fn key_by_uri(&self, uri: &str) -> Result<(Key, Option<Arc<Engine>>), Fault> {
+        if self.pin_refused.load(Ordering::Relaxed) {
+            return Err(FaultKind::Unsupported.into());
+        }
         let found = match &self.engine {
             Some(engine) => engine.private_key(uri).map(|key| (key, Some(Arc::clone(engine)))),
             None => store::open(&self.shared.context, uri).map(|key| (key, None)),
         };
         found.map_err(|why| {
-            tracing::warn!(device = %self.desc.id, %why, "openssl: a key by URI does not open");
+            let device = &self.desc.id;
+            if why.contains("PIN incorrect") || why.contains("PIN locked") {
+                self.pin_refused.store(true, Ordering::Relaxed);
+                let what = "the token refuses the PIN, which is not tried again: put it right and restart";
+                tracing::error!(%device, %why, "openssl: {what}");
+            } else {
+                tracing::warn!(%device, %why, "openssl: a key by URI does not open");
+            }
             FaultKind::Unsupported.into()
         })
     }

@@ -66,7 +66,6 @@ struct Begun<W> {
 
 /// The queue.
 pub(crate) struct Lane<K: Kind> {
-    shared: Arc<Shared>,
     gauge: Arc<Gauge>,
     kind: K,
     depth: usize,
@@ -83,6 +82,8 @@ pub(crate) struct Lane<K: Kind> {
     /// The resets it knows of.
     seen: u64,
     counted: u64,
+    /// Behind all that was made with it, so that it goes last.
+    shared: Arc<Shared>,
 }
 
 impl<K: Kind> Lane<K> {

@@ -24,14 +24,15 @@ pub(crate) struct PacketTask {
     burst: usize,
     op: usize,
     seq: u64,
-    sa: Option<(Arc<Sa>, Keys)>,
+    /// The keys first: they go before what they were made from.
+    work: Option<(Keys, Arc<Sa>)>,
     room: Vec<u8>,
     verdict: Verdict,
 }
 
 impl Task for PacketTask {
     fn run(&mut self) {
-        if let Some((sa, keys)) = &mut self.sa {
+        if let Some((keys, sa)) = &mut self.work {
             self.verdict = sa.run(keys, &mut self.room, self.seq);
         }
     }
@@ -105,7 +106,7 @@ impl Packets {
         task.seq = op.seq;
         task.verdict = Verdict::Open;
         let keys = begun.sa.keys().ok_or(INTERNAL)?;
-        task.sa = Some((Arc::clone(&begun.sa), keys));
+        task.work = Some((keys, Arc::clone(&begun.sa)));
         Ok(())
     }
 }
@@ -132,7 +133,7 @@ impl Kind for Packets {
     fn next(&mut self, shared: &Shared, begun: &mut BegunBurst, number: usize) -> Option<Box<PacketTask>> {
         let mut task = self.spare.pop().unwrap_or_else(|| {
             let (room, verdict) = (Vec::new(), Verdict::Open);
-            Box::new(PacketTask { burst: 0, op: 0, seq: 0, sa: None, room, verdict })
+            Box::new(PacketTask { burst: 0, op: 0, seq: 0, work: None, room, verdict })
         });
         while begun.next < begun.burst.buf.ops().len() {
             let op = begun.next;
@@ -152,7 +153,7 @@ impl Kind for Packets {
     }
 
     fn absorb(&mut self, shared: &Shared, begun: &mut BegunBurst, mut task: Box<PacketTask>) {
-        if let Some((sa, keys)) = task.sa.take()
+        if let Some((keys, sa)) = task.work.take()
             && task.verdict != Verdict::Broken
         {
             // What has failed once is not used again.

@@ -7,6 +7,7 @@ use spi::alg::EncrKind;
 use spi::esp::HEADER_LEN;
 use spi::{Direction, Encr, Fault, FaultKind, Integ, SaParams, Secret};
 use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
 
 use crate::frame::{Frame, Verdict};
 use crate::sys::cipher::{self, Cipher, Failed};
@@ -147,7 +148,8 @@ impl Sa {
     fn combined(&self, keys: &mut Keys, packet: &mut [u8], seq: u64) -> Result<(), Failed> {
         let (head, text, icv) = self.parts(packet)?;
         let (header, iv) = head.split_at(HEADER_LEN);
-        let nonce: [u8; 12] = [self.salt.expose(), iv].concat().try_into().map_err(|_| Failed::Broken)?;
+        let mut nonce = Zeroizing::new([0; 12]);
+        join(&mut nonce[..], &[self.salt.expose(), iv])?;
         // RFC 4106 section 5: SPI and sequence number, all 64 bits of it with ESN.
         let mut aad = [0; 12];
         let aad = match self.frame.high(seq) {
@@ -160,7 +162,7 @@ impl Sa {
             None => header,
         };
         let cipher = &mut keys.cipher;
-        cipher.begin(&nonce)?;
+        cipher.begin(&nonce[..])?;
         match self.frame.dir {
             Direction::Seal => {
                 cipher.aad(aad)?;
@@ -200,11 +202,9 @@ impl Sa {
             EncrKind::Cbc => keys.cipher.begin(iv)?,
             EncrKind::Ctr => {
                 // RFC 3686 section 4: nonce, IV, and a block counter that starts at one.
-                let block: [u8; 16] = [self.salt.expose(), iv, &[0, 0, 0, 1]]
-                    .concat()
-                    .try_into()
-                    .map_err(|_| Failed::Broken)?;
-                keys.cipher.begin(&block)?;
+                let mut block = Zeroizing::new([0; 16]);
+                join(&mut block[..], &[self.salt.expose(), iv, &[0, 0, 0, 1]])?;
+                keys.cipher.begin(&block[..])?;
             }
             _ => return Err(Failed::Broken),
         }
@@ -226,4 +226,15 @@ impl Sa {
         let (text, icv) = rest.split_at_mut_checked(text_len).ok_or(Failed::Broken)?;
         Ok((head, text, icv))
     }
+}
+
+/// Puts parts one behind the other, which fill the place.
+fn join(to: &mut [u8], parts: &[&[u8]]) -> Result<(), Failed> {
+    let mut rest = to;
+    for part in parts {
+        let (head, tail) = rest.split_at_mut_checked(part.len()).ok_or(Failed::Broken)?;
+        head.copy_from_slice(part);
+        rest = tail;
+    }
+    if rest.is_empty() { Ok(()) } else { Err(Failed::Broken) }
 }

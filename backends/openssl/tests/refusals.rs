@@ -132,6 +132,13 @@ fn the_fips_provider_opens_where_it_is_installed() {
                 "that is not validated"
             );
         }
-        Err(why) => assert!(why.contains("fips.so") && why.contains("fips"), "{why}"),
+        Err(why) if config.config.is_some() => panic!("{why}"),
+        Err(why) => {
+            eprintln!("SKIPPED: {why}");
+            assert!(
+                why.contains("fips.so") && why.contains("fipsinstall") | why.contains("install the FIPS"),
+                "{why}"
+            );
+        }
     }
 }

@@ -87,9 +87,10 @@ impl Engine {
     pub(crate) fn private_key(&self, name: &str) -> Result<Key, String> {
         let name = CString::new(name).map_err(|_| "a URI has no zero octet".to_owned())?;
         errors::clear();
-        // SAFETY: the engine is live, the name ends with a zero. Nobody is asked for a PIN.
+        // SAFETY: the engine is live, the name ends with a zero. With the user interface that answers nothing nobody is asked for
+        // a PIN; without any, OpenSSL would ask at the terminal.
         let key = unsafe {
-            (self.functions.load_private_key)(self.engine.as_ptr(), name.as_ptr(), null_mut(), null_mut())
+            (self.functions.load_private_key)(self.engine.as_ptr(), name.as_ptr(), raw::UI_null(), null_mut())
         };
         Key::take(key).ok_or_else(errors::take)
     }

@@ -146,6 +146,7 @@ unsafe extern "C" {
     ) -> *mut EVP_PKEY;
     pub fn RAND_bytes_ex(lib: *mut OSSL_LIB_CTX, out: *mut c_uchar, len: usize, strength: u32) -> c_int;
 
+    pub fn UI_null() -> *mut UI_METHOD;
     pub fn OSSL_STORE_open_ex(
         uri: *const c_char,
         lib: *mut OSSL_LIB_CTX,

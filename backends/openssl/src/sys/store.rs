@@ -15,11 +15,20 @@ const MOST: usize = 64;
 pub(crate) fn open(context: &Context, uri: &str) -> Result<Key, String> {
     let uri = CString::new(uri).map_err(|_| "a URI has no zero octet".to_owned())?;
     errors::clear();
-    // SAFETY: the context is live, the URI ends with a zero. Nobody is asked for a passphrase: without a UI that is refused.
+    // SAFETY: the context is live, the URI ends with a zero. Nobody is asked for a passphrase, see `engine`.
     // Stores are taken wherever they are; the operations on the key go by the context's query.
     let store = NonNull::new(unsafe {
         let (lib, none) = (context.lib(), null());
-        raw::OSSL_STORE_open_ex(uri.as_ptr(), lib, null(), null(), null_mut(), none, null(), null_mut())
+        raw::OSSL_STORE_open_ex(
+            uri.as_ptr(),
+            lib,
+            null(),
+            raw::UI_null(),
+            null_mut(),
+            none,
+            null(),
+            null_mut(),
+        )
     })
     .ok_or_else(errors::take)?;
     let mut found = None;
