@@ -3,8 +3,27 @@
 
 mod support;
 
-mod all_units {
-    hwtest::suite!(super::support::driver());
+mod as_configured {
+    hwtest::suite!(super::support::driver_without_montmul());
+}
+
+/// An exchange is some thousand traps, so the checks that want rings full of them are left to the above, where an operation is some
+/// random octets.
+mod with_montmul {
+    #[test]
+    fn both_ends_of_every_declared_group_agree() {
+        hwtest::operation::both_ends_of_every_declared_group_agree(&super::support::driver());
+    }
+
+    #[test]
+    fn unusable_public_values_are_refused() {
+        hwtest::operation::unusable_public_values_are_refused(&super::support::driver());
+    }
+
+    #[test]
+    fn a_dropped_queue_gives_its_buffers_back() {
+        hwtest::contract::a_dropped_queue_gives_its_buffers_back(&super::support::driver());
+    }
 }
 
 #[test]

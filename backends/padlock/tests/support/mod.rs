@@ -18,9 +18,17 @@ pub fn emulator() -> &'static Emulator {
 
 /// A driver that uses all of them.
 pub fn driver() -> Padlock {
+    Padlock::new(Config { montmul: true, ..config() })
+}
+
+/// A driver as it is when nothing is said of it.
+pub fn driver_without_montmul() -> Padlock {
+    Padlock::new(config())
+}
+
+fn config() -> Config {
     let emulator = emulator();
-    let cpuid = Box::new(move |leaf| emulator.leaf(leaf));
-    Padlock::new(Config { montmul: true, cpuid, ..Config::new("padlock") })
+    Config { cpuid: Box::new(move |leaf| emulator.leaf(leaf)), ..Config::new("padlock") }
 }
 
 /// Its device.
