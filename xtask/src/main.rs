@@ -1,4 +1,4 @@
-//! The habits of this project as commands: `cargo xtask demo`, `test`, `rig`, `lint`, `fuzz`, `bench`.
+//! The habits of this project as commands: `cargo xtask demo`, `test`, `rig`, `soak`, `lint`, `fuzz`, `bench`.
 
 #![expect(
     unreachable_pub,
@@ -20,6 +20,7 @@ mod interop;
 mod lint;
 mod meter;
 mod netns;
+mod numbers;
 mod packages;
 mod peer;
 mod ping;
@@ -27,6 +28,8 @@ mod pki;
 mod process;
 mod report;
 mod rig;
+mod silence;
+mod soak;
 mod strongswan;
 mod swanctl;
 mod test;
@@ -61,6 +64,8 @@ enum What {
     Fuzz(fuzz::Options),
     /// Have drivers that we have not written judge the emulated cards, in guests of QEMU.
     Rig(rig::Options),
+    /// Let cards go wrong under traffic: each kind of fault by itself, or everything at once and for minutes.
+    Soak(soak::Options),
     /// Test: the crates, the fuzz targets on their seeds, and interoperation with strongSwan.
     Test(test::Options),
 }
@@ -72,6 +77,7 @@ fn main() -> ExitCode {
         What::Lint(options) => lint::run(&options),
         What::Fuzz(options) => fuzz::run(&options),
         What::Rig(options) => rig::run(&options),
+        What::Soak(options) => soak::run(&options),
         What::Test(options) => test::run(&options),
     };
     match done {
