@@ -42,7 +42,7 @@ impl Default for Pace {
     fn default() -> Pace {
         Pace {
             every: Duration::from_millis(200),
-            patience: Duration::from_millis(300),
+            patience: Duration::from_millis(400),
             look: Duration::from_millis(50),
             again: Duration::from_secs(5),
             relapse: Duration::from_secs(60),
