@@ -45,7 +45,7 @@ pub enum Command {
     /// Show how the gateway is
     Status(Show),
     /// Show the accelerators: health, queues, latency, errors
-    Accel(Show),
+    Accel(Watch),
     /// Show all IKE SAs and Child SAs
     Sas(Show),
     /// Have the gateway read its configuration again
@@ -109,6 +109,17 @@ pub struct Show {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub reach: Reach,
+}
+
+/// How to show what changes.
+#[derive(Args, Debug, PartialEq, Eq)]
+pub struct Watch {
+    /// Go on: what happens to accelerators, as it happens, and what each of them does every second
+    #[arg(long)]
+    pub follow: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub show: Show,
 }
 
 /// Where a capture goes.
@@ -219,7 +230,8 @@ fn ask(command: Command) -> anyhow::Result<()> {
             let status = answer.status.context("no status in the answer")?;
             if show.json { print_json(&status) } else { print(&text::status(&status)) }
         }
-        Command::Accel(show) => {
+        Command::Accel(Watch { follow: true, show }) => accel::follow(&show),
+        Command::Accel(Watch { show, .. }) => {
             let answer = Client::connect(&show.reach.socket)?.ask(&Request::Accel {})?;
             let accel = answer.accel.context("no accelerators in the answer")?;
             if show.json { print_json(&accel) } else { print(&accel::text(&accel)) }
@@ -268,6 +280,7 @@ fn capture(to: &CaptureTo) -> anyhow::Result<()> {
     Ok(client.copy(&mut file)?)
 }
 
+/// Writes to standard output; ends the program when nobody reads any more.
 fn print(text: &str) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -317,6 +330,7 @@ mod tests {
             "tussock pki token generate --module p.so --token pkcs11:token=lab --label moon --kind rsa3072",
             "tussock pki token csr --module p.so --key pkcs11:object=moon --san moon.lab.test",
             "tussock pki token import --module p.so --key pkcs11:object=moon --cert moon.crt",
+            "tussock accel --follow",
         ] {
             assert!(parse(line).is_ok(), "{line}");
         }

@@ -222,6 +222,14 @@ pub enum Notice {
     },
 }
 
+impl Notice {
+    /// Whether it is about an accelerator.
+    pub fn is_about_devices(&self) -> bool {
+        use Notice::{DeviceFailed, DeviceReady, DeviceReset, SasMoved};
+        matches!(self, DeviceFailed { .. } | DeviceReset { .. } | DeviceReady { .. } | SasMoved { .. })
+    }
+}
+
 /// Where events go.
 #[derive(Clone)]
 pub struct Events {

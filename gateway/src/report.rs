@@ -98,6 +98,8 @@ pub struct AccelDevice {
     pub max_len: usize,
     /// Packets that it gave back.
     pub packets: u64,
+    /// Octets that it carries in a second, of late.
+    pub load: u64,
     /// Operations of the key exchange that it gave back.
     pub operations: u64,
     /// Its queues: one for packets in each lane, and one for operations.

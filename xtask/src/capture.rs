@@ -1,6 +1,5 @@
 //! What an observer on the wire sees: a tcpdump in the background, and a reader that sorts what it caught.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,24 +19,12 @@ pub struct Capture {
 impl Capture {
     /// Start one on an interface of a host, with `filter` in tcpdump's language (empty for everything).
     pub fn start(world: &World, host: &str, interface: &str, file: &Path, filter: &str) -> Result<Capture> {
-        Self::start_cut(world, host, interface, file, filter, 2048)
-    }
-
-    /// The same with so many octets of each frame.
-    pub fn start_cut(
-        world: &World,
-        host: &str,
-        interface: &str,
-        file: &Path,
-        filter: &str,
-        octets: u32,
-    ) -> Result<Capture> {
         fs::remove_file(file).ok();
         let said = file.with_extension("tcpdump");
         fs::remove_file(&said).ok();
         let mut command = world.on(host, "tcpdump");
         command.args(["-n", "-U", "--immediate-mode", "-Z", "root", "-B", "16384"]);
-        command.args(["-s", &octets.to_string()]);
+        command.args(["-s", "2048"]);
         command.args(["-i", interface, "-w"]).arg(file).args(filter.split_whitespace());
         let mut daemon = Daemon::start(&mut command, &said)?;
         let ready = process::until(Duration::from_secs(5), || {
@@ -76,27 +63,6 @@ pub struct Traffic {
     pub housekeeping: usize,
     /// Everything else, described.
     pub others: Vec<String>,
-}
-
-/// The ESP packets of a capture file by SPI, each with its sequence number in the order of capture.
-pub fn sequence_numbers(file: &Path) -> Result<BTreeMap<u32, Vec<u32>>> {
-    let bytes = fs::read(file).with_context(|| format!("no capture in {}", file.display()))?;
-    let mut all: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
-    for frame in frames(&bytes)? {
-        // IPv4 without options; UDP on port 4500, or ESP itself (RFC 3948, RFC 4303).
-        let esp = match frame.get(23) {
-            Some(17) if be16(frame, 34) == Some(4500) || be16(frame, 36) == Some(4500) => frame.get(42..50),
-            Some(50) => frame.get(34..42),
-            _ => None,
-        };
-        let Some(esp) = esp else { continue };
-        let word =
-            |at: usize| esp.get(at..at + 4).and_then(|four| four.try_into().ok()).map(u32::from_be_bytes);
-        if let (Some(spi @ 256..), Some(number)) = (word(0), word(4)) {
-            all.entry(spi).or_default().push(number);
-        }
-    }
-    Ok(all)
 }
 
 /// Whether these bytes appear anywhere in a capture file.

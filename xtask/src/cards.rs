@@ -1,6 +1,10 @@
 //! Emulated accelerators for the gateways of a lab: each a process of `tussock-qat-emulator` with one card at a socket, which can be
 //! pulled out and put back.
 
+pub mod faults;
+pub mod stage;
+
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -11,6 +15,7 @@ use serde_json::Value;
 
 use crate::checkout::{self, Profile};
 use crate::process::{self, Daemon};
+use crate::world::World;
 
 /// Build the emulator.
 pub fn build(profile: Profile) -> Result<PathBuf> {
@@ -20,6 +25,8 @@ pub fn build(profile: Profile) -> Result<PathBuf> {
 /// A card. It goes when this value goes.
 pub struct Card {
     name: String,
+    /// The namespace that its process lives in, so that it goes with the lab whatever happens.
+    namespace: String,
     binary: PathBuf,
     socket: PathBuf,
     /// A fault plan, if things are to go wrong.
@@ -31,27 +38,26 @@ pub struct Card {
 }
 
 impl Card {
-    /// One of generation 4, in use by nobody yet; with a fault plan things go wrong. Its socket is in `state`, its log in `results`.
+    /// One of generation 4 in a host, in use by nobody yet; with a fault plan things go wrong. Its log is in `results`.
     pub fn insert(
+        world: &World,
+        host: &str,
         name: &str,
         binary: &Path,
-        state: &Path,
         results: &Path,
         plan: Option<&str>,
     ) -> Result<Card> {
-        let faults = plan.map(|_| results.join(format!("{name}.toml")));
-        if let (Some(file), Some(plan)) = (&faults, plan) {
-            std::fs::write(file, plan)?;
-        }
         let mut card = Card {
             name: name.to_owned(),
+            namespace: world.net.name(host),
             binary: binary.to_path_buf(),
-            socket: state.join(format!("{name}.sock")),
-            faults,
+            socket: world.state(host)?.join(format!("{name}.sock")),
+            faults: None,
             stats: results.join(format!("{name}.json")),
             log: results.join(format!("{name}.log")),
             process: None,
         };
+        card.plan(plan)?;
         card.put_back()?;
         Ok(card)
     }
@@ -77,7 +83,8 @@ impl Card {
     pub fn put_back(&mut self) -> Result<()> {
         self.pull_out();
         std::fs::remove_file(&self.socket).ok();
-        let mut command = Command::new(&self.binary);
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.namespace]).arg(&self.binary);
         command.arg("--socket").arg(&self.socket).args(["--device", "4941", "--log", "warn"]);
         command.arg("--stats").arg(&self.stats);
         if let Some(plan) = &self.faults {
@@ -94,8 +101,36 @@ impl Card {
         Ok(())
     }
 
+    /// Whether it is in.
+    pub fn is_in(&self) -> bool {
+        self.process.is_some()
+    }
+
+    /// Have another plan from the next time that it is put in.
+    pub fn plan(&mut self, plan: Option<&str>) -> Result<()> {
+        let file = self.stats.with_extension("toml");
+        if let Some(plan) = plan {
+            std::fs::write(&file, plan)?;
+        }
+        self.faults = plan.map(|_| file);
+        Ok(())
+    }
+
     /// How many faults of its plan have happened.
     pub fn faults(&self) -> Result<u64> {
+        let counters = self.counters()?;
+        counters.get("faults").and_then(Value::as_u64).context("odd counters")
+    }
+
+    /// How many of each kind have happened.
+    pub fn faults_by_kind(&self) -> Result<BTreeMap<String, u64>> {
+        let counters = self.counters()?;
+        let kinds = counters.get("faults_by_kind").and_then(Value::as_object).context("odd counters")?;
+        Ok(kinds.iter().filter_map(|(kind, count)| Some((kind.clone(), count.as_u64()?))).collect())
+    }
+
+    /// What it has done.
+    pub fn counters(&self) -> Result<Value> {
         let process = self.process.as_ref().context("the card is out")?;
         std::fs::remove_file(&self.stats).ok();
         process.signal(Signal::USR1);
@@ -104,7 +139,7 @@ impl Card {
             Ok(serde_json::from_str::<Value>(&text).ok())
         })?;
         let said = said.with_context(|| format!("card {} does not say what it has done", self.name))?;
-        said.pointer("/0/counters/faults").and_then(Value::as_u64).context("odd counters")
+        said.pointer("/0/counters").cloned().context("odd counters")
     }
 
     /// Leave it in when this value goes away.

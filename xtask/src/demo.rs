@@ -362,7 +362,7 @@ impl<'w> Pair<'w> {
         }
         steps.done("accel", cards.line()?);
         if options.kill_card {
-            let lines = cards.pull_out(self.world, results)?;
+            let lines = cards.pull_out(self.world)?;
             let mut lines = lines.iter();
             steps.done("kill-card", lines.next().map_or("", String::as_str));
             lines.for_each(|line| println!("         {line}"));

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use crate::silence::{self, Silence};
 use crate::world::World;
 
 /// Work that goes on on another thread.
@@ -54,12 +55,16 @@ pub struct Flow {
 }
 
 /// What a flow carried.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Carried {
     /// Octets received.
     pub octets: u64,
+    /// Of these, octets that were not what was sent.
+    pub wrong: u64,
     /// The longest time in which nothing came.
     pub longest_gap: Duration,
+    /// Times in which nothing came that were longer than [`SILENCE`].
+    pub silences: Vec<Silence>,
 }
 
 impl Flow {
@@ -75,22 +80,35 @@ impl Flow {
         let sender = begin(world, from, move || {
             let mut stream =
                 TcpStream::connect_timeout(&at, CONNECT).with_context(|| format!("no connection to {at}"))?;
-            stream.set_write_timeout(Some(PATIENCE))?;
+            stream.set_write_timeout(Some(NAP))?;
             let (mut piece, end, mut at) = ([0; 16 * 1024], Instant::now() + time, 0_u64);
             while Instant::now() < end {
                 for octet in &mut piece {
                     *octet = octet_at(at);
                     at += 1;
                 }
-                stream.write_all(&piece).context("the flow stands still")?;
+                let mut left = &piece[..];
+                while !left.is_empty() {
+                    let count = patiently(|| stream.write(left))?;
+                    left = left.get(count..).unwrap_or_default();
+                }
             }
             Ok(())
         })?;
         Ok(Flow { sender, receiver })
     }
 
-    /// Wait for its end.
+    /// Wait for its end; an error if an octet was not what was sent.
     pub fn finish(self) -> Result<Carried> {
+        let carried = self.end()?;
+        if carried.wrong > 0 {
+            bail!("{} octets of the flow are not what was sent", carried.wrong);
+        }
+        Ok(carried)
+    }
+
+    /// Wait for its end.
+    pub fn end(self) -> Result<Carried> {
         let sent = self.sender.finish();
         let carried = self.receiver.finish();
         sent?;
@@ -98,38 +116,59 @@ impl Flow {
     }
 }
 
+/// Shorter silences are not kept.
+pub const SILENCE: Duration = Duration::from_millis(150);
+
 /// How long a connection may take to come.
 const CONNECT: Duration = Duration::from_secs(2);
-/// How long a flow may stand still.
+/// How long a flow may stand still, and the naps in which that is counted: whatever time this process was stopped for, it is one.
 const PATIENCE: Duration = Duration::from_secs(5);
+const NAP: Duration = Duration::from_millis(100);
+
+/// Reads or writes, with naps while nothing moves.
+fn patiently(mut some: impl FnMut() -> std::io::Result<usize>) -> Result<usize> {
+    let mut naps = 0;
+    loop {
+        match some() {
+            // Somebody stopped this process for a while.
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock && NAP * naps < PATIENCE => naps += 1,
+            done => return done.context("the flow stands still"),
+        }
+    }
+}
 
 fn receive(listener: &TcpListener) -> Result<Carried> {
-    let end = Instant::now() + CONNECT;
+    let (mut naps, nap) = (0, Duration::from_millis(5));
     let mut stream = loop {
         match listener.accept() {
             Ok((stream, _)) => break stream,
-            Err(error) if error.kind() == ErrorKind::WouldBlock && Instant::now() < end => {
-                thread::sleep(Duration::from_millis(5));
+            Err(error) if error.kind() == ErrorKind::WouldBlock && nap * naps < CONNECT => {
+                naps += 1;
+                thread::sleep(nap);
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => bail!("nobody connects"),
             Err(error) => return Err(error.into()),
         }
     };
     stream.set_nonblocking(false)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(NAP))?;
     let (mut buffer, mut last) = (vec![0; 64 * 1024], Instant::now());
-    let mut carried = Carried { octets: 0, longest_gap: Duration::ZERO };
+    let mut carried = Carried::default();
     loop {
-        let count = stream.read(&mut buffer).context("the flow stands still")?;
-        carried.longest_gap = carried.longest_gap.max(last.elapsed());
+        let count = patiently(|| stream.read(&mut buffer))?;
+        let gap = last.elapsed();
         last = Instant::now();
+        carried.longest_gap = carried.longest_gap.max(gap);
+        if gap >= SILENCE {
+            let to = silence::now();
+            carried.silences.push(Silence { from: to - gap.as_secs_f64(), to });
+        }
         if count == 0 {
             return Ok(carried);
         }
         for octet in buffer.iter().take(count) {
-            if *octet != octet_at(carried.octets) {
-                bail!("octet {} of the flow is not what was sent", carried.octets);
-            }
+            carried.wrong += u64::from(*octet != octet_at(carried.octets));
             carried.octets += 1;
         }
     }

@@ -1,4 +1,4 @@
-//! The habits of this project as commands: `cargo xtask demo`, `test`, `rig`, `lint`, `fuzz`, `bench`.
+//! The habits of this project as commands: `cargo xtask demo`, `test`, `rig`, `soak`, `lint`, `fuzz`, `bench`.
 
 #![expect(
     unreachable_pub,
@@ -22,6 +22,7 @@ mod lint;
 mod matrix;
 mod meter;
 mod netns;
+mod numbers;
 mod packages;
 mod padlock;
 mod peer;
@@ -31,6 +32,8 @@ mod process;
 mod providers;
 mod report;
 mod rig;
+mod silence;
+mod soak;
 mod strongswan;
 mod swanctl;
 mod test;
@@ -68,6 +71,8 @@ enum What {
     Matrix(matrix::Options),
     /// Have drivers that we have not written judge the emulated cards, in guests of QEMU.
     Rig(rig::Options),
+    /// Let cards go wrong under traffic: each kind of fault by itself, or everything at once and for minutes.
+    Soak(soak::Options),
     /// Test: the crates, the fuzz targets on their seeds, and interoperation with strongSwan.
     Test(test::Options),
 }
@@ -80,6 +85,7 @@ fn main() -> ExitCode {
         What::Fuzz(options) => fuzz::run(&options),
         What::Matrix(options) => matrix::run(&options),
         What::Rig(options) => rig::run(&options),
+        What::Soak(options) => soak::run(&options),
         What::Test(options) => test::run(&options),
     };
     match done {

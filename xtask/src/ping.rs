@@ -10,6 +10,7 @@ use anyhow::{Result, bail};
 use rustix::process::Signal;
 
 use crate::process::{self, Daemon};
+use crate::silence::{self, Silence};
 use crate::world::World;
 
 /// Three pings; an error unless all are answered. `from` is a host of the map.
@@ -70,7 +71,7 @@ impl Stream {
     pub fn every(world: &World, from: &str, to: &str, pause: Duration, log: &Path) -> Result<Stream> {
         fs::remove_file(log).ok();
         let mut command = world.on(from, "ping");
-        command.args(["-n", "-W", "2", "-i", &pause.as_secs_f64().to_string(), to]);
+        command.args(["-n", "-D", "-W", "2", "-i", &pause.as_secs_f64().to_string(), to]);
         Ok(Stream { daemon: Daemon::start(&mut command, log)?, what: format!("{from} pings {to}") })
     }
 
@@ -85,16 +86,33 @@ impl Stream {
     }
 
     /// Stop it; how many were answered, and the numbers of those that were not; an error if none was.
-    pub fn end(mut self) -> Result<(usize, Vec<u32>)> {
-        std::thread::sleep(Duration::from_millis(100));
-        self.daemon.stop(Signal::INT, Duration::from_secs(5))?;
-        let text = fs::read_to_string(self.daemon.log())?;
-        let (answered, lost) = gaps(&text);
+    pub fn end(self) -> Result<(usize, Vec<u32>)> {
+        let what = self.what.clone();
+        let (answered, lost) = gaps(&self.text()?);
         if answered == 0 {
-            bail!("{}: no answer at all", self.what);
+            bail!("{what}: no answer at all");
         }
         Ok((answered, lost))
     }
+
+    /// Stop it; how many were answered and how many were not, and the times of at least `least` in which no answer came.
+    pub fn silences(self, least: Duration) -> Result<(usize, usize, Vec<Silence>)> {
+        let text = self.text()?;
+        let (answered, lost) = gaps(&text);
+        Ok((answered, lost.len(), silence::between(&arrivals(&text), least)))
+    }
+
+    fn text(mut self) -> Result<String> {
+        std::thread::sleep(Duration::from_millis(100));
+        self.daemon.stop(Signal::INT, Duration::from_secs(5))?;
+        Ok(fs::read_to_string(self.daemon.log())?)
+    }
+}
+
+/// When answers came: `[1700000000.123456] 64 bytes from …`.
+fn arrivals(text: &str) -> Vec<f64> {
+    let answers = text.lines().filter(|line| line.contains("bytes from"));
+    answers.filter_map(|line| line.strip_prefix('[')?.split_once(']')?.0.parse().ok()).collect()
 }
 
 /// How long pings took.
@@ -159,6 +177,10 @@ mod tests {
         let line = |n: u32| format!("64 bytes from 10.2.0.10: icmp_seq={n} ttl=62 time=0.5 ms\n");
         let text: String = [1, 2, 4, 5].into_iter().map(line).collect();
         assert_eq!(gaps(&text), (4, vec![3]));
+        let answers =
+            "[12.5] 64 bytes from 10.2.0.10: icmp_seq=1 ttl=62\n[13.75] From 10.1.0.1 icmp_seq=2 Time\n";
+        assert_eq!(arrivals(answers), [12.5]);
+        assert_eq!(gaps(answers), (1, vec![]));
         assert_eq!(gaps(&(line(1) + "From 10.1.0.1 icmp_seq=2 Destination Host Unreachable\n")), (1, vec![]));
     }
 }

@@ -14,6 +14,7 @@ mod matrix;
 mod modules;
 mod place;
 mod qatlib;
+mod tunnel;
 mod verdict;
 
 use std::path::PathBuf;
@@ -23,7 +24,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 
-use crate::checkout;
+use crate::checkout::{self, Profile};
 use crate::process;
 use crate::report::{Counts, Outcome, Row};
 use crate::test::row;
@@ -62,6 +63,8 @@ enum Judge {
     Qatlib,
     /// A program of ours on /dev/vfio.
     Driver,
+    /// Two gateways of ours on /dev/vfio, each with a card.
+    Tunnel,
 }
 
 impl Judge {
@@ -71,6 +74,7 @@ impl Judge {
             Judge::Dpdk => "DPDK's driver has judged",
             Judge::Qatlib => "Intel's library has judged",
             Judge::Driver => "our driver has run",
+            Judge::Tunnel => "our gateways have run",
         }
     }
 }
@@ -133,16 +137,21 @@ fn judge(options: &Options, place: &Place) -> Result<Verdicts> {
     if wants(Judge::Driver) && hwcheck.is_none() {
         say("skipped: there is no driver for the card in this checkout");
     }
+    let gateway = match wants(Judge::Tunnel) {
+        true => Some(checkout::build_gateway(Profile::Dev)?),
+        false => None,
+    };
     machine::note_interrupts()?;
     let lane = |judges: &[Judge]| -> Result<Verdicts> {
         let mut verdicts = Verdicts::default();
         for judge in judges.iter().filter(|judge| wants(**judge)) {
-            match (judge, &hwcheck) {
-                (Judge::Linux, _) => linux::judge(place, &emulator, &mut verdicts)?,
-                (Judge::Dpdk, _) => dpdk::judge(place, &emulator, &mut verdicts)?,
-                (Judge::Qatlib, _) => qatlib::judge(place, &emulator, &mut verdicts)?,
-                (Judge::Driver, Some(program)) => driver::judge(place, &emulator, program, &mut verdicts)?,
-                (Judge::Driver, None) => continue,
+            match (judge, &hwcheck, &gateway) {
+                (Judge::Linux, ..) => linux::judge(place, &emulator, &mut verdicts)?,
+                (Judge::Dpdk, ..) => dpdk::judge(place, &emulator, &mut verdicts)?,
+                (Judge::Qatlib, ..) => qatlib::judge(place, &emulator, &mut verdicts)?,
+                (Judge::Driver, Some(program), _) => driver::judge(place, &emulator, program, &mut verdicts)?,
+                (Judge::Tunnel, _, Some(gateway)) => tunnel::judge(place, &emulator, gateway, &mut verdicts)?,
+                (Judge::Driver | Judge::Tunnel, ..) => continue,
             }
             say(judge.done());
         }
@@ -151,7 +160,7 @@ fn judge(options: &Options, place: &Place) -> Result<Verdicts> {
     // Two guests at a time: DPDK's tests take as long as everything else together.
     let (one, other) = thread::scope(|scope| {
         let other = scope.spawn(|| lane(&[Judge::Dpdk]));
-        let one = lane(&[Judge::Linux, Judge::Qatlib, Judge::Driver]);
+        let one = lane(&[Judge::Linux, Judge::Qatlib, Judge::Driver, Judge::Tunnel]);
         (one, other.join())
     });
     let mut verdicts = one?;

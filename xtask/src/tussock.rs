@@ -101,6 +101,30 @@ impl<'w> Tussock<'w> {
         Ok(self.json("status")?.pointer(path).and_then(Value::as_u64).unwrap_or(0))
     }
 
+    /// What it says of its accelerators, best first.
+    pub fn devices(&self) -> Result<Vec<Value>> {
+        let all = self.json("accel")?;
+        all.get("devices").and_then(Value::as_array).cloned().context("no devices")
+    }
+
+    /// Whether nothing is left in a queue of a device, or waits for one.
+    pub fn is_idle(&self) -> Result<bool> {
+        let devices = self.devices()?;
+        let queues = devices.iter().filter_map(|device| device.get("queues")?.as_array()).flatten();
+        Ok(queues
+            .flat_map(|queue| [queue.get("in_flight"), queue.get("waiting")])
+            .all(|count| count.and_then(Value::as_u64) == Some(0)))
+    }
+
+    /// Inbound SPIs of the Child SAs that are for all workers.
+    pub fn shared_spis(&self) -> Result<Vec<String>> {
+        let sas = self.json("sas")?;
+        let ike_sas = sas.get("ike_sas").and_then(Value::as_array).context("no list of IKE SAs")?;
+        let children = ike_sas.iter().filter_map(|sa| sa.get("children")?.as_array()).flatten();
+        let for_all = children.filter(|child| child["resource"].is_null());
+        Ok(for_all.filter_map(|child| child["spi_in"].as_str().map(str::to_owned)).collect())
+    }
+
     /// The configuration file as it is.
     pub fn text(&self) -> Result<String> {
         Ok(fs::read_to_string(self.file())?)

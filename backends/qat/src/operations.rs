@@ -11,16 +11,14 @@ use spi::{
     Token,
 };
 
-use crate::caps::QUEUE;
-use crate::card::{Card, DISTRUSTED, Orphan};
+use crate::berth::{Berth, Load};
+use crate::card::{Card, DISTRUSTED};
 use crate::device::Holder;
 use crate::flights::Flights;
-use crate::gate::Phase;
 use crate::generation::Service;
-use crate::pair::{Held, Pair};
+use crate::pair::Held;
 use crate::ring::{Arrival, Whose};
-use crate::station::Station;
-use crate::view::{View, now_ns};
+use crate::view::now_ns;
 use crate::work::{self, Call, Reply, Step, Work};
 
 /// Responses taken off the ring at a time.
@@ -28,14 +26,8 @@ const HARVEST: usize = 32;
 
 /// A ring for operations on a card.
 pub(crate) struct Operations {
-    holder: Arc<Holder>,
-    pair: Arc<Pair>,
-    owner: u16,
-    station: Arc<Station>,
-    view: Arc<View>,
+    berth: Berth,
     out: Outgoing,
-    depth: usize,
-    epoch: u32,
 }
 
 /// What is under way.
@@ -57,44 +49,29 @@ struct Flight {
 impl Operations {
     /// `None` when the card has no ring pair left for operations.
     pub(crate) fn open(holder: &Arc<Holder>, config: QueueConfig) -> Option<Operations> {
-        let card = holder.card();
-        let station = Arc::new(Station::new(card.new_bell()));
-        let pair = Arc::clone(card.pair_for(Service::Asymmetric)?);
-        let owner = pair.join(Arc::clone(&station))?;
-        let view = card.new_view(format!("operations on ring pair {}", pair.number));
-        let depth = config.depth.clamp(1, QUEUE);
+        let berth = Berth::open(holder, Service::Asymmetric, "operations", config)?;
+        let depth = berth.depth;
         let out = Outgoing {
             flights: Flights::new(depth),
             staged: VecDeque::with_capacity(depth),
             ready: VecDeque::with_capacity(depth),
         };
-        let (epoch, _) = card.gate.look();
-        Some(Operations { holder: Arc::clone(holder), pair, owner, station, view, out, depth, epoch })
+        Some(Operations { berth, out })
     }
 
-    /// Gives back what was lost in a reset; true when the card takes work.
     fn catch_up(&mut self) -> bool {
-        let (epoch, phase) = self.holder.card().gate.look();
-        if epoch != self.epoch || phase == Phase::Quiet {
-            let lost = self.out.abort();
-            self.holder.card().counters.aborted.add(lost);
-            self.epoch = epoch;
-        }
-        phase == Phase::Open
-    }
-
-    fn in_flight_now(&self) -> usize {
-        self.out.flights.len() + self.out.ready.len()
+        self.berth.catch_up(|| self.out.abort())
     }
 
     fn turn(&mut self, wanted: usize) {
-        let Operations { holder, pair, owner, station, out, epoch, .. } = self;
-        let card = holder.card();
-        let mut arrivals = station.collect();
+        let Operations { berth, out } = self;
+        let card = berth.card();
+        let mut arrivals = berth.station.collect();
         let mut most = 2 * HARVEST + out.flights.len();
         loop {
-            let mut held = pair.hold();
-            let harvest = held.harvest(Some(*owner), HARVEST.min(most), |arrival| arrivals.push(arrival));
+            let mut held = berth.pair.hold();
+            let harvest =
+                held.harvest(Some(berth.owner), HARVEST.min(most), |arrival| arrivals.push(arrival));
             // What follows an answer may take its time: the ring is not ours alone.
             drop(held);
             if harvest.lied {
@@ -107,35 +84,16 @@ impl Operations {
                 break;
             }
         }
-        out.feed(&mut pair.hold(), *owner, *epoch, card.tick());
-    }
-
-    /// The bell, after a poll that delivered so much.
-    fn settle(&mut self, delivered: usize) {
-        self.view.set_in_flight(self.in_flight_now());
-        if self.in_flight_now() == 0 {
-            if self.station.silence() {
-                self.pair.disarm();
-            }
-        } else if !self.out.ready.is_empty() {
-            self.station.ring_for_itself();
-        } else if delivered == 0 && self.station.arm() {
-            self.arm();
-        }
-    }
-
-    /// Arms the card, which interrupts at once if it has something.
-    fn arm(&self) {
-        self.pair.hold().say();
-        self.pair.arm();
-        let (epoch, phase) = self.holder.card().gate.look();
-        if epoch != self.epoch || phase == Phase::Quiet || self.station.has_mail() {
-            self.station.ring();
-        }
+        out.feed(&mut berth.pair.hold(), berth.owner, berth.epoch, card.tick());
     }
 }
 
 impl Outgoing {
+    fn load(&self) -> Load {
+        let ready = self.ready.len();
+        Load { in_flight: self.flights.len() + ready, ready }
+    }
+
     fn take(&mut self, card: &Card, job: CryptoJob, since: u64) {
         let CryptoJob { token, op } = job;
         match work::begin(card, op) {
@@ -221,16 +179,11 @@ impl Queue for Operations {
         }
         let since = now_ns();
         for job in jobs.drain(..count) {
-            self.out.take(self.holder.card(), job, since);
+            self.out.take(self.berth.card(), job, since);
         }
-        let tick = self.holder.card().tick();
-        self.out.feed(&mut self.pair.hold(), self.owner, self.epoch, tick);
-        self.view.set_in_flight(self.in_flight_now());
-        if !self.out.ready.is_empty() {
-            self.station.ring_for_itself();
-        } else if self.station.arm_if_silent() {
-            self.arm();
-        }
+        let Berth { pair, owner, epoch, .. } = &self.berth;
+        self.out.feed(&mut pair.hold(), *owner, *epoch, self.berth.card().tick());
+        self.berth.submitted(self.out.load());
         Ok(count)
     }
 
@@ -243,39 +196,31 @@ impl Queue for Operations {
         while delivered < budget
             && let Some((done, since)) = self.out.ready.pop_front()
         {
-            self.view.delivered(since, now);
+            self.berth.view.delivered(since, now);
             delivered += 1;
             to.on_done(done);
         }
-        self.settle(delivered);
+        self.berth.polled(self.out.load(), delivered);
         Polled { delivered, more: !self.out.ready.is_empty() }
     }
 
     fn room(&self) -> usize {
-        match self.holder.card().gate.look() {
-            (_, Phase::Open) => self.depth - self.in_flight_now().min(self.depth),
-            _ => 0,
-        }
+        self.berth.room(self.in_flight())
     }
 
     fn in_flight(&self) -> usize {
-        self.in_flight_now()
+        self.out.load().in_flight
     }
 
     fn doorbell(&self) -> Option<BorrowedFd<'_>> {
-        self.station.bell()
+        self.berth.doorbell()
     }
 }
 
 impl Drop for Operations {
     fn drop(&mut self) {
         self.catch_up();
-        if self.pair.leave(self.owner) {
-            return;
-        }
-        // Nothing of ours is with the card but its own memory; the places on the ring are, until the answers come.
-        let card = self.holder.card();
-        card.orphans().push(Orphan { pair: Arc::clone(&self.pair), owner: self.owner, _keep: Box::new(()) });
-        card.control.ring();
+        // Nothing of ours is with the card but its own memory.
+        self.berth.leave(|| Box::new(()));
     }
 }

@@ -12,20 +12,18 @@ use std::sync::Arc;
 
 use spi::{Closed, Completions, EspBurst, Fault, FaultKind, Outcome, Polled, Queue, QueueConfig, Reject};
 
-use crate::caps::QUEUE;
-use crate::card::{DISTRUSTED, Orphan};
+use crate::berth::{Berth, Load};
+use crate::card::{Card, DISTRUSTED};
 use crate::device::Holder;
 use crate::dma::Windows;
 use crate::flights::Flights;
-use crate::gate::Phase;
 use crate::generation::Service;
 use crate::iv::Ivs;
 use crate::near::Near;
-use crate::pair::{Held, Pair};
+use crate::pair::Held;
 use crate::ring::{Arrival, Whose};
 use crate::sa::Sa;
-use crate::station::Station;
-use crate::view::{View, now_ns};
+use crate::view::now_ns;
 
 /// Vendor code of packets in memory that was never registered.
 const UNREACHABLE: u32 = 1;
@@ -34,15 +32,8 @@ const HARVEST: usize = 64;
 
 /// A ring for packets on a card.
 pub(crate) struct Packets {
-    holder: Arc<Holder>,
-    pair: Arc<Pair>,
-    owner: u16,
-    station: Arc<Station>,
-    view: Arc<View>,
+    berth: Berth,
     out: Outgoing,
-    depth: usize,
-    /// The life of the card in which what is out was submitted.
-    epoch: u32,
     near: Near<Sa>,
 }
 
@@ -69,12 +60,8 @@ struct Flight {
 impl Packets {
     /// `None` when the card has no ring pair left for packets, or there is no randomness.
     pub(crate) fn open(holder: &Arc<Holder>, config: QueueConfig) -> Option<Packets> {
-        let card = holder.card();
-        let station = Arc::new(Station::new(card.new_bell()));
-        let pair = Arc::clone(card.pair_for(Service::Symmetric)?);
-        let owner = pair.join(Arc::clone(&station))?;
-        let view = card.new_view(format!("packets on ring pair {}", pair.number));
-        let depth = config.depth.clamp(1, QUEUE);
+        let berth = Berth::open(holder, Service::Symmetric, "packets", config)?;
+        let depth = berth.depth;
         let out = Outgoing {
             flights: Flights::new(depth),
             staged: VecDeque::with_capacity(depth),
@@ -82,25 +69,16 @@ impl Packets {
             windows: Windows::default(),
             ivs: Ivs::new()?,
         };
-        let (epoch, _) = card.gate.look();
-        let near = Near::default();
-        Some(Packets { holder: Arc::clone(holder), pair, owner, station, view, out, depth, epoch, near })
+        Some(Packets { berth, out, near: Near::default() })
     }
 
-    /// Gives back what was lost in a reset; true when the card takes work.
     fn catch_up(&mut self) -> bool {
-        let (epoch, phase) = self.holder.card().gate.look();
-        if epoch != self.epoch || phase == Phase::Quiet {
-            let lost = self.out.abort();
-            self.holder.card().counters.aborted.add(lost);
-            self.epoch = epoch;
-        }
-        phase == Phase::Open
+        self.berth.catch_up(|| self.out.abort())
     }
 
     /// Takes a burst in.
     fn take(&mut self, mut burst: EspBurst, since: u64) {
-        let card = self.holder.card();
+        let card = self.berth.card();
         let look = || card.find_sa(burst.sa);
         let sa = match self.near.find(burst.sa, Sa::is_retired, look) {
             Some(sa) if sa.dir() == burst.dir => Ok(sa),
@@ -124,25 +102,21 @@ impl Packets {
         }
     }
 
-    fn in_flight_now(&self) -> usize {
-        self.out.flights.len() + self.out.ready.len()
-    }
-
     /// Takes responses off the ring until so many bursts are ready or nothing more is there; puts there what waits.
     fn turn(&mut self, wanted: usize) {
-        let Packets { holder, pair, owner, station, out, epoch, .. } = self;
-        let card = holder.card();
+        let Packets { berth, out, .. } = self;
+        let card = berth.card();
         let mut count = 0;
-        for arrival in station.collect() {
+        for arrival in berth.station.collect() {
             count += 1;
             out.on_arrival(arrival, card);
         }
-        let mut held = pair.hold();
+        let mut held = berth.pair.hold();
         // A card that finishes things while we look does not keep us here for ever.
         let mut most = 2 * HARVEST + out.flights.len() * spi::esp::MAX_OPS;
         while out.ready.len() < wanted && most > 0 {
             let harvest =
-                held.harvest(Some(*owner), HARVEST.min(most), |arrival| out.on_arrival(arrival, card));
+                held.harvest(Some(berth.owner), HARVEST.min(most), |arrival| out.on_arrival(arrival, card));
             if harvest.lied {
                 card.ask_for_reset(DISTRUSTED);
             }
@@ -152,41 +126,20 @@ impl Packets {
                 break;
             }
         }
-        out.feed(&mut held, *owner, *epoch, card.tick());
+        out.feed(&mut held, berth.owner, berth.epoch, card.tick());
         drop(held);
         if count > 0 {
             card.counters.packets.add(count as u64);
         }
     }
-
-    /// The bell, after a poll that delivered so much.
-    fn settle(&mut self, delivered: usize) {
-        self.view.set_in_flight(self.in_flight_now());
-        if self.in_flight_now() == 0 {
-            if self.station.silence() {
-                self.pair.disarm();
-            }
-        } else if !self.out.ready.is_empty() {
-            // The caller knows that there is more, and may sleep all the same.
-            self.station.ring_for_itself();
-        } else if delivered == 0 && self.station.arm() {
-            self.arm();
-        }
-    }
-
-    /// Arms the card, which interrupts at once if it has something.
-    fn arm(&self) {
-        self.pair.hold().say();
-        self.pair.arm();
-        // A reset may have come in between, which arms nothing.
-        let (epoch, phase) = self.holder.card().gate.look();
-        if epoch != self.epoch || phase == Phase::Quiet || self.station.has_mail() {
-            self.station.ring();
-        }
-    }
 }
 
 impl Outgoing {
+    fn load(&self) -> Load {
+        let ready = self.ready.len();
+        Load { in_flight: self.flights.len() + ready, ready }
+    }
+
     /// Puts bursts into the ring, as many as there is room for.
     fn feed(&mut self, held: &mut Held<'_>, owner: u16, epoch: u32, tick: u32) {
         // A ring of a later life of the card is not for what was submitted in an earlier one, which is as good as lost.
@@ -210,7 +163,7 @@ impl Outgoing {
         held.kick();
     }
 
-    fn on_arrival(&mut self, arrival: Arrival, card: &crate::card::Card) {
+    fn on_arrival(&mut self, arrival: Arrival, card: &Card) {
         let Whose { job, part, .. } = arrival.whose;
         let Some(flight) = self.flights.get_mut(job) else { return };
         let Some(op) = flight.burst.buf.ops_mut().get_mut(usize::from(part)) else { return };
@@ -309,18 +262,13 @@ impl Queue for Packets {
             return Ok(0);
         }
         let since = now_ns();
-        self.holder.card().space.refresh(&mut self.out.windows);
+        self.berth.card().space.refresh(&mut self.out.windows);
         for burst in jobs.drain(..count) {
             self.take(burst, since);
         }
-        let tick = self.holder.card().tick();
-        self.out.feed(&mut self.pair.hold(), self.owner, self.epoch, tick);
-        self.view.set_in_flight(self.in_flight_now());
-        if !self.out.ready.is_empty() {
-            self.station.ring_for_itself();
-        } else if self.station.arm_if_silent() {
-            self.arm();
-        }
+        let Berth { pair, owner, epoch, .. } = &self.berth;
+        self.out.feed(&mut pair.hold(), *owner, *epoch, self.berth.card().tick());
+        self.berth.submitted(self.out.load());
         Ok(count)
     }
 
@@ -335,45 +283,33 @@ impl Queue for Packets {
             while delivered < budget
                 && let Some((burst, since)) = self.out.ready.pop_front()
             {
-                self.view.delivered(since, now);
+                self.berth.view.delivered(since, now);
                 delivered += 1;
                 to.on_done(burst);
             }
         }
-        self.settle(delivered);
+        self.berth.polled(self.out.load(), delivered);
         Polled { delivered, more: !self.out.ready.is_empty() }
     }
 
     fn room(&self) -> usize {
-        match self.holder.card().gate.look() {
-            (_, Phase::Open) => self.depth - self.in_flight_now().min(self.depth),
-            _ => 0,
-        }
+        self.berth.room(self.in_flight())
     }
 
     fn in_flight(&self) -> usize {
-        self.in_flight_now()
+        self.out.load().in_flight
     }
 
     fn doorbell(&self) -> Option<BorrowedFd<'_>> {
-        self.station.bell()
+        self.berth.doorbell()
     }
 }
 
 impl Drop for Packets {
     fn drop(&mut self) {
         self.catch_up();
-        if self.pair.leave(self.owner) {
-            return;
-        }
-        // The card still has some of it: whoever watches over the card waits for that.
-        let card = self.holder.card();
-        let flights: Vec<Flight> = self.out.flights.drain().collect();
-        card.orphans().push(Orphan {
-            pair: Arc::clone(&self.pair),
-            owner: self.owner,
-            _keep: Box::new(flights),
-        });
-        card.control.ring();
+        let flights = &mut self.out.flights;
+        self.berth.leave(|| Box::new(flights.drain().collect::<Vec<Flight>>()));
     }
 }
+

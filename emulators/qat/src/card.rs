@@ -172,7 +172,9 @@ impl Card {
     /// What it has done so far.
     pub fn counters(&self) -> Counters {
         let mut inside = self.shared().lock();
-        inside.device.counters.faults = inside.device.faults.struck();
+        let struck = inside.device.faults.struck().clone();
+        inside.device.counters.faults = struck.values().sum();
+        inside.device.counters.faults_by_kind = struck;
         inside.device.counters.clone()
     }
 

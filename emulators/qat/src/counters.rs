@@ -32,6 +32,8 @@ pub struct Counters {
     pub ring_resets: u64,
     /// Faults of the plan that have happened.
     pub faults: u64,
+    /// The same by kind, as plans call it.
+    pub faults_by_kind: BTreeMap<&'static str, u64>,
 }
 
 /// Requests of one kind.

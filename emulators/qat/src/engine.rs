@@ -73,7 +73,6 @@ impl Device {
                 other => self.happen(other, now),
             }
         }
-        self.counters.faults = self.faults.struck();
         [self.timeline.next(), self.faults.next()].into_iter().flatten().min()
     }
 

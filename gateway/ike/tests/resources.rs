@@ -111,6 +111,27 @@ fn a_worker_gets_a_child_of_its_own_in_both_roles() {
 }
 
 #[test]
+fn who_was_asked_sends_with_it_after_three_seconds_even_if_nothing_came_through_it() {
+    let mut world = up(41, |_| ());
+    want_other(&mut world, 0, 0);
+    world.run(Duration::from_millis(2900));
+    let theirs = single(&world, 1)[0].id;
+    let sends = |world: &World| world.nodes[1].outbound.values().flatten().any(|id| *id == theirs);
+    assert!(!world.nodes[1].children[&theirs].use_outbound);
+    assert!(!sends(&world), "the answer may have been lost: who asked may not have it yet");
+    world.run(S);
+    assert!(sends(&world));
+    // One that is gone by then is not sent with, which the world would notice.
+    want_other(&mut world, 0, 1);
+    world.run(S);
+    let mine = single(&world, 0).into_iter().map(|c| c.id).max().unwrap();
+    world.esp(0, EspSignal::HardLimit(mine));
+    world.run(5 * S);
+    assert_eq!(single(&world, 1).len(), 1);
+    world.assert_agreed();
+}
+
+#[test]
 fn every_worker_gets_one_and_no_worker_two() {
     let mut world = up(2, |_| ());
     for _ in 0..3 {

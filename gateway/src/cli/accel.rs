@@ -1,10 +1,20 @@
 //! `tussock accel` for people.
 
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
 
 use super::table::Table;
-use super::text::{seconds, words};
+use super::text::{self, seconds, words};
+use super::{Show, print};
+use crate::control::client::Client;
+use crate::control::protocol::Request;
+use crate::events::Record;
 use crate::report::{Accel, AccelDevice};
+
+/// Between two lines about an accelerator.
+const PACE: Duration = Duration::from_secs(1);
 
 /// Columns of a terminal that lists are fitted to.
 const WIDTH: usize = 100;
@@ -13,6 +23,67 @@ const WIDTH: usize = 100;
 pub fn text(accel: &Accel) -> String {
     let all: Vec<String> = accel.devices.iter().map(device).collect();
     all.join("\n")
+}
+
+/// `tussock accel --follow`: what happens to accelerators, as it happens, and what each of them does every second. Ends with the
+/// gateway.
+pub(super) fn follow(show: &Show) -> anyhow::Result<()> {
+    let mut events = Client::connect(&show.reach.socket)?;
+    events.ask(&Request::Events {})?;
+    let mut client = Client::connect(&show.reach.socket)?;
+    let mut look = move || -> anyhow::Result<(Accel, Instant)> {
+        let answer = client.ask(&Request::Accel {})?;
+        Ok((answer.accel.context("no accelerators in the answer")?, Instant::now()))
+    };
+    let (mut before, mut since) = look()?;
+    let json = show.json;
+    thread::spawn(move || -> anyhow::Result<()> {
+        loop {
+            thread::sleep(PACE);
+            let (accel, now) = look()?;
+            let text = match json {
+                true => serde_json::to_string(&accel)? + "\n",
+                false => lines(&before, &accel, now.duration_since(since)),
+            };
+            print(&text)?;
+            (before, since) = (accel, now);
+        }
+    });
+    while let Some(line) = events.line()? {
+        match serde_json::from_str::<Record>(&line) {
+            Ok(record) if !record.notice.is_about_devices() => {}
+            Ok(record) if !json => print(&text::event(&record))?,
+            _ => print(&line)?,
+        }
+    }
+    Ok(())
+}
+
+/// A line for each accelerator: what it is doing.
+fn lines(before: &Accel, now: &Accel, passed: Duration) -> String {
+    let at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
+    let line = |device: &AccelDevice| {
+        let old = before.devices.iter().find(|old| old.device.name == device.device.name);
+        let packets = device.packets.saturating_sub(old.map_or(device.packets, |old| old.packets));
+        let rate = packets as f64 / passed.as_secs_f64().max(f64::MIN_POSITIVE);
+        let sum = |of: fn(&crate::report::AccelQueue) -> usize| device.queues.iter().map(of).sum::<usize>();
+        let mut text = format!(
+            "{} {:<8} {:<9} {:>5} SAs {:>9.0} packets/s {:>9.1} Mbit/s {:>5} in flight {:>5} waiting",
+            text::time(at),
+            device.device.name,
+            device.device.health,
+            device.device.sas,
+            rate,
+            device.load as f64 * 8e-6,
+            sum(|queue| queue.in_flight),
+            sum(|queue| queue.waiting),
+        );
+        if let Some(why) = &device.device.why {
+            text += &format!("  {why}");
+        }
+        text + "\n"
+    };
+    now.devices.iter().map(line).collect()
 }
 
 fn device(accel: &AccelDevice) -> String {
@@ -29,7 +100,8 @@ fn device(accel: &AccelDevice) -> String {
     }
     text += &format!("  SAs           {} of {}", device.sas, device.max_sas);
     text += &format!(", {} left it, {} returned\n", accel.sas_left, accel.sas_returned);
-    text += &format!("  has done      {} packets, {} operations\n", accel.packets, accel.operations);
+    text += &format!("  has done      {} packets, {} operations", accel.packets, accel.operations);
+    text += &format!("; now {:.1} Mbit/s\n", accel.load as f64 * 8e-6);
     text += &wrapped("  ESP           ", &device.esp);
     text += &wrapped("  key exchange  ", &device.dh);
     text += &format!("  known answers {} right, {} wrong", accel.known_right, accel.known_wrong);
@@ -115,6 +187,15 @@ mod tests {
             ),
             "{text}"
         );
+        let packets = |packets| AccelDevice {
+            device: Device { name: "qat0".into(), health: "ready".into(), sas: 6, ..Device::default() },
+            packets,
+            load: 1_250_000,
+            ..AccelDevice::default()
+        };
+        let [before, now] = [1000, 3000].map(|count| Accel { devices: vec![packets(count)] });
+        let line = lines(&before, &now, Duration::from_secs(2));
+        assert!(line.contains("1000 packets/s") && line.contains("10.0 Mbit/s"), "{line}");
         let list: Vec<String> = (0..30).map(|n| format!("aes{n}gcm16")).collect();
         let wrapped = wrapped("  ESP  ", &list);
         assert!(wrapped.lines().all(|line| line.len() <= WIDTH + 2), "{wrapped}");

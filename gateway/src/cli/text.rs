@@ -212,14 +212,10 @@ pub fn sas(sas: &Sas) -> String {
 
 /// One event.
 pub fn event(record: &Record) -> String {
-    // UTC, since events are compared between machines.
-    let at = record.at.max(0.0);
-    let day = (at as u64) % 86_400;
-    let time =
-        format!("{:02}:{:02}:{:02}.{:03}", day / 3600, day / 60 % 60, day % 60, (at.fract() * 1000.0) as u32);
+    let time = time(record.at);
     let fields = match serde_json::to_value(&record.notice) {
         Ok(serde_json::Value::Object(fields)) => fields,
-        _ => return format!("{time}Z\n"),
+        _ => return format!("{time}\n"),
     };
     let name = fields.get("event").and_then(|name| name.as_str()).unwrap_or("event").to_owned();
     let words: Vec<String> = fields
@@ -233,7 +229,15 @@ pub fn event(record: &Record) -> String {
             other => format!("{key}={other}"),
         })
         .collect();
-    format!("{time}Z {name} {}\n", words.join(" "))
+    format!("{time} {name} {}\n", words.join(" "))
+}
+
+/// The time of day. UTC, since events are compared between machines.
+pub(super) fn time(at: f64) -> String {
+    let at = at.max(0.0);
+    let day = (at as u64) % 86_400;
+    let milliseconds = (at.fract() * 1000.0) as u32;
+    format!("{:02}:{:02}:{:02}.{milliseconds:03}Z", day / 3600, day / 60 % 60, day % 60)
 }
 
 fn ike_sa(sa: &IkeSa) -> String {

@@ -90,6 +90,12 @@ pub fn node_of(cpu: u16) -> Option<u8> {
     names.filter_map(|name| name.strip_prefix("node")?.parse().ok()).next()
 }
 
+/// The NUMA node that all of these cores belong to.
+pub fn node_of_all(cpus: &[u16]) -> Option<u8> {
+    let (first, rest) = cpus.split_first()?;
+    node_of(*first).filter(|node| rest.iter().all(|cpu| node_of(*cpu) == Some(*node)))
+}
+
 /// Has the calling thread keep to a core; where that is not allowed, it runs wherever it may.
 pub fn keep_to(cpu: u16) {
     let mut set = rustix::thread::CpuSet::new();
@@ -118,6 +124,17 @@ mod tests {
             });
         });
         assert_eq!(cpus(), all, "and others are not concerned");
+    }
+
+    #[test]
+    fn cores_of_one_node_are_on_it_and_cores_that_do_not_exist_on_none() {
+        let all = cpus();
+        let nodes: std::collections::BTreeSet<_> = all.iter().map(|cpu| node_of(*cpu)).collect();
+        let one = nodes.first().copied().flatten().filter(|_| nodes.len() == 1);
+        assert_eq!(node_of_all(&all), one);
+        assert_eq!(node_of_all(&all[..1]), node_of(all[0]));
+        assert_eq!(node_of_all(&[all[0], u16::MAX]), None);
+        assert_eq!(node_of_all(&[]), None);
     }
 
     #[test]

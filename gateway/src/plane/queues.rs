@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use esp::{ChildId, Esp, Output};
@@ -62,6 +63,8 @@ struct Slot {
     /// It gets nothing.
     down: bool,
     timing: Timing,
+    /// Octets of packets that it gave back. Only this lane writes it.
+    carried: Arc<AtomicU64>,
 }
 
 /// Times one burst in some.
@@ -86,7 +89,8 @@ impl Queues {
         let slot = |device: &Option<Arc<dyn Device>>| {
             let config = QueueConfig { cpu, ..QueueConfig::default() };
             let queue = device.as_ref().and_then(|device| device.esp_queue(config));
-            Slot { device: device.clone(), down: queue.is_none(), queue, timing: Timing::default() }
+            let (device, down) = (device.clone(), queue.is_none());
+            Slot { device, queue, down, timing: Timing::default(), carried: Arc::default() }
         };
         Queues(devices.iter().map(slot).collect())
     }
@@ -94,6 +98,11 @@ impl Queues {
     /// Which devices have a queue here.
     pub(crate) fn there(&self) -> Vec<bool> {
         self.0.iter().map(|slot| slot.queue.is_some()).collect()
+    }
+
+    /// How many octets each device has given back here, as it goes on.
+    pub(crate) fn carried(&self) -> Vec<Arc<AtomicU64>> {
+        self.0.iter().map(|slot| Arc::clone(&slot.carried)).collect()
     }
 
     /// Makes them known to the data path.
@@ -128,11 +137,14 @@ impl Queues {
                 }
             }
             if queue.in_flight() > 0 {
-                let timing = &mut slot.timing;
+                let (timing, mut octets) = (&mut slot.timing, 0);
                 let polled = queue.poll(BURSTS, &mut |burst: EspBurst| {
                     timing.done(burst.token);
+                    octets += burst.buf.ops().iter().map(|op| u64::from(op.len)).sum::<u64>();
                     esp.on_done(now, burst, out);
                 });
+                let before = slot.carried.load(Ordering::Relaxed);
+                slot.carried.store(before.wrapping_add(octets), Ordering::Relaxed);
                 moved |= polled.delivered > 0;
             }
         }

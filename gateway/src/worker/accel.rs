@@ -19,6 +19,7 @@ mod tests;
 
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::BorrowedFd;
+use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -65,6 +66,8 @@ pub(super) struct Slot {
     why: String,
     /// Which lanes have a queue for packets on it, and may use it.
     lanes: Vec<bool>,
+    /// Octets that it has carried for each lane.
+    carried: Vec<Arc<AtomicU64>>,
     /// Lanes that have something of it, and the worker itself, while it is being closed.
     holders: usize,
     pub(super) operations: Option<Box<CryptoQueue>>,
@@ -114,6 +117,8 @@ pub(super) struct SlotView<'a> {
     pub(super) since: Duration,
     pub(super) why: &'a str,
     pub(super) sas: usize,
+    /// Octets in a second, of late.
+    pub(super) load: u64,
     pub(super) operations: (usize, usize),
     pub(super) waiting: usize,
     pub(super) latency: Latency,
@@ -227,9 +232,12 @@ impl Accel {
         self.want(wanted);
     }
 
-    /// One more lane, which has a queue for packets on these devices.
-    pub(super) fn add_lane(&mut self, there: Vec<bool>, node: Option<u8>) {
-        self.slots.iter_mut().zip(there).for_each(|(slot, there)| slot.lanes.push(there));
+    /// One more lane, which has a queue for packets on these devices, and counts what they carry for it.
+    pub(super) fn add_lane(&mut self, there: Vec<bool>, carried: Vec<Arc<AtomicU64>>, node: Option<u8>) {
+        for (slot, (there, carried)) in self.slots.iter_mut().zip(there.into_iter().zip(carried)) {
+            slot.lanes.push(there);
+            slot.carried.push(carried);
+        }
         self.nodes.push(node);
     }
 
@@ -262,6 +270,7 @@ impl Accel {
                 device: slot.device.clone(),
                 regions: regions.to_vec(),
                 lanes: lanes.to_vec(),
+                carried: slot.carried.clone(),
                 trials: self.trials.clone(),
                 wanted: Arc::clone(&self.wanted),
                 pace: self.pace,
@@ -313,6 +322,7 @@ impl Accel {
                 since: slot.since.elapsed(),
                 why: &slot.why,
                 sas: slot.sas,
+                load: slot.tally.load(),
                 operations: (out, out + room),
                 waiting: slot.jobs.len(),
                 latency: slot.latency.latency(),
@@ -334,6 +344,7 @@ impl Slot {
             since: now,
             why: String::new(),
             lanes: Vec::new(),
+            carried: Vec::new(),
             holders: 0,
             operations: None,
             jobs: VecDeque::new(),

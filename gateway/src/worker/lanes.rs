@@ -58,12 +58,14 @@ impl Lanes {
         }
         let regions: Vec<_> = pools.iter().map(|pool| Arc::clone(pool.region())).collect();
         let lanes = sockets.len();
+        // A lane without a core of its own runs anywhere, which is near a device if all cores are.
+        let common = system::node_of_all(&system::cpus());
         for ((lane, sockets), pool) in sockets.into_iter().enumerate().zip(pools) {
             let mut seed = [0u8; 8];
             short.random(&mut seed);
             let cpu = core(lane);
             let queues = Queues::open(&accel.devices(), cpu);
-            accel.add_lane(queues.there(), cpu.and_then(system::node_of));
+            accel.add_lane(queues.there(), queues.carried(), cpu.map_or(common, system::node_of));
             let config = esp::Config {
                 seed: u64::from_ne_bytes(seed),
                 device_mtu: settings.mtu.unwrap_or(TUN_MTU),

@@ -109,6 +109,7 @@ fn closely(number: usize, view: &SlotView<'_>, parts: &Parts) -> report::AccelDe
         since: view.since.as_secs(),
         max_len: view.desc.map_or(0, |desc| desc.caps.max_len),
         packets,
+        load: view.load,
         operations: view.counts.done,
         queues,
         errors: counted(errors.into_iter().filter(|(_, count)| *count > 0)),

@@ -1,6 +1,5 @@
 //! The demo's accelerators: what they served, and one of them pulled out in the middle of it.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -8,13 +7,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::capture::{self, Capture};
 use crate::cards::{self, Card};
 use crate::checkout::Profile;
 use crate::inside::Flow;
+use crate::numbers::Numbers;
 use crate::process;
 use crate::providers;
-use crate::world::{ALICE, BOB, BRIDGE, World};
+use crate::world::{ALICE, BOB, World};
 
 /// Cards in moon.
 const CARDS: [&str; 2] = ["qat0", "qat1"];
@@ -38,7 +37,7 @@ impl Cards {
         // Without optimisation it would be the bottleneck of everything.
         let emulator = cards::build(Profile::Release)?;
         let state = world.state("moon")?;
-        let insert = |name: &&str| Card::insert(name, &emulator, &state, results, None);
+        let insert = |name: &&str| Card::insert(world, "moon", name, &emulator, results, None);
         Ok(Cards {
             cards: CARDS.iter().map(insert).collect::<Result<_>>()?,
             others: String::new(),
@@ -81,13 +80,8 @@ impl Cards {
     }
 
     /// Traffic both ways; the card with the SAs is pulled out and put back. Returns what was seen, in lines.
-    pub fn pull_out(&mut self, world: &World, results: &Path) -> Result<Vec<String>> {
-        // A capture would show superpackets, and only the number of the first in each.
-        for host in ["moon", "sun"] {
-            world.net.ip(host, "link set eth0 gso_max_segs 1\n")?;
-        }
-        let file = results.join("numbers.pcap");
-        let wire = Capture::start_cut(world, "inet", BRIDGE, &file, "udp port 4500 or ip proto 50", 64)?;
+    pub fn pull_out(&mut self, world: &World) -> Result<Vec<String>> {
+        let wire = Numbers::begin(world)?;
         let before = self.sas()?;
         let there = Flow::begin(world, "alice", "bob", (BOB, 7000), TIME)?;
         let back = Flow::begin(world, "bob", "alice", (ALICE, 7001), TIME)?;
@@ -116,20 +110,13 @@ impl Cards {
             card.put_back()?;
         }
         let (there, back) = (there.finish()?, back.finish()?);
-        wire.finish()?;
+        let wire = wire.finish()?;
         let ready = process::until(TIME, || Ok(is(&self.devices()?, true).then_some(())))?;
         ready.with_context(|| format!("{busy} is back, and moon does not use it"))?;
         if self.sas()? != before {
             bail!("the SAs are others now: they should have moved, not been replaced");
         }
-        let mut packets = 0;
-        for (spi, numbers) in capture::sequence_numbers(&file)? {
-            let different: BTreeSet<u32> = numbers.iter().copied().collect();
-            if different.len() != numbers.len() {
-                bail!("SPI {spi:08x}: {} sequence numbers used again", numbers.len() - different.len());
-            }
-            packets += numbers.len();
-        }
+        wire.none_again()?;
         let gap = there.longest_gap.max(back.longest_gap);
         if gap > OUTAGE {
             bail!("nothing came for {} ms", gap.as_millis());
@@ -143,7 +130,7 @@ impl Cards {
                 there.longest_gap.as_millis(),
                 back.longest_gap.as_millis(),
             ),
-            format!("the same SAs as before; {packets} packets on the wire, no sequence number twice"),
+            format!("the same SAs as before; {} packets on the wire, no sequence number twice", wire.packets),
         ])
     }
 

@@ -134,7 +134,7 @@ impl<'a> Place<'a> {
     }
 
     /// Moon and sun, ours, not started yet; moon gives up soon.
-    fn sites(&self) -> Result<(Tussock<'a>, Tussock<'a>)> {
+    pub fn sites(&self) -> Result<(Tussock<'a>, Tussock<'a>)> {
         let moon = self.tussock(&SITES.moon())?;
         moon.set(GATEWAY, "retransmit", PATIENCE)?;
         Ok((moon, self.tussock(&SITES.far())?))
@@ -148,7 +148,7 @@ impl<'a> Place<'a> {
     }
 
     /// Start both and bring the tunnel up.
-    fn begin(&self, steps: &mut Steps, moon: &mut Tussock<'_>, sun: &mut Tussock<'_>) -> Result<Tunnel> {
+    pub fn begin(&self, steps: &mut Steps, moon: &mut Tussock<'_>, sun: &mut Tussock<'_>) -> Result<Tunnel> {
         steps.begin("both gateways start");
         sun.start()?;
         moon.start()?;
@@ -163,7 +163,8 @@ impl<'a> Place<'a> {
         Ok(seen)
     }
 
-    fn pings(&self) -> Result<()> {
+    /// Pings of both directions; an error unless all are answered.
+    pub fn pings(&self) -> Result<()> {
         ping::check(self.world, "alice", BOB)?;
         ping::check(self.world, "bob", ALICE)
     }

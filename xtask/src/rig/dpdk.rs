@@ -44,6 +44,7 @@ pub fn judge(place: &Place, emulator: &Path, verdicts: &mut Verdicts) -> Result<
                     &Boot {
                         name,
                         device,
+                        cards: 1,
                         card,
                         initrd: &initrd,
                         iommu: Iommu::Full,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::initrd::Initrd;
-use super::machine::{self, Boot, FLIPPED, Iommu, Outcome};
+use super::machine::{self, Boot, FLIPPED, Iommu};
 use super::place::Place;
 use super::verdict::{Check, Control, Remark, Verdicts};
 
@@ -51,14 +51,17 @@ const OBSTACLES: &[Obstacle] = &[
 
 /// Has the emulator judge the driver, and the kernel both.
 pub fn judge(place: &Place, emulator: &Path, program: &Path, verdicts: &mut Verdicts) -> Result<()> {
-    let initrd =
-        Initrd::new(place)?.modules("vfio", &["vfio_iommu_type1", "vfio-pci"])?.program(program)?.finish();
+    let initrd = Initrd::new(place)?
+        .modules("vfio", &["vfio_iommu_type1", "vfio-pci"])?
+        .program("program", program)?
+        .finish();
     let boot = |name: &str, device, card: &[&str], iommu, append: &str, most: u64| {
         let mut failures = 0;
         machine::boot(
             &Boot {
                 name,
                 device,
+                cards: 1,
                 card,
                 initrd: &initrd,
                 iommu,
@@ -77,7 +80,7 @@ pub fn judge(place: &Place, emulator: &Path, program: &Path, verdicts: &mut Verd
     };
     for device in DEVICES {
         let outcome = boot(&format!("driver-{device}"), device, &[], Iommu::Full, "", u64::MAX)?;
-        let (passed, failed) = counts(&outcome);
+        let (passed, failed) = outcome.passes();
         let exit = outcome.said("exit").next();
         verdicts.checks.push(Check {
             judge: JUDGE,
@@ -88,10 +91,10 @@ pub fn judge(place: &Place, emulator: &Path, program: &Path, verdicts: &mut Verd
             skipped: 0,
             served: Some(outcome.served(|_| true)),
             counts: true,
-            note: first_trouble(&outcome),
+            note: outcome.first_trouble(),
         });
         let outcome = boot(&format!("driver-{device}-flipped"), device, FLIPPED, Iommu::Full, "", ENOUGH)?;
-        let (passed, failed) = counts(&outcome);
+        let (passed, failed) = outcome.passes();
         verdicts.controls.push(Control {
             judge: JUDGE,
             device,
@@ -122,18 +125,4 @@ pub fn judge(place: &Place, emulator: &Path, program: &Path, verdicts: &mut Verd
         });
     }
     Ok(())
-}
-
-fn counts(outcome: &Outcome) -> (u64, u64) {
-    let begin = |word| outcome.console.iter().filter(|line| line.starts_with(word)).count() as u64;
-    (begin("PASS "), begin("FAIL "))
-}
-
-fn first_trouble(outcome: &Outcome) -> String {
-    let failed = outcome.console.iter().find(|line| line.starts_with("FAIL "));
-    match (failed, &outcome.trouble) {
-        (Some(line), _) => line.clone(),
-        (None, Some(trouble)) => format!("{trouble}, see {}", outcome.logs.display()),
-        (None, None) => String::new(),
-    }
 }

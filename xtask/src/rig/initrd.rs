@@ -19,6 +19,7 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("dpdk", include_str!("guest/dpdk.sh")),
     ("qatlib", include_str!("guest/qatlib.sh")),
     ("driver", include_str!("guest/driver.sh")),
+    ("tunnel", include_str!("guest/tunnel.sh")),
 ];
 
 /// A first file system under construction.
@@ -66,9 +67,9 @@ impl<'a> Initrd<'a> {
         Ok(self)
     }
 
-    /// A program of this machine with the libraries it needs, as `/bin/program`.
-    pub fn program(mut self, path: &Path) -> Result<Initrd<'a>> {
-        self.archive.copy("bin/program", path)?;
+    /// A program of this machine with the libraries it needs, in `/bin` under a name.
+    pub fn program(mut self, name: &str, path: &Path) -> Result<Initrd<'a>> {
+        self.archive.copy(&format!("bin/{name}"), path)?;
         let linker = Path::new("/lib64/ld-linux-x86-64.so.2");
         if is_dynamic(path)? {
             self.libraries(linker, None, path)?;

@@ -1,4 +1,4 @@
-//! One boot of a guest with one emulated card: QEMU and the emulator are started, watched, and ended, whatever happens.
+//! One boot of a guest with emulated cards: QEMU and the emulator are started, watched, and ended, whatever happens.
 //!
 //! QEMU translates instead of using the processor's virtualisation. A `/dev/kvm` that can be opened proves little (there
 //! are hosts where it is, and no unchanged kernel boots), and two ways to run would be two sets of surprises.
@@ -46,8 +46,9 @@ pub enum Iommu {
 pub struct Boot<'a> {
     /// What it is called in messages and file names.
     pub name: &'a str,
-    /// The emulated card: a device number.
+    /// The emulated cards: a device number, and how many there are.
     pub device: &'a str,
+    pub cards: usize,
     /// More for the emulator's command line, such as [`FLIPPED`].
     pub card: &'a [&'a str],
     /// The first file system.
@@ -64,8 +65,8 @@ pub struct Boot<'a> {
 pub struct Outcome {
     /// The guest's console, line by line.
     pub console: Vec<String>,
-    /// The emulator's counters.
-    pub counters: Value,
+    /// The emulator's counters, card by card.
+    pub counters: Vec<Value>,
     /// The folder with the logs.
     pub logs: PathBuf,
     /// Whether the guest came to the end of its script.
@@ -75,11 +76,32 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Requests served whose name contains one of `parts`.
+    /// Requests that all cards have served whose name fits.
     pub fn served(&self, fits: impl Fn(&str) -> bool) -> u64 {
-        let requests = self.counters.get("requests").and_then(Value::as_object);
+        (0..self.counters.len()).map(|card| self.served_by(card, &fits)).sum()
+    }
+
+    /// Requests that one card has served whose name fits.
+    pub fn served_by(&self, card: usize, fits: impl Fn(&str) -> bool) -> u64 {
+        let requests = self.counters.get(card).and_then(|counters| counters.get("requests")?.as_object());
         let requests = requests.into_iter().flatten().filter(|(name, _)| fits(name));
         requests.filter_map(|(_, tally)| tally.get("served")?.as_u64()).sum()
+    }
+
+    /// Lines of the console that begin with `PASS ` and with `FAIL `, which is how programs of ours judge.
+    pub fn passes(&self) -> (u64, u64) {
+        let begin = |word| self.console.iter().filter(|line| line.starts_with(word)).count() as u64;
+        (begin("PASS "), begin("FAIL "))
+    }
+
+    /// What failed first; empty if nothing did.
+    pub fn first_trouble(&self) -> String {
+        let failed = self.console.iter().find(|line| line.starts_with("FAIL "));
+        match (failed, &self.trouble) {
+            (Some(line), _) => line.clone(),
+            (None, Some(trouble)) => format!("{trouble}, see {}", self.logs.display()),
+            (None, None) => String::new(),
+        }
     }
 
     /// What follows `rig: WORD ` in the lines of the console that begin so.
@@ -105,22 +127,24 @@ pub fn boot(
     let stats = logs.join("counters.json");
 
     // A path for a socket has 107 octets at most, and a checkout may lie deep.
-    let sockets = SocketFolder::new()?;
-    let socket = sockets.0.join("card");
+    let folder = SocketFolder::new()?;
+    let sockets: Vec<PathBuf> = (0..boot.cards).map(|card| folder.0.join(format!("card{card}"))).collect();
     let mut command = Command::new(emulator);
-    command
-        .arg("--socket")
-        .arg(&socket)
-        .args(["--device", boot.device, "--log", "warn", "--stats"])
-        .arg(&stats);
+    for socket in &sockets {
+        command.arg("--socket").arg(socket);
+    }
+    command.args(["--device", boot.device, "--log", "warn", "--stats"]).arg(&stats);
     command.args(boot.card);
     let mut server = Daemon::start(&mut command, &logs.join("emulator.log"))?;
-    let up = process::until(EMULATOR_PATIENCE, || Ok((server.has_ended() || socket.exists()).then_some(())))?;
+    let up = process::until(EMULATOR_PATIENCE, || {
+        let there = sockets.iter().all(|socket| socket.exists());
+        Ok((server.has_ended() || there).then_some(()))
+    })?;
     if up.is_none() || server.has_ended() {
         bail!("the emulator does not listen:\n{}", process::tail(server.log(), 5));
     }
 
-    let guest = Qemu::start(&qemu(boot, place, &initrd, &socket)?, &logs)?;
+    let guest = Qemu::start(&qemu(boot, place, &initrd, &sockets)?, &logs)?;
     let end = Instant::now() + boot.patience;
     let mut console = Vec::new();
     let mut octets = 0;
@@ -160,11 +184,12 @@ pub fn boot(
     fs::remove_file(&initrd).ok();
     let counters = fs::read_to_string(&stats).context("the emulator has left no counters")?;
     let counters: Value = serde_json::from_str(&counters)?;
-    let counters = counters.get(0).and_then(|card| card.get("counters")).cloned().unwrap_or_default();
+    let cards = counters.as_array().into_iter().flatten();
+    let counters = cards.filter_map(|card| card.get("counters")).cloned().collect();
     Ok(Outcome { console, counters, logs, complete, trouble })
 }
 
-fn qemu(boot: &Boot<'_>, place: &Place, initrd: &Path, socket: &Path) -> Result<Command> {
+fn qemu(boot: &Boot<'_>, place: &Place, initrd: &Path, sockets: &[PathBuf]) -> Result<Command> {
     let words = place.qemu();
     let (program, first) = words.split_first().context("no QEMU")?;
     let mut command = Command::new(program);
@@ -189,13 +214,18 @@ fn qemu(boot: &Boot<'_>, place: &Place, initrd: &Path, socket: &Path) -> Result<
     };
     command.arg("-kernel").arg(place.kernel()?).arg("-initrd").arg(initrd);
     command.args(["-append", &format!("{KERNEL} {}", boot.append), "-serial", "stdio"]);
-    let device = serde_json::json!({
-        "driver": "vfio-user-pci", "id": "card", "addr": "0x5",
-        "socket": { "type": "unix", "path": socket.display().to_string() },
-    });
-    command.args(["-device", &device.to_string()]);
+    for (card, socket) in sockets.iter().enumerate() {
+        let device = serde_json::json!({
+            "driver": "vfio-user-pci", "id": format!("card{card}"), "addr": format!("{:#x}", FIRST_SLOT + card),
+            "socket": { "type": "unix", "path": socket.display().to_string() },
+        });
+        command.args(["-device", &device.to_string()]);
+    }
     Ok(command)
 }
+
+/// The place of the first card on the bus.
+const FIRST_SLOT: usize = 5;
 
 /// Quick to boot, quiet, and an end when it panics.
 const KERNEL: &str = "console=ttyS0 quiet loglevel=3 panic=-1 intel_iommu=on iommu=nopt tsc=reliable no_timer_check \

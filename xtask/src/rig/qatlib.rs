@@ -54,6 +54,7 @@ pub fn judge(place: &Place, emulator: &Path, verdicts: &mut Verdicts) -> Result<
             &Boot {
                 name,
                 device: DEVICE,
+                cards: 1,
                 card,
                 initrd: &initrd,
                 iommu: Iommu::Full,

@@ -34,9 +34,11 @@ const LAST: u64 = (1 << 39) - 1;
 /// A function that is ours.
 pub(crate) struct Vfio {
     address: String,
-    container: Arc<VfioContainer>,
-    device: VfioDevice,
+    /// Dropped before the device: what is mapped keeps it open, and the kernel takes a group out of its container only when
+    /// nothing of it is open any more.
     bars: [Option<Bar>; BARS as usize],
+    device: VfioDevice,
+    container: Arc<VfioContainer>,
     reserved: Vec<RangeInclusive<u64>>,
     /// Rung when the host wants the card back, or has found an error that cannot be corrected.
     alarms: [(u32, Doorbell, &'static str); 2],

@@ -8,6 +8,7 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::dice::Dice;
@@ -79,6 +80,31 @@ pub enum Occasion {
 }
 
 impl Kind {
+    /// What plans call it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Kind::Delay(_) => "delay",
+            Kind::Reorder(_) => "reorder",
+            Kind::LoseCompletion => "lost-completion",
+            Kind::DoubleCompletion => "doubled-completion",
+            Kind::WrongCookie => "wrong-cookie",
+            Kind::FlipBit => "flip-bit",
+            Kind::EngineError => "engine-error",
+            Kind::RingFull(_) => "ring-full",
+            Kind::Slow(..) => "slow",
+            Kind::Uncorrectable => "uncorrectable",
+            Kind::Restart { .. } => "restart",
+            Kind::Silence(_) => "silence",
+            Kind::Unplug => "unplug",
+            Kind::SlowReset(_) => "slow-reset",
+            Kind::MailboxSilent => "mailbox-silent",
+            Kind::MailboxBadChecksum => "mailbox-bad-checksum",
+            Kind::MailboxIncompatible => "mailbox-incompatible",
+            Kind::LoseInterrupt => "lost-interrupt",
+            Kind::SpuriousInterrupt => "spurious-interrupt",
+        }
+    }
+
     /// When it can happen.
     pub fn occasion(&self) -> Occasion {
         match self {
@@ -179,7 +205,7 @@ pub struct Plan {
 pub struct Faults {
     dice: Dice,
     armed: Vec<Armed>,
-    struck: u64,
+    struck: BTreeMap<&'static str, u64>,
 }
 
 #[derive(Debug)]
@@ -193,7 +219,7 @@ struct Armed {
 impl Faults {
     /// Begins to follow a plan.
     pub fn new(plan: &Plan) -> Self {
-        let mut faults = Faults { dice: Dice::new(plan.seed), armed: Vec::new(), struck: 0 };
+        let mut faults = Faults { dice: Dice::new(plan.seed), armed: Vec::new(), struck: BTreeMap::new() };
         for fault in &plan.faults {
             faults.arm(fault.clone());
         }
@@ -256,7 +282,9 @@ impl Faults {
     }
 
     fn finish(&mut self, struck: Vec<Kind>) -> Vec<Kind> {
-        self.struck += struck.len() as u64;
+        for kind in &struck {
+            *self.struck.entry(kind.name()).or_default() += 1;
+        }
         self.armed.retain(|armed| armed.left != Some(0));
         struck
     }
@@ -271,8 +299,8 @@ impl Faults {
         &mut self.dice
     }
 
-    /// How many faults have happened.
-    pub fn struck(&self) -> u64 {
-        self.struck
+    /// How many faults of each kind have happened.
+    pub fn struck(&self) -> &BTreeMap<&'static str, u64> {
+        &self.struck
     }
 }

@@ -82,6 +82,22 @@ fn an_sa_that_waits_for_the_peer_is_sent_with_when_he_was_heard_on_its_pair() {
 }
 
 #[test]
+fn an_sa_that_waits_for_the_peer_is_sent_with_when_we_are_told_to() {
+    let deal = Deal::default();
+    let mut end = End::new(LEFT_IFACE);
+    end.esp.install_elsewhere(away(&deal, 1));
+    let outbound = esp::OutboundSa { waits: true, ..end.outbound(&deal, TO_RIGHT) };
+    end.esp.install_outbound(outbound, end.now).unwrap();
+    end.inner(&packet(0));
+    end.turn();
+    assert_eq!((end.out.elsewhere.len(), end.sent.len()), (1, 0));
+    assert!(end.esp.use_outbound(CHILD, TO_RIGHT));
+    end.inner(&packet(0));
+    end.turn();
+    assert_eq!((end.out.elsewhere.len(), end.sent.len()), (1, 1));
+}
+
+#[test]
 fn an_sa_that_waits_for_the_peer_is_better_than_none() {
     let deal = Deal::default();
     let mut end = End::new(LEFT_IFACE);

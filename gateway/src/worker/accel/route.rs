@@ -1,7 +1,7 @@
 //! Which device carries an SA.
 //!
 //! An SA has a *home*: the device that should carry it. That is the first accelerator of the configuration that carries its
-//! transform, or of several with the same driver the one with the fewest SAs, near ones before far ones; then whatever else there
+//! transform, or of several with the same driver the one with the least to do, near ones before far ones; then whatever else there
 //! is, in the order of what it costs. While its home is ill, an SA is where its realm lets it be; then it returns.
 //!
 //! To move, an SA is installed on its new device first (make before break), with the keys that were kept for that. They are kept
@@ -302,12 +302,15 @@ impl Accel {
             let failed = self.trials.failed(transform, *device);
             if !slot.source.configured {
                 // A stable sort leaves these in the order of their costs.
-                return (failed, true, 0, false, 0, 0);
+                return (failed, true, 0, false, false, 0, 0);
             }
-            let first = self.slots.iter().position(|other| other.is_peer_of(slot)).unwrap_or(*device);
+            let peers = || self.slots.iter().enumerate().filter(|(_, other)| other.is_peer_of(slot));
+            let first = peers().next().map_or(*device, |(first, _)| first);
+            let lightest = peers().map(|(_, other)| other.tally.load()).min().unwrap_or_default();
+            let busy = is_busier(slot.tally.load(), lightest);
             let far =
                 slot.desc.as_ref().and_then(|desc| desc.numa_node).zip(node).is_some_and(|(a, b)| a != b);
-            (failed, false, first, far, slot.sas, *device)
+            (failed, false, first, far, busy, slot.sas, *device)
         });
         all
     }
@@ -330,6 +333,15 @@ impl Accel {
         self.slots[device].is_hardware() || self.slots.iter().enumerate().any(other)
     }
 }
+
+/// Whether a device has clearly more to do than the one with the least. Those that have not are told apart by their SAs, for many
+/// new ones may come before anything of what they carry is measured.
+fn is_busier(load: u64, lightest: u64) -> bool {
+    load > lightest + lightest / 4 + NOTHING
+}
+
+/// Octets in a second that are next to nothing for any card.
+const NOTHING: u64 = 1_250_000;
 
 /// Where an SA is.
 pub(super) struct Place {

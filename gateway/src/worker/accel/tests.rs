@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use esp::{
@@ -170,7 +171,7 @@ impl World {
         accel.register(pool.region()).unwrap();
         let mut esp = Esp::new(esp::Config::new(pool.clone()));
         let queues = Queues::open(&accel.devices(), None);
-        accel.add_lane(queues.there(), None);
+        accel.add_lane(queues.there(), queues.carried(), None);
         queues.attach(&mut esp);
         accel.watch(&[Arc::clone(pool.region())], &[None]).unwrap();
         let device: Arc<dyn Device> = Soft::new(0).device();
@@ -461,6 +462,33 @@ fn of_two_cards_each_has_half_and_one_has_all_when_the_other_is_dead() {
         world.sas() == [4, 4, 0] && world.is_well(0) && world.is_well(1)
     });
     world.pass("traffic on both", 40);
+    world.come_to_rest();
+}
+
+#[test]
+fn the_card_that_has_less_to_do_gets_the_next_sas_however_many_it_has() {
+    let (one, two) = (Patient::new(), Patient::new());
+    let mut world = World::new(vec![faulty("one", &one, true), faulty("two", &two, true), software()]);
+    for _ in 0..3 {
+        world.add(Fallback::Soft).unwrap();
+    }
+    assert_eq!(world.sas(), [3, 3, 0]);
+    world.until("what both carry is measured", |world| {
+        world.accel.slots[..2].iter().all(|slot| slot.tally.load() > 1000)
+    });
+    // An SA on the first carries as much as a hundred others.
+    let fat = |world: &World| world.accel.slots[0].carried[0].fetch_add(1 << 22, Ordering::Relaxed);
+    world.until("that is noticed", |world| {
+        fat(world);
+        world.accel.slots[0].tally.load() > 100_000_000
+    });
+    for _ in 0..3 {
+        world.add(Fallback::Soft).unwrap();
+    }
+    assert_eq!(world.sas(), [3, 9, 0], "all of them go to the other");
+    world.until("it is over", |world| world.accel.slots[0].tally.load() < 1_000_000);
+    world.add(Fallback::Soft).unwrap();
+    assert_eq!(world.sas(), [5, 9, 0]);
     world.come_to_rest();
 }
 

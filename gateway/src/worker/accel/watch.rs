@@ -41,7 +41,7 @@ pub(crate) struct Pace {
 impl Default for Pace {
     fn default() -> Pace {
         Pace {
-            every: Duration::from_millis(500),
+            every: Duration::from_millis(200),
             patience: Duration::from_millis(400),
             look: Duration::from_millis(50),
             again: Duration::from_secs(5),
@@ -128,6 +128,8 @@ pub(super) struct Tally {
     failed: AtomicU64,
     /// Resets that were begun, for that or another reason.
     resets: AtomicU64,
+    /// Octets that it carries in a second, of late.
+    load: AtomicU64,
 }
 
 impl Tally {
@@ -138,6 +140,10 @@ impl Tally {
 
     pub(super) fn resets(&self) -> u64 {
         self.resets.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn load(&self) -> u64 {
+        self.load.load(Ordering::Relaxed)
     }
 }
 
@@ -150,6 +156,8 @@ pub(super) struct Charge {
     pub(super) regions: Vec<Arc<Region>>,
     /// The cores of the lanes.
     pub(super) lanes: Vec<Option<u16>>,
+    /// What it has carried for each of them, octets.
+    pub(super) carried: Vec<Arc<AtomicU64>>,
     pub(super) trials: Trials,
     pub(super) wanted: Arc<Mutex<Vec<Wanted>>>,
     pub(super) pace: Pace,
@@ -183,6 +191,7 @@ pub(super) struct Watcher {
     not_before: Instant,
     wait: Duration,
     said: String,
+    scales: Scales,
 }
 
 impl Watcher {
@@ -202,6 +211,7 @@ impl Watcher {
             not_before: now,
             wait: Duration::ZERO,
             said: String::new(),
+            scales: Scales { octets: 0, since: now, load: 0.0 },
         }
     }
 
@@ -216,7 +226,12 @@ impl Watcher {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            self.step(Instant::now());
+            let now = Instant::now();
+            let carried = self.charge.carried.iter().map(|octets| octets.load(Ordering::Relaxed));
+            if let Some(load) = self.scales.weigh(now, carried.fold(0, u64::wrapping_add)) {
+                self.charge.tally.load.store(load, Ordering::Relaxed);
+            }
+            self.step(now);
         }
     }
 
@@ -391,5 +406,54 @@ impl Watcher {
         if self.mouth.to.send((self.charge.number, word)).is_ok() {
             self.mouth.bell.ring();
         }
+    }
+}
+
+/// What a device carries: a mean in which what was long ago counts less and less.
+struct Scales {
+    /// Octets so far, when it was weighed the last time.
+    octets: u64,
+    since: Instant,
+    load: f64,
+}
+
+/// Between two weighings.
+const WEIGHED: Duration = Duration::from_millis(100);
+/// After so long, what was before counts a third.
+const MEMORY: Duration = Duration::from_secs(2);
+
+impl Scales {
+    /// Octets in a second, if it is time to say so.
+    fn weigh(&mut self, now: Instant, octets: u64) -> Option<u64> {
+        let passed = now.duration_since(self.since);
+        if passed < WEIGHED {
+            return None;
+        }
+        let load = octets.wrapping_sub(self.octets) as f64 / passed.as_secs_f64();
+        let old = (-passed.as_secs_f64() / MEMORY.as_secs_f64()).exp();
+        self.load = self.load * old + load * (1.0 - old);
+        (self.octets, self.since) = (octets, now);
+        Some(self.load as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn load_follows_what_is_carried_and_forgets_what_was() {
+        let begun = Instant::now();
+        let mut scales = Scales { octets: 0, since: begun, load: 0.0 };
+        assert_eq!(scales.weigh(begun + Duration::from_millis(50), 1 << 30), None, "too soon");
+        let (mut octets, mut load) = (0, 0);
+        for tenth in 1..=100 {
+            octets += 1_000_000;
+            load = scales.weigh(begun + tenth * WEIGHED, octets).unwrap();
+        }
+        assert!((9_800_000..=10_000_000).contains(&load), "{load}");
+        let later = scales.weigh(begun + 100 * WEIGHED + MEMORY, octets).unwrap();
+        assert!((3_000_000..4_000_000).contains(&later), "{later}");
+        assert_eq!(scales.weigh(begun + Duration::from_secs(3600), octets), Some(0));
     }
 }
