@@ -312,4 +312,3 @@ impl Drop for Packets {
         self.berth.leave(|| Box::new(flights.drain().collect::<Vec<Flight>>()));
     }
 }
-

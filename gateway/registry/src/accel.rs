@@ -6,10 +6,10 @@
 
 mod dpdk;
 mod kind;
-mod padlock;
 mod openssl;
-mod plugin;
+mod padlock;
 mod pkcs11;
+mod plugin;
 mod qat;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,16 +17,16 @@ use std::path::{Path, PathBuf};
 
 pub use kind::{Form, Kind, Value, Wrong};
 
-#[cfg(feature = "dpdk")]
-pub(crate) use dpdk::driver as dpdk;
-#[cfg(feature = "padlock")]
-pub(crate) use padlock::driver as padlock;
-#[cfg(feature = "openssl")]
-pub(crate) use openssl::driver as openssl;
-#[cfg(feature = "plugin")]
-pub(crate) use plugin::driver as plugin;
 #[cfg(feature = "pkcs11")]
 pub(crate) use self::pkcs11::driver as tokens;
+#[cfg(feature = "dpdk")]
+pub(crate) use dpdk::driver as dpdk;
+#[cfg(feature = "openssl")]
+pub(crate) use openssl::driver as openssl;
+#[cfg(feature = "padlock")]
+pub(crate) use padlock::driver as padlock;
+#[cfg(feature = "plugin")]
+pub(crate) use plugin::driver as plugin;
 #[cfg(feature = "qat")]
 pub(crate) use qat::driver as qat;
 
