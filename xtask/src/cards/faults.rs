@@ -31,23 +31,23 @@ macro_rules! faults {
 
 faults! {
     DELAY: "card-delay", "completions come late",
-        "kind = \"delay\"\nby = \"20ms\"\nafter = 200\ntimes = 20";
+        "kind = \"delay\"\nby = \"20ms\"\nat = \"7s\"\ntimes = 20";
     REORDER: "card-reorder", "completions come in another order",
-        "kind = \"reorder\"\njobs = 3\nafter = 200\ntimes = 20";
+        "kind = \"reorder\"\njobs = 3\nat = \"7s\"\ntimes = 20";
     LOST: "card-lost", "a completion never comes",
-        "kind = \"lost-completion\"\nservice = \"sym\"\nafter = 500";
+        "kind = \"lost-completion\"\nservice = \"sym\"\nat = \"7s\"";
     DOUBLED: "card-doubled", "completions come twice",
-        "kind = \"doubled-completion\"\nafter = 300\ntimes = 5";
+        "kind = \"doubled-completion\"\nat = \"7s\"\ntimes = 5";
     COOKIE: "card-cookie", "a completion is in the name of another",
-        "kind = \"wrong-cookie\"\nservice = \"sym\"\nafter = 500";
+        "kind = \"wrong-cookie\"\nservice = \"sym\"\nat = \"7s\"";
     FLIP: "card-flip", "results have a wrong bit",
-        "kind = \"flip-bit\"\nservice = \"sym\"\nafter = 500\ntimes = 5";
+        "kind = \"flip-bit\"\nservice = \"sym\"\nat = \"7s\"\ntimes = 5";
     ENGINE: "card-engine", "the engine fails",
-        "kind = \"engine-error\"\nservice = \"sym\"\nafter = 500\ntimes = 3";
+        "kind = \"engine-error\"\nservice = \"sym\"\nat = \"7s\"\ntimes = 3";
     FULL: "card-full", "a ring takes nothing for a while",
-        "kind = \"ring-full\"\nfor = \"100ms\"\nservice = \"sym\"\nafter = 500";
+        "kind = \"ring-full\"\nfor = \"100ms\"\nservice = \"sym\"\nat = \"7s\"";
     SLOW: "card-slow", "a card gets slow",
-        "kind = \"slow\"\nfactor = 50.0\nfor = \"1s\"\nservice = \"sym\"\nafter = 500";
+        "kind = \"slow\"\nfactor = 50.0\nfor = \"1s\"\nservice = \"sym\"\nat = \"7s\"";
     UNCORRECTABLE: "card-uncorrectable", "an error that only a reset mends",
         "kind = \"uncorrectable\"\nat = \"7s\"";
     RESTART: "card-restart", "the card's owner restarts it",
@@ -59,9 +59,9 @@ faults! {
     SLOW_RESET: "card-slow-reset", "an error, and then a reset that takes long",
         "kind = \"uncorrectable\"\nat = \"7s\"\n\n[[fault]]\nkind = \"slow-reset\"\nfor = \"700ms\"\nafter = 1";
     NO_INTERRUPT: "card-no-interrupt", "interrupts do not come",
-        "kind = \"lost-interrupt\"\nafter = 50\ntimes = 10";
+        "kind = \"lost-interrupt\"\nat = \"7s\"\ntimes = 10";
     FALSE_INTERRUPT: "card-false-interrupt", "interrupts come for nothing",
-        "kind = \"spurious-interrupt\"\nafter = 50\ntimes = 10";
+        "kind = \"spurious-interrupt\"\nat = \"7s\"\ntimes = 10";
     MAILBOX: "card-mailbox", "an error, and then nobody answers messages about the reset",
         "kind = \"uncorrectable\"\nat = \"7s\"\n\n[[fault]]\nkind = \"mailbox-silent\"\nat = \"7s\"\ntimes = 2";
     CHECKSUM: "card-checksum", "an error, and then answers about the reset that are not what was sent",

@@ -70,7 +70,6 @@ gateway() {
 	chmod 600 "/tmp/$1.toml"
 	on "$1" sh -c 'echo 1 > /proc/sys/net/ipv4/ip_forward'
 	on "$1" tussock run --config "/tmp/$1.toml" > "/tmp/$1.log" 2>&1 &
-	eval "process_of_$1=$!"
 }
 
 ask() {
@@ -102,8 +101,14 @@ transfer() {
 
 # Both gateways end when they are asked to, and give everything back to the kernel.
 ended() {
-	kill $process_of_moon $process_of_sun
-	wait $process_of_moon && wait $process_of_sun && ! grep -h 'UNSET_CONTAINER\|unbind VFIO' /tmp/moon.log /tmp/sun.log
+	kill $(pidof tussock)
+	count=0
+	while pidof tussock; do
+		count=$((count + 1))
+		[ $count -lt 20 ] || return 1
+		sleep 1
+	done
+	! grep -h 'UNSET_CONTAINER\|unbind VFIO' /tmp/moon.log /tmp/sun.log
 }
 
 check() {
