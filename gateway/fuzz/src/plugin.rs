@@ -19,7 +19,8 @@ struct Script {
     transforms: Vec<raw::Transform>,
     groups: Vec<u16>,
     handles: u32,
-    bursts: Vec<raw::Burst>,
+    /// What is out; and what was given back already, of which nothing may be written any more.
+    bursts: Vec<(raw::Burst, bool)>,
     ops: Vec<raw::Op>,
     sas: Vec<(u32, u32)>,
 }
@@ -166,7 +167,7 @@ unsafe extern "C" fn burst_submit(_: raw::Opaque, bursts: *const raw::Burst, cou
         let took = if script.next() & 1 != 0 { script.next().into() } else { count };
         for n in 0..took.min(count) as usize {
             // SAFETY: so many were given.
-            script.bursts.push(unsafe { bursts.add(n).read() });
+            script.bursts.push((unsafe { bursts.add(n).read() }, true));
         }
         took
     })
@@ -176,21 +177,23 @@ unsafe extern "C" fn burst_poll(_: raw::Opaque, done: *mut raw::BurstDone, room:
     script(|script| {
         let mut gave = 0;
         while gave < room && !script.bursts.is_empty() {
-            let burst = script.bursts.swap_remove(0);
+            let (burst, is_out) = script.bursts.swap_remove(0);
             let odd = script.next();
             if odd & 0x80 != 0 {
                 // Later, perhaps.
-                script.bursts.push(burst);
+                script.bursts.push((burst, is_out));
                 break;
             }
-            // SAFETY: the burst is out, so its packets and its buffer are this plug-in's to write.
-            unsafe { answer(script, &burst, odd) };
+            if is_out {
+                // SAFETY: the burst is out, so its packets and its buffer are this plug-in's to write.
+                unsafe { answer(script, &burst, odd) };
+            }
             let mut said = raw::BurstDone { token: burst.token, sa: burst.sa, count: burst.count };
             match odd >> 4 & 7 {
                 1 => said.token ^= 1 << (script.next() % 64),
                 2 => said.sa = said.sa.wrapping_add(script.next().into()),
                 3 => said.count = said.count.wrapping_add(script.next().into()),
-                4 => script.bursts.push(burst),
+                4 => script.bursts.push((burst, false)),
                 _ => {}
             }
             // SAFETY: there is room for so many.
