@@ -1,4 +1,5 @@
-//! `cargo xtask matrix`: the capabilities in docs/support-matrix.md, asked of software, of the emulated cards, and of the example plug-in.
+//! `cargo xtask matrix`: the capabilities in docs/support-matrix.md, asked of software, of OpenSSL, of the emulated
+//! cards, and of the example plug-in.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -54,7 +55,7 @@ fn compare(check: bool) -> Result<bool> {
     if check {
         command.arg("--check");
     }
-    command.arg("software=soft");
+    command.args(["software=soft", "OpenSSL's default provider=openssl,provider=default"]);
     let mut running = Vec::new();
     for (title, device) in CARDS {
         let socket = folder.join(format!("{device}.sock"));
