@@ -216,11 +216,7 @@ impl Plane {
     pub(crate) fn serve(&mut self, now: Instant, class: Class, ready: &mut Ready) {
         match class {
             Class::Control => {
-                let quota = self.table.quota(class);
-                for _ in 0..quota {
-                    let Some(order) = self.letterboxes[usize::from(self.lane)].take_order() else { break };
-                    self.obey(now, order);
-                }
+                self.take_orders(now);
                 if self.esp.poll_timeout().is_some_and(|at| at <= now) {
                     self.esp.handle_timeout(now, &mut self.out);
                     self.pump(now);
@@ -236,6 +232,15 @@ impl Plane {
                 self.pause_or_resume();
             }
             Class::Ike | Class::Stranger => {}
+        }
+    }
+
+    /// Carries out what was ordered, up to the quota. Also before packets are looked at that arrived: whoever told a peer of an SA had
+    /// ordered it before, and the first packet through it may come in the same turn.
+    fn take_orders(&mut self, now: Instant) {
+        for _ in 0..self.table.quota(Class::Control) {
+            let Some(order) = self.letterboxes[usize::from(self.lane)].take_order() else { break };
+            self.obey(now, order);
         }
     }
 

@@ -44,6 +44,7 @@ impl Plane {
             let (port, bound) = (socket.port(), socket.bound());
             match socket.land(&mut landing, &self.pool, left.min(LANDINGS)) {
                 Ok(count) => {
+                    self.take_orders(now);
                     for (arrived, buf, length) in landing.take() {
                         self.sort(now, port, bound, &arrived, buf, length);
                     }

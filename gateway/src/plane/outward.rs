@@ -76,6 +76,7 @@ impl Plane {
             if let Some(stored) = self.intake.critical.pop_front() {
                 self.handle_stored(now, &stored, true);
             } else if let Some(handed) = self.letterboxes[usize::from(self.lane)].take_critical() {
+                self.take_orders(now);
                 self.handle_handed(now, &handed);
             } else {
                 break;
@@ -107,6 +108,7 @@ impl Plane {
             && !self.esp.congested()
             && let Some(handed) = self.letterboxes[usize::from(self.lane)].take_packet()
         {
+            self.take_orders(now);
             self.handle_handed(now, &handed);
             self.pump_if_wanted(now);
             left -= 1;
