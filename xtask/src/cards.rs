@@ -34,10 +34,26 @@ pub struct Card {
     /// Where it says what it has done.
     stats: PathBuf,
     log: PathBuf,
+    /// Which card it is, by its PCI device number.
+    device: &'static str,
     process: Option<Daemon>,
 }
 
 impl Card {
+    /// One of generation 2, which has fewer algorithms.
+    pub fn insert_older(
+        world: &World,
+        host: &str,
+        name: &str,
+        binary: &Path,
+        results: &Path,
+    ) -> Result<Card> {
+        let mut card = Card::insert(world, host, name, binary, results, None)?;
+        card.device = "37c9";
+        card.put_back()?;
+        Ok(card)
+    }
+
     /// One of generation 4 in a host, in use by nobody yet; with a fault plan things go wrong. Its log is in `results`.
     pub fn insert(
         world: &World,
@@ -55,6 +71,7 @@ impl Card {
             faults: None,
             stats: results.join(format!("{name}.json")),
             log: results.join(format!("{name}.log")),
+            device: "4941",
             process: None,
         };
         card.plan(plan)?;
@@ -85,7 +102,7 @@ impl Card {
         std::fs::remove_file(&self.socket).ok();
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.namespace]).arg(&self.binary);
-        command.arg("--socket").arg(&self.socket).args(["--device", "4941", "--log", "warn"]);
+        command.arg("--socket").arg(&self.socket).args(["--device", self.device, "--log", "warn"]);
         command.arg("--stats").arg(&self.stats);
         if let Some(plan) = &self.faults {
             command.arg("--faults").arg(plan);

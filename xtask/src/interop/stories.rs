@@ -14,6 +14,7 @@ mod hiding;
 mod lanes;
 mod leases;
 mod lifetimes;
+mod mixed;
 mod padlock;
 mod path_mtu;
 mod plugins;
@@ -84,6 +85,7 @@ const SUBJECTS: &[&[Story]] = &[
     lanes::STORIES,
     cards::STORIES,
     dpdk::STORIES,
+    mixed::STORIES,
     padlock::STORIES,
     providers::STORIES,
     plugins::STORIES,
