@@ -22,6 +22,7 @@ use crate::packages;
 use crate::padlock::{self, Emulated};
 use crate::peer::{Peer, await_tunnel};
 use crate::ping;
+use crate::plugins;
 use crate::process;
 use crate::strongswan::StrongSwan;
 use crate::traffic::{self, Load, Way};
@@ -68,6 +69,8 @@ enum With {
     Padlock,
     /// Two providers of OpenSSL's: an emulated one that pauses its jobs, and the default one.
     Openssl,
+    /// A vendor's plug-in in C: the example of the driver guide.
+    Plugin,
     /// A PKCS #11 token, SoftHSM, for the private key and key exchanges; the processor for packets.
     Pkcs11,
     /// The processor.
@@ -131,6 +134,7 @@ pub fn run(options: &Options) -> Result<bool> {
     let mut cards = match (options.accel, maker) {
         (With::Qat, Maker::Tussock) => Some(Cards::insert(&world, &binary, &results)?),
         (With::Openssl, Maker::Tussock) => Some(Cards::providers(&world, &binary, &results)?),
+        (With::Plugin, Maker::Tussock) => Some(Cards::plugin(&world, &binary, &results)?),
         _ => None,
     };
     if options.accel != With::Qat && options.kill_card {
@@ -176,6 +180,7 @@ pub fn ends(options: &Options) -> (End, End) {
     let (ike, esp) = match options.accel {
         // It has no combined modes and no curves.
         With::Padlock => ("aes128-sha256-modp2048", "aes128-sha256-modp2048"),
+        With::Plugin => (SITES.ike, plugins::ESP),
         With::Qat | With::Openssl | With::Pkcs11 | With::Soft => (SITES.ike, SITES.esp),
     };
     for end in [&mut moon, &mut sun] {

@@ -28,6 +28,7 @@ mod padlock;
 mod peer;
 mod ping;
 mod pki;
+mod plugins;
 mod process;
 mod providers;
 mod report;

@@ -1,7 +1,6 @@
 //! `cargo xtask matrix`: the capabilities in docs/support-matrix.md, asked of software, of OpenSSL, of the emulated
 //! cards, and of the example plug-in.
 
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -10,6 +9,7 @@ use clap::Args;
 
 use crate::checkout::{self, Profile};
 use crate::packages;
+use crate::plugins;
 use crate::process::{self, Daemon};
 use crate::report::{Outcome, Row};
 use crate::test::row;
@@ -69,17 +69,6 @@ fn compare(check: bool) -> Result<bool> {
         }
         command.arg(format!("{title}=qat,socket={}", socket.display()));
     }
-    command.arg(format!("the example in C=plugin,library={}", example(&folder)?.display()));
+    command.arg(format!("the example in C=plugin,library={}", plugins::example(&folder)?.display()));
     process::status(&mut command)
-}
-
-/// The example plug-in, built.
-fn example(folder: &std::path::Path) -> Result<PathBuf> {
-    let library = folder.join("libexample.so");
-    let home = checkout::root().join("spi/cabi");
-    let mut command = Command::new("cc");
-    command.args(["-O2", "-std=c11", "-fPIC", "-shared", "-I"]).arg(home.join("include"));
-    command.arg("-o").arg(&library).args([home.join("example/plugin.c"), home.join("example/engine.c")]);
-    process::run(command.args(["-lcrypto", "-lpthread"]))?;
-    Ok(library)
 }

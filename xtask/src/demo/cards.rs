@@ -11,6 +11,7 @@ use crate::cards::{self, Card};
 use crate::checkout::Profile;
 use crate::inside::Flow;
 use crate::numbers::Numbers;
+use crate::plugins;
 use crate::process;
 use crate::providers;
 use crate::world::{ALICE, BOB, World};
@@ -53,6 +54,16 @@ impl Cards {
         Ok(Cards {
             cards: Vec::new(),
             others: format!("{pausing}\n[accel.ossl1]\ndriver = \"openssl\"\nprovider = \"default\"\n"),
+            binary: gateway.to_path_buf(),
+            socket: world.state("moon")?.join("control.sock"),
+        })
+    }
+
+    /// No card, but a vendor's plug-in: the example in C.
+    pub fn plugin(world: &World, gateway: &Path, results: &Path) -> Result<Cards> {
+        Ok(Cards {
+            cards: Vec::new(),
+            others: plugins::section("vendor0", &plugins::example(results)?),
             binary: gateway.to_path_buf(),
             socket: world.state("moon")?.join("control.sock"),
         })
