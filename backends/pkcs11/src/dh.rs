@@ -158,8 +158,8 @@ pub(crate) fn derive(
     if secret.len() != len {
         return Err(nonsense("a secret of a wrong length"));
     }
-    // RFC 7748 section 6: nothing but zeroes is the work of a value of small order.
-    if secret.ct_eq(&vec![0; len]) {
+    // RFC 7748 section 6: nothing but zeroes is the work of a value of small order. (On the NIST curves it is a point like others.)
+    if matches!(on, On::Montgomery { .. }) && secret.ct_eq(&vec![0; len]) {
         return Err(Failure::Reject(Reject::BadPublicInput));
     }
     Ok(secret)
