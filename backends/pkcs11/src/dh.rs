@@ -178,19 +178,47 @@ fn check(on: On, theirs: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// Whether a value of a Montgomery curve is 0, 1 or -1, which lead to nothing but zeroes. Tokens answer them in many ways. The other
-/// values of small order are found by what they lead to.
+/// The two values of order 8 on Curve25519.
+const OF_ORDER_8: [[u8; 32]; 2] = [
+    [
+        0xe0, 0xeb, 0x7a, 0x7c, 0x3b, 0x41, 0xb8, 0xae, 0x16, 0x56, 0xe3, 0xfa, 0xf1, 0x9f, 0xc4, 0x6a, 0xda,
+        0x09, 0x8d, 0xeb, 0x9c, 0x32, 0xb1, 0xfd, 0x86, 0x62, 0x05, 0x16, 0x5f, 0x49, 0xb8, 0x00,
+    ],
+    [
+        0x5f, 0x9c, 0x95, 0xbc, 0xa3, 0x50, 0x8c, 0x24, 0xb1, 0xd0, 0xb1, 0x55, 0x9c, 0x83, 0xef, 0x5b, 0x04,
+        0x44, 0x5c, 0xc4, 0x58, 0x1c, 0x8e, 0x86, 0xd8, 0x22, 0x4e, 0xdd, 0xd0, 0x9f, 0x11, 0x57,
+    ],
+];
+
+/// Whether a value of a Montgomery curve leads to nothing but zeroes, in any of its spellings. Tokens answer these in many ways.
 fn is_of_small_order(value: &[u8]) -> bool {
     let Some((first, rest)) = value.split_first() else { return true };
     let zero_or_one = *first <= 1 && rest.iter().all(|octet| *octet == 0);
-    // 2^255 - 20, little-endian; and 2^448 - 2^224 - 2.
-    let minus_one_255 = *first == 0xec
-        && rest
-            .split_last()
-            .is_some_and(|(last, middle)| last & 0x7f == 0x7f && middle.iter().all(|o| *o == 0xff));
-    let minus_one_448 = *first == 0xfe
-        && rest.iter().enumerate().all(|(place, octet)| *octet == if place == 27 { 0xfe } else { 0xff });
-    zero_or_one || (value.len() == 32 && minus_one_255) || (value.len() == 56 && minus_one_448)
+    match value.len() {
+        32 => {
+            // The highest bit means nothing (RFC 7748 section 5).
+            let mut value: [u8; 32] = std::array::from_fn(|place| value[place]);
+            value[31] &= 0x7f;
+            let zero_or_one = value[0] <= 1 && value[1..].iter().all(|octet| *octet == 0);
+            // p - 1, p and p + 1, where p is 2^255 - 19.
+            let around_p = matches!(value[0], 0xec..=0xee)
+                && value[1..31].iter().all(|octet| *octet == 0xff)
+                && value[31] == 0x7f;
+            zero_or_one || around_p || OF_ORDER_8.contains(&value)
+        }
+        56 => {
+            // p - 1 and p, where p is 2^448 - 2^224 - 1; and p + 1.
+            let below = *first >= 0xfe
+                && rest
+                    .iter()
+                    .enumerate()
+                    .all(|(place, octet)| *octet == if place == 27 { 0xfe } else { 0xff });
+            let above =
+                value[..28].iter().all(|octet| *octet == 0) && value[28..].iter().all(|octet| *octet == 0xff);
+            zero_or_one || below || above
+        }
+        _ => zero_or_one,
+    }
 }
 
 fn parameters(curve: Curve) -> &'static [u8] {
