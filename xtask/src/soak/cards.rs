@@ -69,9 +69,14 @@ pub struct Held {
     pub sas: u64,
     /// Packet buffers that are not free.
     pub buffers: u64,
+    /// Lanes, each of which keeps some to read into.
+    pub lanes: u64,
     /// Open descriptors.
     pub descriptors: usize,
 }
+
+/// Buffers that a lane keeps once it has needed them: one to read packets into, and eight for datagrams.
+const STANDING: u64 = 9;
 
 impl Held {
     /// Whether nothing is in `after` that was not there before. An SA for one worker alone comes when there are packets for it, and
@@ -82,7 +87,7 @@ impl Held {
             && shared == self.children.0
             && beside <= self.children.1.max(1)
             && after.sas == 2 * (shared + beside) as u64
-            && after.buffers <= self.buffers
+            && after.buffers <= self.buffers.max(self.lanes * STANDING)
             && after.descriptors <= self.descriptors
     }
 }
@@ -320,6 +325,7 @@ impl<'w> Side<'w> {
             children: (children().count() - beside, beside),
             sas: on.sum(),
             buffers: used.sum(),
+            lanes: lanes.len() as u64,
             descriptors: Sample::of([pid, pid])?.descriptors[0],
         })
     }
