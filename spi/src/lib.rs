@@ -19,6 +19,7 @@
 //! | [`doorbell`] | an eventfd a device rings and a worker sleeps on |
 //! | [`measure`], [`engine`] | `Meter`: what a device costs, measured; `EngineReport`: what it says of its own parts |
 //! | [`stats`] | `Stats`: what a device counts |
+//! | [`table`] | a backend's table of SAs and keys, with handles that turn stale |
 //! | [`inline`], [`offthread`], [`pend`] | adapters: a function, a blocking call, a future |
 //! | [`cert`], [`eap`], [`trace`] | the SPIs for certificates, EAP methods and logging |
 //!
@@ -45,6 +46,7 @@ pub mod queue;
 pub mod secret;
 pub mod short;
 pub mod stats;
+pub mod table;
 pub mod trace;
 
 pub use alg::{Encr, Group, Hash, Integ, Prf, SignScheme};

@@ -10,7 +10,7 @@
 //! | [`config`](crate::Config), [`driver`](crate::OpenSsl) | what may be said of a device, and who opens it |
 //! | `open` | a provider in a library context of its own; everything that can be wrong with that |
 //! | `probe` | what it can do, by trying |
-//! | `device`, `shared`, `table` | `Device`: handles, resets, what is counted |
+//! | `device`, `shared` | `Device`: handles, resets, what is counted |
 //! | `pump` | jobs: started, paused, woken, abandoned |
 //! | `lane` | a queue over a pump |
 //! | `packets`, `sa`, `frame` | one kind of work: ESP |
@@ -32,7 +32,6 @@ mod pump;
 mod sa;
 mod shared;
 mod sys;
-mod table;
 
 pub use config::{Config, Site};
 pub use driver::{OpenSsl, open};

@@ -11,7 +11,7 @@ use crate::keys::SigningKey;
 use crate::probe::Found;
 use crate::sa::Sa;
 use crate::sys::context::Context;
-use crate::table::Table;
+use spi::table::Table;
 
 /// SAs at one time.
 pub(crate) const MAX_SAS: usize = 1 << 16;

@@ -4,10 +4,12 @@ use spi::caps::{EspCap, Traits};
 use spi::{Caps, Encr, Integ};
 
 use crate::detect::Units;
-use crate::{modp, table};
+use crate::modp;
 
 /// Jobs one ring holds at most.
 pub(crate) const RING: usize = 4096;
+/// SAs at one time.
+pub(crate) const MAX_SAS: usize = 1 << 18;
 
 pub(crate) fn caps(units: Units) -> Caps {
     Caps {
@@ -19,7 +21,7 @@ pub(crate) fn caps(units: Units) -> Caps {
         prf: Vec::new(),
         traits: Traits::IN_ORDER | Traits::RECOVERS,
         ring: RING,
-        max_sas: table::MAX_SAS,
+        max_sas: MAX_SAS,
         max_len: u16::MAX as usize,
     }
 }

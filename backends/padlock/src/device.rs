@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use spi::crypto::{KeyInfo, KeySource};
+use spi::table::Table;
 use spi::{
     CryptoQueue, Device, DeviceDesc, EspQueue, Fault, FaultKind, Health, KeyId, QueueConfig, SaId, SaParams,
     Stats,
@@ -15,7 +16,6 @@ use crate::detect::Units;
 use crate::drbg::Entropy;
 use crate::esp::Sa;
 use crate::ring;
-use crate::table::Table;
 
 /// The open device.
 pub(crate) struct PadlockDevice {
@@ -30,7 +30,7 @@ impl PadlockDevice {
             units,
             entropy: Entropy::new(units.contains(Units::RNG)),
             resets: AtomicU64::new(0),
-            sas: Mutex::default(),
+            sas: Mutex::new(Table::new(caps::MAX_SAS)),
         };
         PadlockDevice { desc, identity, shared: Arc::new(shared) }
     }
@@ -54,11 +54,12 @@ impl Device for PadlockDevice {
 
     fn install_sa(&self, sa: &SaParams) -> Result<SaId, Fault> {
         let sa = Sa::new(sa, self.shared.units, &mut Work::new())?;
-        self.shared.sas().insert(sa)
+        let (index, epoch) = self.shared.sas().insert(Arc::new(sa))?;
+        Ok(SaId { index, epoch })
     }
 
     fn remove_sa(&self, sa: SaId) {
-        self.shared.sas().remove(sa);
+        self.shared.sas().remove(sa.index, sa.epoch);
     }
 
     fn open_key(&self, _: KeySource) -> Result<KeyInfo, Fault> {
@@ -99,7 +100,7 @@ pub(crate) struct Shared {
     pub(crate) units: Units,
     pub(crate) entropy: Entropy,
     resets: AtomicU64,
-    sas: Mutex<Table>,
+    sas: Mutex<Table<Sa>>,
 }
 
 impl Shared {
@@ -109,10 +110,10 @@ impl Shared {
     }
 
     pub(crate) fn find(&self, id: SaId) -> Option<Arc<Sa>> {
-        self.sas().find(id)
+        self.sas().find(id.index, id.epoch).cloned()
     }
 
-    fn sas(&self) -> MutexGuard<'_, Table> {
+    fn sas(&self) -> MutexGuard<'_, Table<Sa>> {
         // The table changes in single steps: a thread that panicked elsewhere has left none half done.
         self.sas.lock().unwrap_or_else(PoisonError::into_inner)
     }

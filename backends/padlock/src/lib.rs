@@ -8,7 +8,7 @@
 //! |---|---|
 //! | [`driver`](crate::Padlock) | `Driver`: what is found, and why it is of no use |
 //! | `detect` | CPUID |
-//! | `device`, `ring`, `table` | `Device`, queues, handles |
+//! | `device`, `ring` | `Device`, queues |
 //! | `esp` | one SA: layout of a packet, cipher and MAC |
 //! | `cipher`, `mode`, `control`, `schedule` | AES by XCRYPT: alignment, prefetch, chains, control words, key schedules |
 //! | `hash` | SHA and HMAC by XSHA |
@@ -35,7 +35,6 @@ mod ring;
 mod rng;
 mod schedule;
 mod sys;
-mod table;
 #[cfg(test)]
 mod tests;
 mod trial;

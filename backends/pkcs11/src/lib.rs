@@ -20,7 +20,7 @@
 //! | [`seat`] | one session and what is known in it; opened anew when it is lost |
 //! | [`find`], [`public`] | keys and certificates by URI; a key's public half |
 //! | [`sign`], [`dh`], [`work`] | what is done with keys |
-//! | [`queue`], [`table`], [`device`] | the SPI |
+//! | [`queue`], [`device`] | the SPI |
 //! | [`desk`] | what an operator does: list, generate, sign a request, import |
 //! | [`trouble`] | what can be wrong, in words that say what to do |
 
@@ -36,7 +36,6 @@ mod public;
 mod queue;
 mod seat;
 mod sign;
-mod table;
 mod token;
 mod trouble;
 mod uri;

@@ -12,10 +12,10 @@ use spi::{FaultKind, Group, KeyId, Outcome, SignScheme};
 
 use crate::find;
 use crate::public::Kind;
-use crate::table::Table;
 use crate::token::Token;
 use crate::trouble::{Failure, Trouble, What, is_lost, name};
 use crate::uri::Uri;
+use spi::table::Table;
 
 /// Long-term keys that are open at one time.
 const MAX_KEYS: usize = 1024;

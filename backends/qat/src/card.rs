@@ -31,9 +31,9 @@ use crate::pair::{Bank, Pair};
 use crate::pci::{PciError, PciFunction, await_presence, bus_master, identity};
 use crate::ring::{Ring, memory_len};
 use crate::sa::Sa;
-use crate::table::Table;
 use crate::vault::Vault;
 use crate::view::View;
+use spi::table::Table;
 
 /// Reasons for a reset that wait to be looked at.
 pub(crate) const ASKED: u8 = 1 << 0;

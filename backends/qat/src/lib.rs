@@ -11,7 +11,7 @@
 //! | `work` | operations as requests: key exchange, RSA, ECDSA, and what is checked before and after |
 //! | `sa`, `keys`, `curve`, `der`, `iv`, `vault` | what queues work with |
 //! | `card`, `warden`, `gate`, `kat` | a card's life: brought up, watched over, stopped, reset; questions with known answers |
-//! | `pair`, `ring`, `berth`, `station`, `flights`, `table` | rings, who shares them, who sleeps on them, what is out |
+//! | `pair`, `ring`, `berth`, `station`, `flights` | rings, who shares them, who sleeps on them, what is out |
 //! | `fw` | requests, responses and descriptors as the firmware has them |
 //! | `mailbox` | the conversation with the physical function |
 //! | `generation`, `csr`, `caps` | what differs between generations; registers of a bank; what a card can do |
@@ -54,7 +54,6 @@ mod ring;
 mod sa;
 mod station;
 mod sys;
-mod table;
 mod vault;
 mod vfio;
 mod vfio_user;

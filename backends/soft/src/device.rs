@@ -15,7 +15,7 @@ use crate::ring;
 use crate::short::Short;
 use crate::sign::SigningKey;
 use crate::stamped::Resets;
-use crate::table::Table;
+use spi::table::Table;
 
 const ID: &str = "soft";
 

@@ -13,7 +13,7 @@
 //! | `short` | `ShortOps` |
 //! | `dh`, `sign`, `op` | operations of the key exchange |
 //! | `cost` | which of them are done at once and which on a helper thread |
-//! | `ring`, `scratch`, `stamped`, `table` | queues, what a queue keeps, resets, handles |
+//! | `ring`, `scratch`, `stamped` | queues, what a queue keeps, resets |
 //! | `sys` | the C interfaces of AWS-LC and ipsec-mb; the only unsafe code |
 
 mod caps;
@@ -32,7 +32,6 @@ mod short;
 mod sign;
 mod stamped;
 mod sys;
-mod table;
 mod transform;
 #[cfg(feature = "ipsec-mb")]
 mod trial;

@@ -12,8 +12,8 @@ use super::sys::Engine;
 use crate::counters::Count;
 use crate::gate::{Gate, Phase};
 use crate::keys::PrivateKey;
-use crate::table::Table;
 use crate::view::View;
+use spi::table::Table;
 
 /// Private keys that may be open.
 const MAX_KEYS: usize = 64;
