@@ -7,9 +7,6 @@ use spi::Driver;
 use crate::note;
 use crate::ring::{DEADLINE, devices, rings};
 
-/// How often a bell may be heard, and answered by a poll, after everything was taken.
-const RINGS: usize = 100;
-
 /// A worker that sleeps on the doorbell whenever `poll` has nothing more to say sees every completion. And it does sleep:
 /// once all is delivered, the bell is silent.
 pub fn the_doorbell_rings_for_every_completion(driver: &dyn Driver) {
@@ -29,8 +26,8 @@ pub fn the_doorbell_rings_for_every_completion(driver: &dyn Driver) {
                     let (polled, seen) = ring.poll(2);
                     (given, more) = (given + seen.len(), polled.more);
                 }
-                // Whoever rang for the last of it may have done so after it was taken.
-                let rings = (0..RINGS).all(|_| {
+                // Whoever rang for one of them may have done so after it was taken: once for each, and no more.
+                let rings = (0..=taken).all(|_| {
                     ring.poll(1);
                     let rings = ring.doorbell().is_some_and(|bell| readable(bell, Duration::ZERO));
                     if rings {

@@ -87,7 +87,7 @@ impl Held {
             && shared == self.children.0
             && beside <= self.children.1.max(1)
             && after.sas == 2 * (shared + beside) as u64
-            && after.buffers <= self.buffers.max(self.lanes * STANDING)
+            && after.buffers <= self.lanes * STANDING
             && after.descriptors <= self.descriptors
     }
 }
