@@ -20,7 +20,7 @@ use crate::strongswan::{Release, StrongSwan};
 use crate::tokens::{Make, Token};
 use crate::tunnel::{Auth, KeyType};
 use crate::tussock::{GATEWAY, SITE, Tussock, quoted};
-use crate::world::{ALICE, BOB, MOON, MOON_NET};
+use crate::world::{BOB, MOON, MOON_NET};
 
 /// A story of one kind of token and one kind of key, with strongSwan.
 macro_rules! believed {
@@ -117,7 +117,7 @@ fn believed(place: &Place<'_>, steps: &mut Steps, make: Make, kind: KeyType) -> 
         moon.up()?;
         let seen = await_tunnel(&moon, "one tunnel", |_| true)?;
         await_tunnel(&sun, "the same tunnel", |other| other.ike == seen.ike)?;
-        carries(place)?;
+        place.pings()?;
         moon.rekey_ike()?;
         let signed = signatures(&moon)?;
         if signed != 1 {
@@ -127,8 +127,9 @@ fn believed(place: &Place<'_>, steps: &mut Steps, make: Make, kind: KeyType) -> 
         moon.down()?;
         process::until(Duration::from_secs(5), || Ok(sun.sas()?.is_empty().then_some(())))?;
         sun.up()?;
-        await_tunnel(&moon, "one tunnel", |_| true)?;
-        carries(place)?;
+        let seen = await_tunnel(&moon, "one tunnel", |_| true)?;
+        await_tunnel(&sun, "the same tunnel", |other| other.ike == seen.ike)?;
+        place.pings()?;
         if signatures(&moon)? != 2 {
             bail!("the token did not sign as responder");
         }
@@ -136,14 +137,6 @@ fn believed(place: &Place<'_>, steps: &mut Steps, make: Make, kind: KeyType) -> 
         sun.stop()?;
     }
     Ok(())
-}
-
-/// A tunnel is up for who began it before it is for the other, and strongSwan lists one before its user-space ESP carries the first packet.
-fn carries(place: &Place<'_>) -> Result<()> {
-    for (from, to) in [("alice", BOB), ("bob", ALICE)] {
-        ping::until_answered(place.world, from, to, Duration::from_secs(5))?;
-    }
-    place.pings()
 }
 
 /// What moon says of the device with its keys.
@@ -277,7 +270,7 @@ fn pulled(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
     steps.begin("the token is put back, and the next handshake works");
     token.control("present = true")?;
     moon.up()?;
-    carries(place)?;
+    place.pings()?;
     if count(&moon, "logins")? < 2 {
         bail!("nobody logged in again: {:#}", keys(&moon)?);
     }
@@ -291,7 +284,7 @@ fn pulled(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
     }
     token.control("present = true")?;
     moon.up()?;
-    carries(place)?;
+    place.pings()?;
     moon.stop()?;
     sun.stop()
 }
@@ -319,7 +312,7 @@ fn pin(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
     steps.begin("the PIN is corrected, and nothing has to be started again");
     std::fs::write(token.pin_file(), right)?;
     moon.up()?;
-    carries(place)?;
+    place.pings()?;
     moon.stop()?;
     sun.stop()
 }
