@@ -11,7 +11,7 @@ use crate::interop::scenario::SITES;
 use crate::padlock::{self, Emulated};
 use crate::peer::{Peer, await_nothing, await_tunnel};
 use crate::strongswan::{Release, StrongSwan};
-use crate::tussock::{GATEWAY, NET, SITE, Tussock, quoted};
+use crate::tussock::{NET, SITE, Tussock, quoted};
 use crate::world::{ALICE, BOB};
 
 pub const STORIES: &[Story] = &[
@@ -82,10 +82,6 @@ fn suites(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
     moon.append(padlock::SECTION)?;
     moon.preset(emulated.environment());
     let mut sun = place.tussock(&SITES.far())?;
-    // Ciphers are the subject here: no SAs for other workers come up between the pings.
-    for end in [&moon, &sun] {
-        end.set(GATEWAY, "workers", "1")?;
-    }
     sun.start()?;
     moon.start()?;
     for esp in [
