@@ -45,7 +45,15 @@ pub(crate) fn section(
             continue;
         };
         match held(*form, &value, reader) {
-            Some(held) => accel.values.insert((*key).to_owned(), held),
+            Some(held) => {
+                // It may come later, like any device, and a path that was mistyped never does.
+                if let (Form::File, Value::Path(path)) = (form, &held)
+                    && !path.exists()
+                {
+                    reader.warn(value.span(), format!("{}: there is no such file", path.display()));
+                }
+                accel.values.insert((*key).to_owned(), held)
+            }
             None => {
                 let text = format!("expected {}, not {}", form.expected(), value.get_ref().type_str());
                 reader.error(value.span(), text);
@@ -73,7 +81,7 @@ fn held(form: Form, value: &Spanned<DeValue<'_>>, reader: &Reader<'_>) -> Option
     let value = value.get_ref();
     Some(match form {
         Form::Text => Value::Text(value.as_str()?.to_owned()),
-        Form::Path => {
+        Form::Path | Form::File => {
             let path = reader.source.folder().join(value.as_str()?);
             Value::Path(std::path::absolute(&path).unwrap_or(path))
         }

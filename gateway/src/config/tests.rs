@@ -387,3 +387,11 @@ fn accelerators_are_known_in_the_order_of_the_file_and_mistakes_in_them_are_name
         assert!(found.iter().any(hit), "{section}: {found:#?}");
     }
 }
+
+#[test]
+fn a_file_of_an_accelerator_that_is_not_there_is_a_warning_with_its_line() {
+    let text = format!("[accel.v]\ndriver = \"plugin\"\nlibrary = \"lib/none.so\"\n{GOOD}");
+    let loaded = parse(Path::new("/nowhere/g.toml"), &text, 0o600).map_err(|p| p.to_string()).unwrap();
+    let warned: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(warned, ["/nowhere/g.toml:3:11: /nowhere/lib/none.so: there is no such file"]);
+}

@@ -33,6 +33,8 @@ pub enum Form {
     Text,
     /// A path; relative ones begin at the folder of the file.
     Path,
+    /// The same, of something that should be there already.
+    File,
     /// Yes or no.
     Flag,
     /// A whole number from 0.
@@ -44,7 +46,7 @@ impl Form {
     pub fn expected(self) -> &'static str {
         match self {
             Form::Text => "a string",
-            Form::Path => "a path, as a string",
+            Form::Path | Form::File => "a path, as a string",
             Form::Flag => "true or false",
             Form::Number => "a whole number, not negative",
         }
@@ -56,7 +58,7 @@ impl Form {
 pub enum Value {
     /// [`Form::Text`]
     Text(String),
-    /// [`Form::Path`], absolute.
+    /// [`Form::Path`] and [`Form::File`], absolute.
     Path(PathBuf),
     /// [`Form::Flag`]
     Flag(bool),

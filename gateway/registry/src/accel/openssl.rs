@@ -8,13 +8,13 @@ pub(crate) const KIND: Kind = Kind {
     built: cfg!(feature = "openssl"),
     keys: &[
         ("provider", Form::Text),
-        ("modules", Form::Path),
+        ("modules", Form::File),
         ("properties", Form::Text),
-        ("config", Form::Path),
+        ("config", Form::File),
         ("engine", Form::Text),
-        ("engine_module", Form::Path),
+        ("engine_module", Form::File),
         ("engine_commands", Form::Text),
-        ("pin_file", Form::Path),
+        ("pin_file", Form::File),
         // Jobs of one queue that may be paused at one time, and for how long, milliseconds.
         ("jobs", Form::Number),
         ("patience", Form::Number),

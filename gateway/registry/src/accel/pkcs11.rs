@@ -9,9 +9,9 @@ pub(crate) const KIND: Kind = Kind {
     // `token`: a PKCS #11 URI; none: the module's only token. `sessions`: operations under way at one time, in each queue.
     // `dh`: who does key exchanges, the "host" or the "token".
     keys: &[
-        ("module", Form::Path),
+        ("module", Form::File),
         ("token", Form::Text),
-        ("pin_file", Form::Path),
+        ("pin_file", Form::File),
         ("pin_env", Form::Text),
         ("pin_prompt", Form::Flag),
         ("sessions", Form::Number),

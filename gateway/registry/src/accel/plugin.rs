@@ -7,7 +7,7 @@ pub(crate) const KIND: Kind = Kind {
     driver: "plugin",
     built: cfg!(feature = "plugin"),
     // `device`: one of the library's devices, by the library's name for it; needed where it has several.
-    keys: &[("library", Form::Path), ("device", Form::Text)],
+    keys: &[("library", Form::File), ("device", Form::Text)],
     check,
 };
 
