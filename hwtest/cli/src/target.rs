@@ -137,7 +137,7 @@ impl Target {
             let form = accel::kind(driver).and_then(|kind| kind.form(key)).unwrap_or(Form::Text);
             let value = match form {
                 Form::Text => Value::Text(text.to_owned()),
-                Form::Path => Value::Path(std::path::absolute(text)?),
+                Form::Path | Form::File => Value::Path(std::path::absolute(text)?),
                 Form::Flag => {
                     Value::Flag(text.parse().with_context(|| format!("--set {key}: true or false"))?)
                 }
