@@ -1,0 +1,1 @@
+//! RADIUS as a client.
