@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod channel;
+pub mod codec;
 pub mod request;
 pub mod table;
 
