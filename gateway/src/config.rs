@@ -59,6 +59,8 @@ pub struct Loaded {
     pub guarded: BTreeSet<(Arc<str>, Arc<str>)>,
     /// How packets are worked on, by realm, where it is not as usual.
     pub works: BTreeMap<Arc<str>, RealmWork>,
+    /// Where the accelerators stand in the file, in the order of the settings; without a text, for whoever has something to say of one.
+    pub accel_places: Vec<Problem>,
     /// What is worth a word.
     pub warnings: Vec<Problem>,
 }
@@ -143,6 +145,7 @@ impl File<'_> {
         };
         let dispatch = root.take("dispatch").map(|value| self.dispatch(value)).unwrap_or_default();
         let accel = root.take("accel").map(|value| self.accelerators(value)).unwrap_or_default();
+        let (accel, accel_places) = accel.into_iter().unzip();
         let mut loaded = Loaded {
             settings: Settings { dispatch, accel, ..settings },
             realms: Vec::new(),
@@ -151,6 +154,7 @@ impl File<'_> {
             dummies: BTreeMap::new(),
             guarded: BTreeSet::new(),
             works: BTreeMap::new(),
+            accel_places,
             warnings: Vec::new(),
         };
         for section in root.take_list("psk", self.source, self.problems) {
@@ -201,16 +205,19 @@ impl File<'_> {
         dispatch::table(&raw.unwrap_or_default(), &mut self.reader())
     }
 
-    fn accelerators(&mut self, value: Spanned<DeValue<'_>>) -> Vec<registry::Accel> {
+    /// The sections, each with its place.
+    fn accelerators(&mut self, value: Spanned<DeValue<'_>>) -> Vec<(registry::Accel, Problem)> {
         let sections = Section::of("accel", value, self.source, self.problems);
-        let mut all: Vec<registry::Accel> = Vec::new();
+        let mut all: Vec<(registry::Accel, Problem)> = Vec::new();
         for (name, value) in sections.into_iter().flat_map(|sections| sections.table) {
             let at = name.span();
             let name = name.into_inner().into_owned();
             let section = Section::of(format!("accel.{name}"), value, self.source, self.problems);
+            let place = self.source.problem(at.clone(), "");
+            let before: Vec<registry::Accel> = all.iter().map(|(accel, _)| accel.clone()).collect();
             let read =
-                section.and_then(|section| accel::section(&name, section, at, &all, &mut self.reader()));
-            all.extend(read);
+                section.and_then(|section| accel::section(&name, section, at, &before, &mut self.reader()));
+            all.extend(read.map(|accel| (accel, place)));
         }
         all
     }

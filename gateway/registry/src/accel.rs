@@ -11,11 +11,13 @@ mod padlock;
 mod pkcs11;
 mod plugin;
 mod qat;
+mod trial;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 pub use kind::{Form, Kind, Value, Wrong};
+pub use trial::try_out;
 
 #[cfg(feature = "pkcs11")]
 pub(crate) use self::pkcs11::driver as tokens;

@@ -19,6 +19,9 @@ use crate::{Target, code};
 /// The name of the comparison, which is no rule of the kit's list since it needs a second driver.
 const CROSS: &str = "random_jobs_end_as_those_of_the_reference";
 
+/// Likewise.
+const SIGNATURES: &str = "signatures_verify_at_the_reference";
+
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
     #[command(flatten)]
@@ -108,6 +111,9 @@ pub(crate) fn findings(opened: Opened, extent: &Extent) -> Findings {
     if wanted("cross", CROSS) && extent.jobs > 0 {
         verdicts.push(compare(&opened, extent));
     }
+    if wanted("cross", SIGNATURES) && !opened.device.desc().caps.sign.is_empty() {
+        verdicts.push(signatures(&opened));
+    }
     Findings { opened, verdicts }
 }
 
@@ -138,6 +144,31 @@ fn compare(opened: &Opened, extent: &Extent) -> Verdict {
         skipped: Vec::new(),
         took: start.elapsed(),
     }
+}
+
+/// Signatures of the device, judged by software: what a device verifies itself is its own word only.
+fn signatures(opened: &Opened) -> Verdict {
+    let start = Instant::now();
+    let narrow = Narrow::new(&Arc::clone(&opened.device), Capability::All);
+    let reference = registry::network_drivers(&registry::Config::default());
+    let (mut judged, mut skipped) = (0, Vec::new());
+    let ending = match reference.last() {
+        None => Ending::Failed("this build has no software to judge them".into()),
+        Some(soft) => match caught(|| {
+            let (count, unknown) = hwtest::cross::signatures_verify(&narrow, &**soft);
+            judged = count;
+            skipped = unknown.iter().map(|scheme| format!("software does not know {scheme:?}")).collect();
+        }) {
+            Ok(()) if judged == 0 => {
+                skipped.push("the device has no keys that the kit can use; name some with --key".into());
+                Ending::NotDeclared
+            }
+            Ok(()) => Ending::Passed,
+            Err(what) => Ending::Failed(what),
+        },
+    };
+    let capability = format!("{judged} schemes");
+    Verdict { rule: SIGNATURES, capability, ending, skipped, took: start.elapsed() }
 }
 
 pub(crate) fn bar(length: usize) -> ProgressBar {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use registry::accel::{self, Accel, Form, Value};
 use spi::{Device, Driver};
@@ -27,6 +27,10 @@ pub(crate) struct Target {
     /// Another key of the driver's, as in a section [accel.NAME].
     #[arg(long = "set", value_name = "KEY=VALUE", conflicts_with = "plugin")]
     set: Vec<String>,
+    /// A private key that stays in the device, for checks that sign: a URI such as `pkcs11:object=rsa`. Several times for several; one of
+    /// each kind that the device signs with.
+    #[arg(long = "key", value_name = "URI")]
+    keys: Vec<String>,
 }
 
 /// A device that cannot be used, and why.
@@ -65,12 +69,19 @@ impl Opened {
 impl Target {
     /// A driver by its name, and keys of its, as `KEY=VALUE`.
     pub(crate) fn of<'a>(driver: &str, keys: impl Iterator<Item = &'a str>) -> Result<Target> {
-        let mut target = Target { plugin: None, driver: None, device: None, socket: None, set: Vec::new() };
+        let mut target = Target {
+            plugin: None,
+            driver: None,
+            device: None,
+            socket: None,
+            set: Vec::new(),
+            keys: Vec::new(),
+        };
         for key in keys {
             match key.split_once('=') {
                 Some(("library", library)) if driver == "plugin" => target.plugin = Some(library.into()),
                 Some(_) => target.set.push(key.to_owned()),
-                None => anyhow::bail!("{key} is not KEY=VALUE"),
+                None => bail!("{key} is not KEY=VALUE"),
             }
         }
         target.driver = target.plugin.is_none().then(|| driver.to_owned());
@@ -92,6 +103,16 @@ impl Target {
                     told.map_or_else(|| format!("{} does not open: {fault}", desc.id), |device| device.why),
                 )
             })?;
+            // The kit asks for six keys at the most, and would not notice those behind.
+            if self.keys.len() > 6 {
+                bail!("{} keys are more than the six that checks use", self.keys.len());
+            }
+            let device = match &self.keys[..] {
+                [] => device,
+                keys => {
+                    Arc::new(hwtest::Layer::<hwtest::Keyed>::new(device, keys.to_vec())) as Arc<dyn Device>
+                }
+            };
             all.push(Opened { driver: driver.name().to_owned(), device });
         }
         if all.is_empty() {
