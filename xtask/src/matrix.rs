@@ -19,10 +19,11 @@ use devices::{Columns, Stage};
 /// Write, or only look.
 #[derive(Args)]
 pub struct Options {
-    /// Write nothing; fail if the page is stale. DPDK's devices, which take a build of their own, are left as the page has them.
+    /// Write nothing; fail if the page is stale. Devices that not every machine can have are left as the page has
+    /// them.
     #[arg(long)]
     check: bool,
-    /// Have the kit judge each device as well, and write down what it finds; DPDK's devices, too.
+    /// Have the kit judge each device as well, and write down what it finds; also of those that not every machine can have.
     #[arg(long, conflicts_with = "check")]
     run: bool,
 }
@@ -48,10 +49,8 @@ fn compare(check: bool, run: bool) -> Result<bool> {
     let stage = Stage::set()?;
     let mut tables = vec![stage.usual()?];
     if run {
-        match packages::may_have(packages::DPDK) {
-            Ok(()) => tables.push(stage.dpdk()?),
-            Err(error) => println!("skip  DPDK's devices, whose rows go from the page: {error:#}"),
-        }
+        let others = stage.others()?;
+        tables.extend((!others.devices.is_empty()).then_some(others));
     }
     let mut right = true;
     for table in &tables {

@@ -101,10 +101,7 @@ fn keys_that_stay_in_a_token_sign_through_the_provider_pkcs11() {
     const NAME: &str = "keys_that_stay_in_a_token_sign_through_the_provider_pkcs11";
     let Some(modules) = modules() else { return };
     if let Some(module) = std::env::var_os("TUSSOCK_TEST_MODULE") {
-        sign_in_token(&modules, Path::new(&module));
-        // SoftHSM takes itself apart behind OpenSSL's back when a process ends in the usual way.
-        println!("12 signatures and no more");
-        std::process::exit(0);
+        return sign_in_token(&modules, Path::new(&module));
     }
     let Some((module, settings)) = softhsm() else { return };
     let mut again = Command::new(std::env::current_exe().unwrap());
@@ -115,7 +112,9 @@ fn keys_that_stay_in_a_token_sign_through_the_provider_pkcs11() {
     let output = again.output().unwrap();
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text);
-    assert!(text.contains("12 signatures and no more"), "{}: {text}", output.status);
+    // Not the exit code: with SoftHSM 2.6 in it a process, also `openssl` itself, may crash in the very end, when both libraries have
+    // taken themselves apart.
+    assert!(text.contains("12 signatures, all right"), "{}: {text}", output.status);
     assert!(!text.contains(PIN), "the PIN is nowhere in the output");
 }
 
@@ -135,4 +134,5 @@ fn sign_in_token(modules: &Path, module: &Path) {
     assert_eq!(count, 12);
     let nobody = open(&*device, "pkcs11:token=tussock;object=nobody;type=private").map(|_| ());
     assert_eq!(nobody.map_err(|fault| fault.kind), Err(FaultKind::Unsupported));
+    println!("12 signatures, all right");
 }

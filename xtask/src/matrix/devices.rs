@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::checkout::{self, Profile};
+use crate::modules::Modules;
 use crate::packages;
 use crate::padlock;
 use crate::plugins;
@@ -96,7 +97,7 @@ impl Stage {
         Ok(Stage { folder, emulator, gateway, running: std::cell::RefCell::default() })
     }
 
-    /// All but DPDK's.
+    /// What every machine can have.
     pub fn usual(&self) -> Result<Columns> {
         let text = |text: &str| text.to_owned();
         let mut devices = vec![Column::new("software", "soft", &[])];
@@ -133,18 +134,36 @@ impl Stage {
         })
     }
 
-    /// DPDK's software devices.
-    pub fn dpdk(&self) -> Result<Columns> {
-        let vdev = |title, name: &str| Column::new(title, "dpdk", &[("vdev", name.to_owned())]);
-        let devices = vec![
-            vdev("DPDK crypto_openssl", "crypto_openssl"),
-            vdev("DPDK crypto_aesni_mb", "crypto_aesni_mb"),
-        ];
-        let program = program("dpdk")?;
+    /// What not every machine can have: DPDK's software devices, and OpenSSL's FIPS provider. What is not to be had is named.
+    pub fn others(&self) -> Result<Columns> {
+        let mut devices = Vec::new();
+        let mut feature = None;
+        match Modules::need() {
+            Ok(Modules { folder, fips }) => {
+                let set = [
+                    ("provider", "fips".to_owned()),
+                    ("modules", folder.display().to_string()),
+                    ("config", fips.display().to_string()),
+                ];
+                devices.push(Column::new("OpenSSL's FIPS provider", "openssl", &set));
+            }
+            Err(error) => println!("skip  OpenSSL's FIPS provider, whose rows go from the page: {error:#}"),
+        }
+        match packages::may_have(packages::DPDK) {
+            Ok(()) => {
+                feature = Some("dpdk");
+                for (title, vdev) in
+                    [("DPDK crypto_openssl", "crypto_openssl"), ("DPDK crypto_aesni_mb", "crypto_aesni_mb")]
+                {
+                    devices.push(Column::new(title, "dpdk", &[("vdev", vdev.to_owned())]));
+                }
+            }
+            Err(error) => println!("skip  DPDK's devices, whose rows go from the page: {error:#}"),
+        }
         Ok(Columns {
             mark: "capabilities: cargo xtask matrix --run",
             devices,
-            program,
+            program: program(feature.unwrap_or("padlock-emulated"))?,
             environment: Vec::new(),
         })
     }
