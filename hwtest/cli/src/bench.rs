@@ -222,13 +222,18 @@ fn packets(device: &dyn Device, cap: &EspCap, shape: Shape, time: Duration) -> R
         EspBurst { token, sa, dir: Direction::Seal, buf }
     };
     let take = |done: EspBurst| {
-        let fine = done.buf.ops().iter().all(|op| op.outcome == Outcome::Done);
-        (done.token, fine.then_some(done.buf))
+        let outcomes = done.buf.ops().iter().map(|op| op.outcome);
+        let failed = outcomes.filter(|outcome| *outcome != Outcome::Done).last();
+        (done.token, failed.map_or(Ok(done.buf), Err))
     };
     let supply: Vec<PacketBuf> = std::iter::from_fn(|| pool.take()).collect();
     let measured = pump(queue, supply, prepare, take, time);
     device.remove_sa(sa);
-    let (rate, cpu_ns, latency) = measured?;
+    let (rate, cpu_ns, latency) = measured.with_context(|| {
+        let name = hwtest::Capability::Packets(*cap);
+        let Shape { size, depth, .. } = shape;
+        format!("{name}, {size} octets, bursts of {burst}, {depth} out")
+    })?;
     Ok(Point { shape, rate: rate * burst as f64, cpu_ns: cpu_ns / burst as f64, latency })
 }
 
@@ -238,7 +243,7 @@ fn pump<S, J, D>(
     mut queue: Box<dyn Queue<Job = J, Done = D>>,
     supply: Vec<S>,
     mut prepare: impl FnMut(S, Token) -> J,
-    take: impl Fn(D) -> (Token, Option<S>),
+    take: impl Fn(D) -> (Token, Result<S, Outcome>),
     time: Duration,
 ) -> Result<(f64, f64, Latency)> {
     let mut since: Vec<Instant> = vec![Instant::now(); supply.len()];
@@ -246,7 +251,7 @@ fn pump<S, J, D>(
         supply.into_iter().enumerate().map(|(n, thing)| (Token(n as u64), thing)).collect();
     let latencies = Histogram::new();
     let mut jobs: VecDeque<J> = VecDeque::new();
-    let (mut count, mut idle_ns, mut failed) = (0u64, 0.0, false);
+    let (mut count, mut idle_ns, mut failed) = (0u64, 0.0, None);
     let mut last = Instant::now();
     // What comes first finds cold memory and is not counted.
     let warm = Instant::now() + time / 4;
@@ -277,15 +282,15 @@ fn pump<S, J, D>(
             let (token, thing) = take(done);
             count += 1;
             match thing {
-                Some(thing) => idle.push((token, thing)),
-                None => failed = true,
+                Ok(thing) => idle.push((token, thing)),
+                Err(outcome) => failed = Some(outcome),
             }
             if counting {
                 latencies.note(since[token.0 as usize].elapsed().as_nanos() as u64);
             }
         });
-        if failed {
-            bail!("a job failed");
+        if let Some(outcome) = failed {
+            bail!("a job failed: {outcome:?}");
         }
         if polled.delivered > 0 {
             last = Instant::now();
@@ -361,7 +366,10 @@ impl Operation {
         let queue =
             device.crypto_queue(QueueConfig { depth, cpu: None }).context("no queue for operations")?;
         let prepare = |(), token| CryptoJob { token, op: (self.make)() };
-        let take = |done: CryptoDone| (done.token, (done.outcome == Outcome::Done).then_some(()));
+        let take = |done: CryptoDone| match done.outcome {
+            Outcome::Done => (done.token, Ok(())),
+            failed => (done.token, Err(failed)),
+        };
         let measured = pump(queue, vec![(); depth], prepare, take, time);
         let (rate, cpu_ns, latency) = measured.with_context(|| self.name.clone())?;
         Ok(Point { shape: Shape { size: 0, burst: 1, depth }, rate, cpu_ns, latency })
@@ -469,7 +477,7 @@ impl Results {
             title: format!("{}, {}: CPU time of the caller", self.name, self.transform),
             x: "octets of text in a packet".into(),
             y: "µs for a packet".into(),
-            y_log: true,
+            y_log: false,
             series: by_size(deepest)
                 .map(|(name, burst, depth)| {
                     series(name, &|shape| shape.burst == burst && shape.depth == depth, &|point| {
