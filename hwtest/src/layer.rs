@@ -6,7 +6,7 @@ use std::sync::Arc;
 use spi::crypto::{KeyInfo, KeySource};
 use spi::{
     CryptoQueue, Device, DeviceDesc, EngineReport, EspQueue, Fault, Health, KeyId, QueueConfig, Region, SaId,
-    SaParams, ShortOps, Stats,
+    SaParams, ShortOps, SignScheme, Stats,
 };
 
 /// What a layer says otherwise; each function is that of [`Device`] with the same name.
@@ -114,19 +114,47 @@ impl<T: Over> Device for Layer<T> {
 /// A device whose keys stay where they are: what the kit would import is one of these instead, by its URI.
 pub struct Keyed {
     inner: Arc<dyn Device>,
+    desc: DeviceDesc,
     uris: Vec<String>,
 }
 
 impl Layer<Keyed> {
-    /// Over an open device; one URI for each key that the kit may sign with, six at the most.
-    pub fn new(inner: Arc<dyn Device>, uris: Vec<String>) -> Self {
-        Layer(Keyed { inner, uris })
+    /// Over an open device; a URI for each key that the kit may sign with, which are as many as it would import. Declares those schemes
+    /// that one of the keys signs with.
+    ///
+    /// # Errors
+    /// A key that does not open, and what the device says of it.
+    pub fn new(inner: Arc<dyn Device>, uris: Vec<String>) -> Result<Self, String> {
+        let most = crate::operation::KEYS.len();
+        if uris.len() > most {
+            return Err(format!("{} keys are more than the {most} that checks use", uris.len()));
+        }
+        let mut signs = Vec::new();
+        for uri in &uris {
+            let opened = inner.open_key(KeySource::Uri(uri.clone()));
+            let key = opened.map_err(|fault| format!("{uri}: {}", inner.explain(fault)))?;
+            signs.extend(key.schemes);
+            inner.close_key(key.id);
+        }
+        let mut desc = inner.desc().clone();
+        desc.caps.sign.retain(|scheme| signs.contains(scheme));
+        Ok(Layer(Keyed { inner, desc, uris }))
+    }
+
+    /// Schemes that the device declares and none of the keys signs with.
+    pub fn without_key(&self) -> Vec<SignScheme> {
+        let (all, some) = (&self.0.inner.desc().caps.sign, &self.0.desc.caps.sign);
+        all.iter().copied().filter(|scheme| !some.contains(scheme)).collect()
     }
 }
 
 impl Over for Keyed {
     fn inner(&self) -> &Arc<dyn Device> {
         &self.inner
+    }
+
+    fn desc(&self) -> &DeviceDesc {
+        &self.desc
     }
 
     fn open_key(&self, source: KeySource) -> Result<KeyInfo, Fault> {

@@ -12,6 +12,7 @@ use hwtest::run::{caught, judge};
 use hwtest::{Capability, Ending, Narrow, Verdict};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
+use spi::SignScheme;
 
 use crate::target::Opened;
 use crate::{Target, code};
@@ -151,13 +152,14 @@ fn signatures(opened: &Opened) -> Verdict {
     let start = Instant::now();
     let narrow = Narrow::new(&Arc::clone(&opened.device), Capability::All);
     let reference = registry::network_drivers(&registry::Config::default());
-    let (mut judged, mut skipped) = (0, Vec::new());
+    let missing = |scheme: &SignScheme| format!("{scheme:?}: no key was named that signs with it");
+    let (mut judged, mut skipped) = (0, opened.without_key.iter().map(missing).collect::<Vec<_>>());
     let ending = match reference.last() {
         None => Ending::Failed("this build has no software to judge them".into()),
         Some(soft) => match caught(|| {
             let (count, unknown) = hwtest::cross::signatures_verify(&narrow, &**soft);
             judged = count;
-            skipped = unknown.iter().map(|scheme| format!("software does not know {scheme:?}")).collect();
+            skipped.extend(unknown.iter().map(|scheme| format!("software does not know {scheme:?}")));
         }) {
             Ok(()) if judged == 0 => {
                 skipped.push("the device has no keys that the kit can use; name some with --key".into());
@@ -182,7 +184,7 @@ pub(crate) fn bar(length: usize) -> ProgressBar {
 
 /// One line for each rule, then what was skipped and the sums.
 fn print(findings: &Findings) {
-    let Opened { driver, device } = &findings.opened;
+    let Opened { driver, device, .. } = &findings.opened;
     println!("{driver} {}: {}", device.desc().id, findings.opened.identity());
     let mut rules: BTreeMap<usize, (&str, Vec<&Verdict>)> = BTreeMap::new();
     for verdict in &findings.verdicts {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use registry::accel::{self, Accel, Form, Value};
-use spi::{Device, Driver};
+use spi::{Device, Driver, SignScheme};
 
 /// Which device.
 #[derive(Args, Clone, Debug)]
@@ -53,6 +53,8 @@ fn absent(why: impl Into<String>) -> anyhow::Error {
 pub(crate) struct Opened {
     pub(crate) driver: String,
     pub(crate) device: Arc<dyn Device>,
+    /// Schemes that the device declares, and that none of the keys which were named signs with.
+    pub(crate) without_key: Vec<SignScheme>,
 }
 
 impl Opened {
@@ -103,17 +105,13 @@ impl Target {
                     told.map_or_else(|| format!("{} does not open: {fault}", desc.id), |device| device.why),
                 )
             })?;
-            // The kit asks for six keys at the most, and would not notice those behind.
-            if self.keys.len() > 6 {
-                bail!("{} keys are more than the six that checks use", self.keys.len());
+            let driver = driver.name().to_owned();
+            if self.keys.is_empty() {
+                all.push(Opened { driver, device, without_key: Vec::new() });
+                continue;
             }
-            let device = match &self.keys[..] {
-                [] => device,
-                keys => {
-                    Arc::new(hwtest::Layer::<hwtest::Keyed>::new(device, keys.to_vec())) as Arc<dyn Device>
-                }
-            };
-            all.push(Opened { driver: driver.name().to_owned(), device });
+            let keyed = hwtest::Layer::<hwtest::Keyed>::new(device, self.keys.clone()).map_err(absent)?;
+            all.push(Opened { driver, without_key: keyed.without_key(), device: Arc::new(keyed) });
         }
         if all.is_empty() {
             let names: Vec<&str> = found.iter().map(|desc| desc.id.as_str()).collect();
