@@ -61,6 +61,8 @@ pub struct Loaded {
     pub works: BTreeMap<Arc<str>, RealmWork>,
     /// Where the accelerators stand in the file, in the order of the settings; without a text, for whoever has something to say of one.
     pub accel_places: Vec<Problem>,
+    /// Where the realms stand, likewise.
+    pub realm_places: BTreeMap<Arc<str>, Problem>,
     /// What is worth a word.
     pub warnings: Vec<Problem>,
 }
@@ -155,6 +157,7 @@ impl File<'_> {
             guarded: BTreeSet::new(),
             works: BTreeMap::new(),
             accel_places,
+            realm_places: BTreeMap::new(),
             warnings: Vec::new(),
         };
         for section in root.take_list("psk", self.source, self.problems) {
@@ -183,6 +186,8 @@ impl File<'_> {
             self.problems.error(self.source, key.span(), unknown("table", key.get_ref(), &known));
         }
         self.across_realms(&loaded, &places);
+        let place = |at: &Range<usize>| self.source.problem(at.clone(), "");
+        loaded.realm_places = places.iter().map(|(realm, at)| (realm.clone(), place(at))).collect();
         loaded.secure.realms = loaded.realms.clone();
         loaded.secure.mark = loaded.settings.mark;
         loaded.secure.devices = loaded.settings.devices();

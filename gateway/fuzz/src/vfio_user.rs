@@ -124,8 +124,18 @@ struct Served {
 fn served() -> &'static Served {
     static SERVED: OnceLock<Served> = OnceLock::new();
     SERVED.get_or_init(|| {
-        let path = std::env::temp_dir().join(format!("tussock-fuzz-vfio-{}", std::process::id()));
-        std::fs::remove_file(&path).ok();
+        const NAME: &str = "tussock-fuzz-vfio-";
+        let folder = std::env::temp_dir();
+        // Nobody is told of the end of a process that fuzzes: the next one clears up.
+        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let refused = |error: std::io::Error| error.kind() == std::io::ErrorKind::ConnectionRefused;
+            if entry.file_name().to_string_lossy().starts_with(NAME)
+                && UnixStream::connect(entry.path()).is_err_and(refused)
+            {
+                std::fs::remove_file(entry.path()).ok();
+            }
+        }
+        let path = folder.join(format!("{NAME}{}", std::process::id()));
         let device = Arc::new(Strict::default());
         let mut server = Server::new().expect("a descriptor");
         server.listen(&path, device.clone()).expect("a socket");

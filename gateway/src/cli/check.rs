@@ -42,8 +42,7 @@ pub(super) fn run(options: &Options) -> ExitCode {
     for problem in &wrong {
         eprintln!("{problem}");
     }
-    let unmet = unmet(path, loaded);
-    match unmet {
+    match unmet(path, loaded) {
         Ok(unmet) if !unmet.is_empty() => {
             unmet.iter().for_each(|text| eprintln!("{text}"));
             return ExitCode::from(2);
@@ -68,9 +67,16 @@ fn warn(warnings: &[Problem]) {
 
 /// What realms want and nothing here can do, and keys that do not open.
 fn unmet(path: &Path, loaded: config::Loaded) -> anyhow::Result<Vec<String>> {
-    let mut wrong = crate::worker::unmet(&loaded.settings.devices(), &loaded.realms);
-    wrong.extend(secure::check(loaded.secure)?.iter().map(ToString::to_string));
-    Ok(wrong.into_iter().map(|text| format!("{}: {text}", path.display())).collect())
+    let wanting = crate::worker::unmet(&loaded.settings.devices(), &loaded.realms);
+    let mut wrong: Vec<String> = wanting.iter().map(|text| format!("{}: {text}", path.display())).collect();
+    for problem in secure::check(loaded.secure)? {
+        let place = loaded.realm_places.get(&problem.realm);
+        wrong.push(match place {
+            Some(place) => Problem { text: problem.to_string(), ..place.clone() }.to_string(),
+            None => format!("{}: {problem}", path.display()),
+        });
+    }
+    Ok(wrong)
 }
 
 /// How long a device may take to open.
