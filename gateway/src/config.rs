@@ -182,6 +182,7 @@ impl File<'_> {
         loaded.secure.realms = loaded.realms.clone();
         loaded.secure.mark = loaded.settings.mark;
         loaded.secure.devices = loaded.settings.devices();
+        loaded.secure.crl_dir = Some(loaded.settings.state_dir.join("crls"));
         loaded
     }
 

@@ -4,12 +4,14 @@
 //! `MakeAuth`, by signature: table → octets → [`Stage::Sign`] → answer. By PSK: answered at once.
 //!
 //! `CheckAuth`, by signature: table → identity → certificates, either believed as they are or [`Stage::Chain`] →
-//! [`Stage::Verify`] → answer. By PSK: answered at once.
+//! [`Stage::Verify`] → whether they were revoked ([`papers`]) → answer. By PSK: answered at once.
 //!
 //! What the operator is told about a refusal is in its text and in the log; the peer is told AUTHENTICATION_FAILED and
 //! nothing else.
 
-use std::collections::VecDeque;
+mod papers;
+
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -18,7 +20,7 @@ use ipc::{
     TunSpec,
 };
 use policy::{AuthPolicy, IdMatch, Identity, Realm, dn};
-use spi::cert::{CertDone, CertInfo, CertJob, CertQueue};
+use spi::cert::{CertDone, CertInfo, CertJob, CertQueue, Usages};
 use spi::{
     CryptoDone, CryptoJob, CryptoOp, CryptoOutput, FaultKind, InFlight, KeyId, Outcome, SignScheme, Token,
 };
@@ -31,11 +33,12 @@ use crate::identity;
 use crate::key::{self, KeyKind};
 use crate::method;
 use crate::octets::{self, Prover};
-use crate::path;
 use crate::psk::{self, NoPsk};
+use crate::revocation::Checks;
 use crate::usage;
 use crate::validator::Validator;
 use crate::vault::{Believed, Problem, Vault};
+use papers::{Papers, Parked, Unchecked, Waiting};
 
 /// Operations at once.
 const MAX_OPEN: usize = 4096;
@@ -57,6 +60,9 @@ pub(crate) struct Authority {
     open: InFlight<Stage>,
     chains: InFlight<Chain>,
     chain_jobs: VecDeque<CertJob>,
+    checks: Checks,
+    parked: HashMap<Token, Parked>,
+    waiting: Waiting,
     replies: VecDeque<(Token, Reply)>,
     /// How a peer proved itself that knows the PSK, in words.
     by_psk: Arc<str>,
@@ -66,6 +72,8 @@ pub(crate) struct Authority {
 enum Stage {
     Sign(Box<Signing>),
     Verify(Box<Verifying>),
+    /// For a check of this name.
+    Status(Token),
 }
 
 struct Signing {
@@ -77,6 +85,8 @@ struct Signing {
     chosen: method::Chosen,
     octets: Vec<u8>,
     certs: Vec<CertData>,
+    /// The OCSP responder of the configuration, for our own certificate.
+    responder: Option<String>,
     tries: usize,
 }
 
@@ -93,6 +103,8 @@ struct Verifying {
     octets: Vec<u8>,
     current: Attempt,
     rest: VecDeque<Attempt>,
+    /// What is still to be found out of the certificates.
+    unchecked: Option<Box<Unchecked>>,
 }
 
 /// One way a signature may turn out to be good.
@@ -110,10 +122,19 @@ struct Chain {
     octets: Vec<u8>,
     method: AuthMethod,
     data: Vec<u8>,
+    responses: Vec<Vec<u8>>,
+    lists: Vec<Vec<u8>>,
+    at: SystemTime,
 }
 
 impl Authority {
-    pub(crate) fn new(vault: Vault, devices: Devices, certs: Box<CertQueue>, table: Table) -> Self {
+    pub(crate) fn new(
+        vault: Vault,
+        devices: Devices,
+        certs: Box<CertQueue>,
+        checks: Checks,
+        table: Table,
+    ) -> Self {
         Authority {
             vault,
             devices,
@@ -123,6 +144,9 @@ impl Authority {
             open: InFlight::new(MAX_OPEN),
             chains: InFlight::new(MAX_OPEN),
             chain_jobs: VecDeque::new(),
+            checks,
+            parked: HashMap::new(),
+            waiting: Waiting::default(),
             replies: VecDeque::new(),
             by_psk: "PSK".into(),
         }
@@ -177,13 +201,14 @@ impl Authority {
             signatures |= polled.more && polled.delivered == 0;
         }
         self.retired.retain(|queue| queue.in_flight() > 0);
-        let came = signatures || !done.is_empty() || !verdicts.is_empty();
+        let mut came = signatures || !done.is_empty() || !verdicts.is_empty();
         for d in done {
             self.on_done(d);
         }
         for verdict in verdicts {
             self.on_verdict(verdict);
         }
+        came |= self.poll_status();
         let _ = self.certs.submit(&mut self.chain_jobs);
         (came, more)
     }
@@ -196,6 +221,7 @@ impl Authority {
     /// Doorbells to sleep on; and whether there is work out that rings none.
     pub(crate) fn doorbells(&self) -> (Vec<std::os::fd::BorrowedFd<'_>>, bool) {
         let (mut bells, mut blind) = self.devices.doorbells();
+        bells.push(self.checks.doorbell());
         for queue in self.retired.iter().chain([&self.certs]) {
             match queue.doorbell() {
                 Some(bell) => bells.push(bell),
@@ -212,6 +238,7 @@ impl Authority {
             self.renew_validator(vault.rules.min_rsa_bits);
         }
         std::mem::replace(&mut self.vault, vault).close(&self.devices);
+        self.checks.refresh();
         problems
     }
 
@@ -278,27 +305,53 @@ impl Authority {
         octets: Vec<u8>,
         offered: &Offered,
     ) -> Result<(), Refusal> {
-        if self.vault.own(&realm.name).is_none() {
+        if self.vault.own_for(&realm.name, &[]).is_none() {
             self.vault.try_again(realm, &self.devices, at).map_err(Refusal::NoCredential)?;
         }
-        let own = self.vault.own(&realm.name).ok_or_else(|| {
+        let own = self.vault.own_for(&realm.name, &offered.authorities).ok_or_else(|| {
             Refusal::NoCredential(format!("realm `{}` has no usable private key", realm.name))
         })?;
         let chosen = method::choose(&own.info.schemes, &offered.hashes, self.vault.rules)
             .map_err(Refusal::NoCredential)?;
-        let mut certs = Vec::new();
-        for (i, (der, key_hash)) in own.certs.iter().enumerate() {
-            // A CA the peer named it has already; whatever is above that, too.
-            if i > 0 && offered.authorities.contains(key_hash) {
-                break;
-            }
-            certs.push(CertData { encoding: CertEncoding::X509_SIGNATURE.0, data: der.clone() });
-        }
+        let certs = own.payloads(offered, &**self.devices.short());
         let (place, key, spki) = (own.place, own.info.id, own.info.spki.clone());
-        let op = CryptoOp::Sign { key, scheme: chosen.scheme, octets: octets.clone() };
-        let signing =
-            Signing { token, realm: realm.name.clone(), place, key, spki, chosen, octets, certs, tries: 1 };
-        self.begin(Stage::Sign(Box::new(signing)), place, op)
+        let issued = offered.ocsp.then(|| own.issued.clone()).flatten();
+        let responder = self.vault.believes(&realm.name).and_then(|b| b.revocation.as_ref()?.ocsp.clone());
+        let signing = Box::new(Signing {
+            token,
+            realm: realm.name.clone(),
+            place,
+            key,
+            spki,
+            chosen,
+            octets,
+            certs,
+            responder,
+            tries: 1,
+        });
+        // RFC 4806: the answer about our certificate goes along where the peer asks for it, and somebody can be asked.
+        let signing = match issued {
+            Some(issued) if signing.responder.is_some() || !issued.cert.ocsp_urls.is_empty() => {
+                self.staple(signing, issued, at)
+            }
+            _ => Some(signing),
+        };
+        if let Some(signing) = signing {
+            self.begin_signing(signing);
+        }
+        Ok(())
+    }
+
+    fn begin_signing(&mut self, signing: Box<Signing>) {
+        let (token, place) = (signing.token, signing.place);
+        let op = CryptoOp::Sign {
+            key: signing.key,
+            scheme: signing.chosen.scheme,
+            octets: signing.octets.clone(),
+        };
+        if let Err(refusal) = self.begin(Stage::Sign(signing), place, op) {
+            self.replies.push_back((token, Reply::Refused(refusal)));
+        }
     }
 
     #[allow(clippy::too_many_arguments)] // The fields of one request.
@@ -354,7 +407,10 @@ impl Authority {
             (AuthPolicy::Pubkey, AuthMethod::SHARED_KEY_MIC) => {
                 Err((peer, "the realm wants a signature, the peer came with a PSK".into()))
             }
-            (AuthPolicy::Pubkey, _) => self.check_signature(at, peer, octets, method, proof),
+            (AuthPolicy::Pubkey, _) => match self.fetch_for(at, peer, octets, proof)? {
+                Some((peer, octets, proof)) => self.check_signature(at, peer, octets, proof),
+                None => Ok(()),
+            },
         }
     }
 
@@ -384,27 +440,29 @@ impl Authority {
         at: SystemTime,
         peer: Peer,
         octets: Vec<u8>,
-        method: AuthMethod,
         proof: PeerProof,
     ) -> Result<(), (Peer, String)> {
-        if let Err(what) = check_cert_payloads(&proof.certs) {
-            return Err((peer, what));
-        }
-        let found = self.believed(at, &peer, &proof.certs);
+        let PeerProof { method, data, certs } = proof;
+        let method = AuthMethod(method);
+        let Papers { certs, responses, lists } = match papers::sort(certs) {
+            Ok(papers) => papers,
+            Err(what) => return Err((peer, what)),
+        };
+        let found = self.believed(at, &peer, &certs);
         match found {
             Err(what) => Err((peer, what)),
             Ok(Belief::Keys(keys)) => {
-                let attempts = self.attempts(&keys, method, &proof.data);
+                let attempts = self.attempts(&keys, method, &data);
                 match attempts {
-                    Ok(attempts) => self.verify(peer, octets, attempts),
+                    Ok(attempts) => self.verify(peer, octets, attempts, None),
                     Err(what) => Err((peer, what)),
                 }
             }
-            Ok(Belief::Chain(anchors)) => {
-                let chain = proof.certs.into_iter().map(|c| c.data).collect();
-                match self.chains.insert(Chain { peer, octets, method, data: proof.data }) {
+            Ok(Belief::Chain(anchors, between, usages)) => {
+                let chain = certs.into_iter().map(|c| c.data).chain(between).collect();
+                match self.chains.insert(Chain { peer, octets, method, data, responses, lists, at }) {
                     Ok(token) => {
-                        self.chain_jobs.push_back(CertJob { token, chain, anchors, at });
+                        self.chain_jobs.push_back(CertJob { token, chain, anchors, at, usages });
                         let _ = self.certs.submit(&mut self.chain_jobs);
                         Ok(())
                     }
@@ -450,7 +508,9 @@ impl Authority {
             None if believes.anchors.is_empty() => {
                 Err("the certificate of the peer is not one the realm believes".into())
             }
-            None => Ok(Belief::Chain(Arc::clone(&believes.anchors))),
+            None => {
+                Ok(Belief::Chain(Arc::clone(&believes.anchors), believes.between.clone(), believes.usages))
+            }
         }
     }
 
@@ -500,6 +560,7 @@ impl Authority {
         peer: Peer,
         octets: Vec<u8>,
         mut attempts: VecDeque<Attempt>,
+        unchecked: Option<Box<Unchecked>>,
     ) -> Result<(), (Peer, String)> {
         let Some(current) = attempts.pop_front() else {
             return Err((peer, "the signature does not verify".into()));
@@ -511,14 +572,14 @@ impl Authority {
             signature: current.signature.clone(),
         };
         let place = current.place;
-        let stage = Stage::Verify(Box::new(Verifying { peer, octets, current, rest: attempts }));
+        let stage = Stage::Verify(Box::new(Verifying { peer, octets, current, rest: attempts, unchecked }));
         match self.open.insert(stage) {
             Ok(token) => {
                 self.devices.submit(place, CryptoJob { token, op });
                 Ok(())
             }
             Err(Stage::Verify(v)) => Err((v.peer, "too many proofs are being checked".into())),
-            Err(Stage::Sign(_)) => Ok(()),
+            Err(_) => Ok(()),
         }
     }
 
@@ -537,6 +598,7 @@ impl Authority {
         match self.open.take(done.token) {
             Some(Stage::Sign(signing)) => self.on_signed(*signing, done),
             Some(Stage::Verify(verifying)) => self.on_verified(*verifying, done.outcome),
+            Some(Stage::Status(check)) => self.on_status_signature(check, done.outcome),
             None => tracing::warn!("a device answered what was not asked"),
         }
     }
@@ -572,19 +634,22 @@ impl Authority {
     }
 
     fn same_key(&mut self, signing: &Signing) -> Option<(Place, KeyId)> {
-        if self.vault.own(&signing.realm)?.info.id == signing.key {
-            self.vault.reopen(&signing.realm, &self.devices).ok()?;
+        if self.vault.own(&signing.realm, &signing.spki)?.info.id == signing.key {
+            self.vault.reopen(&signing.realm, &signing.spki, &self.devices).ok()?;
         }
-        let own = self.vault.own(&signing.realm)?;
-        (own.info.spki == signing.spki).then_some((own.place, own.info.id))
+        let own = self.vault.own(&signing.realm, &signing.spki)?;
+        Some((own.place, own.info.id))
     }
 
     fn on_verified(&mut self, verifying: Verifying, outcome: Outcome) {
-        let Verifying { peer, octets, current, rest } = verifying;
+        let Verifying { peer, octets, current, rest, unchecked } = verifying;
         match outcome {
-            Outcome::Done => self.accept(peer, current.how.into()),
+            Outcome::Done => match unchecked {
+                Some(unchecked) => self.check_status(peer, current.how.into(), *unchecked),
+                None => self.accept(peer, current.how.into()),
+            },
             Outcome::Rejected(_) => {
-                if let Err((peer, what)) = self.verify(peer, octets, rest) {
+                if let Err((peer, what)) = self.verify(peer, octets, rest, unchecked) {
                     self.refuse(peer, what);
                 }
             }
@@ -596,11 +661,17 @@ impl Authority {
     }
 
     fn on_verdict(&mut self, verdict: CertDone) {
-        let Some(Chain { peer, octets, method, data }) = self.chains.take(verdict.token) else { return };
+        let Some(chain) = self.chains.take(verdict.token) else { return };
+        let Chain { peer, octets, method, data, responses, lists, at } = chain;
         let result = match verdict.verdict {
             Err(e) => Err((peer, e.to_string())),
             Ok(info) => match self.attempts_by_cert(&info, &peer.id, method, &data) {
-                Ok(attempts) => self.verify(peer, octets, attempts),
+                Ok(attempts) => {
+                    let policy = self.vault.believes(&peer.realm.name).and_then(|b| b.revocation.clone());
+                    let unchecked = policy
+                        .map(|policy| Box::new(Unchecked { path: info.path, policy, responses, lists, at }));
+                    self.verify(peer, octets, attempts, unchecked)
+                }
                 Err(what) => Err((peer, what)),
             },
         };
@@ -643,8 +714,8 @@ impl Authority {
 enum Belief {
     /// These keys, believed as they are: SubjectPublicKeyInfo, kind, description.
     Keys(Vec<(Vec<u8>, KeyKind, String)>),
-    /// A path to one of these CAs.
-    Chain(Arc<[Vec<u8>]>),
+    /// A path to one of these CAs, perhaps over some of the others, for these usages.
+    Chain(Arc<[Vec<u8>]>, Vec<Vec<u8>>, Usages),
 }
 
 impl Believed {
@@ -655,7 +726,7 @@ impl Believed {
             Some(cert) => {
                 // The length of RSA keys was looked at when the certificate was read.
                 usage::check_any(cert, at, 0)
-                    .and_then(|()| usage::check_end_entity(cert))
+                    .and_then(|()| usage::check_end_entity(cert, Usages::all()))
                     .map_err(|e| e.to_string())?;
                 if !named && !identity::covers(&cert.info(), id) {
                     let info = cert.info();
@@ -695,25 +766,6 @@ pub(crate) struct AddressChange {
     pub(crate) address: std::net::IpAddr,
     pub(crate) prefix: u8,
     pub(crate) add: bool,
-}
-
-/// Encodings are looked at before anything is parsed: nothing but X.509 certificates and raw public keys has any business
-/// here, and every other parser would be one more to attack.
-fn check_cert_payloads(certs: &[CertData]) -> Result<(), String> {
-    if certs.len() > path::MAX_CERTS {
-        return Err(format!("{} certificates, at most {} are looked at", certs.len(), path::MAX_CERTS));
-    }
-    if certs.iter().map(|c| c.data.len()).sum::<usize>() > path::MAX_CERT_OCTETS {
-        return Err(format!("more than {} octets of certificates", path::MAX_CERT_OCTETS));
-    }
-    for (i, cert) in certs.iter().enumerate() {
-        match CertEncoding(cert.encoding) {
-            CertEncoding::X509_SIGNATURE => {}
-            CertEncoding::RAW_PUBLIC_KEY if i == 0 => {}
-            other => return Err(format!("a CERT payload of encoding {other}, which is not supported")),
-        }
-    }
-    Ok(())
 }
 
 fn build(input: &AuthInput, prover: Prover) -> Result<(Vec<u8>, Binding), Refusal> {

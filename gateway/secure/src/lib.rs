@@ -11,6 +11,9 @@
 //! | `psk` | pre-shared keys by identity |
 //! | `vault`, `devices` | keys that are open, and where |
 //! | `validator`, `path`, `usage`, `cert`, `key`, `identity` | certificates: from CERT payloads to a key that speaks for an identity |
+//! | `constraints` | which names a CA may vouch for |
+//! | `revocation`, `crl`, `ocsp` | whether a certificate was revoked |
+//! | `fetch` | what has to be fetched from elsewhere, by threads of their own |
 //! | `known` | chains that were found good |
 //! | `permit`, `kernel`, `rules`, `netlink`, `tun_ioctl` | TUN devices, addresses, routes: who may ask, and how it is done |
 
@@ -18,7 +21,10 @@ mod algorithm;
 mod authority;
 mod cert;
 pub mod config;
+mod constraints;
+mod crl;
 mod devices;
+mod fetch;
 mod identity;
 mod kernel;
 mod key;
@@ -26,10 +32,12 @@ mod known;
 pub mod load;
 mod method;
 mod netlink;
+mod ocsp;
 mod octets;
 mod path;
 mod permit;
 mod psk;
+mod revocation;
 mod rules;
 mod run;
 #[cfg(test)]
@@ -41,7 +49,10 @@ mod usage;
 mod validator;
 mod vault;
 
-pub use config::{Certificate, Config, Credentials, OwnCertificate, OwnKey, Psk, RawKey, Rules, Trust};
+pub use config::{
+    Certificate, Config, Credentials, CrlSource, Lookups, OwnCertificate, OwnKey, Psk, RawKey, Revocation,
+    RevocationMode, Rules, Trust,
+};
 pub use load::LoadError;
 pub use run::{Handle, Running, check, run, spawn, spawn_on};
 pub use validator::Validator;
