@@ -40,6 +40,18 @@ bitflags! {
     }
 }
 
+impl serde::Serialize for Usages {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_u8(self.bits())
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Usages {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        u8::deserialize(from).map(Usages::from_bits_truncate)
+    }
+}
+
 impl Default for Usages {
     fn default() -> Self {
         Usages::all()

@@ -3,7 +3,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`config`], [`load`] | what it is told, and how files become that |
+//! | [`config`], [`load`], `handed` | what it is told, and how files become that, and how it gets to a process of its own |
 //! | `run` | the thread: [`spawn`], [`Running`], [`Handle`] |
 //! | `authority` | proofs made and checked |
 //! | `octets` | what a proof is about, put together here and nowhere else |
@@ -25,6 +25,7 @@ mod constraints;
 mod crl;
 mod devices;
 mod fetch;
+mod handed;
 mod identity;
 mod kernel;
 mod key;
