@@ -60,7 +60,9 @@ impl Authority {
                 name: "generated".into(),
                 source: KeySource::Der(Secret::from_slice(key)),
                 certs: vec![certificate(cert).into()],
+                url: None,
             }),
+            also: Vec::new(),
             trust: Trust { anchors: vec![certificate(&self.der)], ..Trust::default() },
         }
     }
@@ -107,7 +109,11 @@ impl Setting {
             responder.credentials.insert("gate".into(), ca.credentials(&cert, &key));
         } else {
             for config in [&mut *initiator, &mut *responder] {
-                config.psks.push(Psk { ids: vec![], realm: None, secret: Secret::from_slice(b"load-test-psk") });
+                config.psks.push(Psk {
+                    ids: vec![],
+                    realm: None,
+                    secret: Secret::from_slice(b"load-test-psk"),
+                });
             }
         }
         initiator.realms = initiators.clone();
