@@ -75,6 +75,11 @@ impl OpenKey {
                 None => CertData { encoding: CertEncoding::X509_SIGNATURE.0, data: der.clone() },
             });
         }
+        if certs.is_empty() {
+            // RFC 7670: a peer that has not seen the key before can at least look at it.
+            let data = self.info.spki.clone();
+            certs.push(CertData { encoding: CertEncoding::RAW_PUBLIC_KEY.0, data });
+        }
         certs
     }
 }
