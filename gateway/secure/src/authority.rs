@@ -10,6 +10,7 @@
 //! nothing else.
 
 use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -142,6 +143,7 @@ impl Authority {
                 Ok(())
             }
             Request::OpenTun(spec) => return Some(NetRequest::OpenTun(spec)),
+            Request::AdoptTun { spec, queue } => return Some(NetRequest::AdoptTun(spec, queue)),
             Request::Route(change) => return Some(NetRequest::Route(change)),
             Request::Address { realm, device, address, prefix, add } => {
                 return Some(NetRequest::Address(AddressChange { realm, device, address, prefix, add }));
@@ -684,6 +686,7 @@ impl Believed {
 /// A question about the network, to be answered by [`crate::permit`] and [`crate::kernel`].
 pub(crate) enum NetRequest {
     OpenTun(TunSpec),
+    AdoptTun(TunSpec, Option<OwnedFd>),
     Route(RouteChange),
     Address(AddressChange),
 }

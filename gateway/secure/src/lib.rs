@@ -44,6 +44,6 @@ mod vault;
 
 pub use config::{Certificate, Config, Credentials, OwnCertificate, OwnKey, Psk, RawKey, Rules, Trust};
 pub use load::LoadError;
-pub use run::{Handle, Running, check, run, spawn, spawn_on};
+pub use run::{Handle, Running, Served, check, serve, spawn, spawn_on};
 pub use validator::Validator;
 pub use vault::{Problem, authorities};
