@@ -84,6 +84,7 @@ impl Token {
                 token.tool(&[&user[..], &["--so-pin", "87654321"]].concat())?;
             }
         }
+        token.hand_over()?;
         Ok(token)
     }
 
@@ -140,6 +141,7 @@ impl Token {
         process::run(sign.arg("-extfile").arg(&extensions).arg("-out").arg(&cert))?;
         self.order(&["import", "--key", &key, "--cert", &shown(&cert)])?;
         let there = self.order(&["list"])?;
+        self.hand_over()?;
         if !there.contains("private key") || !there.contains("certificate") || !there.contains(&name) {
             bail!("the token lists\n{there}");
         }

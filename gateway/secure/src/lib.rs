@@ -9,6 +9,8 @@
 //! | `octets` | what a proof is about, put together here and nowhere else |
 //! | `method`, `algorithm` | authentication methods and algorithm identifiers |
 //! | `psk` | pre-shared keys by identity |
+//! | `candidates` | which of its realms a peer belongs to |
+//! | [`pins`] | keys that were believed at first use |
 //! | `vault`, `devices` | keys that are open, and where |
 //! | `validator`, `path`, `usage`, `cert`, `key`, `identity` | certificates: from CERT payloads to a key that speaks for an identity |
 //! | `known` | chains that were found good |
@@ -16,6 +18,7 @@
 
 mod algorithm;
 mod authority;
+mod candidates;
 mod cert;
 pub mod config;
 mod devices;
@@ -30,6 +33,7 @@ mod netlink;
 mod octets;
 mod path;
 mod permit;
+pub mod pins;
 mod psk;
 mod rules;
 mod run;

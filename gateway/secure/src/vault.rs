@@ -13,6 +13,7 @@ use crate::config::{Certificate, Config, OwnCertificate, OwnKey, Psk, Rules, Tru
 use crate::devices::{Devices, Place};
 use crate::identity;
 use crate::key::{self, KeyKind};
+use crate::pins::Pins;
 use crate::psk::{self, NoPsk};
 use crate::usage;
 
@@ -58,6 +59,8 @@ pub(crate) struct Believes {
     /// DER of its CAs.
     pub(crate) anchors: Arc<[Vec<u8>]>,
     pub(crate) keys: Vec<Believed>,
+    /// The first key that a peer comes with is its own from then on.
+    pub(crate) first_use: bool,
 }
 
 /// Everything that is held.
@@ -68,6 +71,7 @@ pub(crate) struct Vault {
     /// Keys of devices that did not open: a token that is put in later is used then.
     absent: HashMap<Arc<str>, OwnKey>,
     believes: HashMap<Arc<str>, Believes>,
+    pins: Option<Pins>,
     pub(crate) rules: Rules,
 }
 
@@ -75,7 +79,8 @@ impl Vault {
     /// Opens the keys and looks at everything once. Realms without a problem work whatever is wrong with others.
     pub(crate) fn open(config: Config, devices: &Devices, at: SystemTime) -> (Self, Vec<Problem>) {
         let mut problems = Vec::new();
-        let Config { realms, psks, mut credentials, rules, mark: _, inherits: _, devices: _ } = config;
+        let Config { realms, psks, mut credentials, rules, state_dir, mark: _, inherits: _, devices: _ } =
+            config;
         let mut vault = Vault {
             realms: HashMap::new(),
             // An empty key would be a proof anybody can make.
@@ -83,6 +88,7 @@ impl Vault {
             own: HashMap::new(),
             absent: HashMap::new(),
             believes: HashMap::new(),
+            pins: state_dir.as_deref().map(Pins::of),
             rules,
         };
         for realm in realms {
@@ -114,8 +120,8 @@ impl Vault {
             if psk && vault.psks.is_empty() {
                 note("there is no pre-shared key at all".into());
             } else if psk
-                && let policy::IdMatch::Exact(peer) = &realm.remote_id
-                && vault.psk(&realm.local_id, Some(peer)).is_err()
+                && let Some(peer) = realm.remote_id.the_one()
+                && vault.psk(&realm.name, &realm.local_id, Some(peer)).is_err()
             {
                 note(format!("no pre-shared key for `{}` and `{peer}`", realm.local_id));
             }
@@ -141,8 +147,16 @@ impl Vault {
         self.realms.get(name)
     }
 
-    pub(crate) fn psk(&self, own: &Identity, peer: Option<&Identity>) -> Result<&Psk, NoPsk> {
-        psk::find(&self.psks, own, peer)
+    pub(crate) fn psk(&self, realm: &str, own: &Identity, peer: Option<&Identity>) -> Result<&Psk, NoPsk> {
+        psk::find(&self.psks, realm, own, peer)
+    }
+
+    /// The keys that were remembered.
+    ///
+    /// # Errors
+    /// There is no place for them.
+    pub(crate) fn pins(&self) -> Result<&Pins, String> {
+        self.pins.as_ref().ok_or_else(|| "there is no state directory to remember keys in".to_owned())
     }
 
     pub(crate) fn own(&self, realm: &str) -> Option<&OpenKey> {
@@ -327,8 +341,9 @@ fn take_trust(
             Err(e) => note(format!("public key {}: {e}", raw.name)),
         }
     }
+    believes.first_use = trust.first_use;
     let raw = believes.keys.iter().any(|k| k.cert.is_none());
-    if raw && !matches!(realm.remote_id, policy::IdMatch::Exact(_)) {
+    if raw && realm.remote_id.the_one().is_none() {
         note("a raw public key says nothing about who has it: `remote_auth` needs one `id`".into());
     }
     believes
