@@ -92,7 +92,9 @@ pub fn build(package: &str, profile: Profile, features: &[String]) -> Result<Pat
     let mut command = cargo();
     command.args(["build", "--quiet", "--package", package]);
     let programs = if package == "tussock" { &PROGRAMS[..] } else { &[package] };
-    programs.iter().for_each(|program| drop(command.args(["--bin", program])));
+    for program in programs {
+        command.args(["--bin", program]);
+    }
     if !features.is_empty() {
         command.arg("--features").arg(features.join(","));
     }
