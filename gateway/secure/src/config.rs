@@ -25,6 +25,9 @@ pub struct Config {
     /// Mark of the gateway's own packets, which keep out of tunnel routes; 0: there is none, and tunnel routes stand in the
     /// main table. What a reload says of it is not looked at.
     pub mark: u32,
+    /// Whether another key side was here before, for a gateway that still runs: its rules stay. What a reload says of it is not
+    /// looked at.
+    pub inherits: bool,
     /// What the drivers for long-term keys are told. What a reload says of it is not looked at.
     pub devices: registry::Config,
     /// Where fetched lists of revoked certificates are kept; `None`: nowhere. What a reload says of it is not looked at.

@@ -59,6 +59,6 @@ pub use config::{
     RevocationMode, Rules, Trust,
 };
 pub use load::LoadError;
-pub use run::{Handle, Running, check, run, spawn, spawn_on};
+pub use run::{Handle, Running, Served, check, serve, spawn, spawn_on};
 pub use validator::Validator;
 pub use vault::{Problem, authorities};

@@ -57,6 +57,9 @@ impl<'de> Deserialize<'de> for Words {
 pub(crate) struct Gateway {
     pub(crate) listen: Option<Vec<Word>>,
     pub(crate) state_dir: Option<Word>,
+    pub(crate) user: Option<Word>,
+    pub(crate) secure_user: Option<Word>,
+    pub(crate) sandbox: Option<Word>,
     pub(crate) log: Option<Word>,
     pub(crate) log_format: Option<Word>,
     pub(crate) keylog: Option<Word>,
