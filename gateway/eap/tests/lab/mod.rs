@@ -1,6 +1,8 @@
 //! What the tests share: certificates made when they run, users, and a line between a server and a peer.
 #![allow(dead_code, clippy::unwrap_used, unreachable_pub)]
 
+pub mod radius;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -24,6 +26,7 @@ pub const PASSWORD: &str = "wonder\u{e4}land";
 
 pub struct Ca {
     pub der: Vec<u8>,
+    pub pem: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
@@ -31,6 +34,8 @@ pub struct Ca {
 pub struct Cert {
     pub chain: Vec<Vec<u8>>,
     pub key: Vec<u8>,
+    pub pem: String,
+    pub key_pem: String,
 }
 
 impl Ca {
@@ -41,7 +46,7 @@ impl Ca {
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let key = KeyPair::generate().unwrap();
         let cert = params.self_signed(&key).unwrap();
-        Ca { der: cert.der().to_vec(), issuer: Issuer::new(params, key) }
+        Ca { der: cert.der().to_vec(), pem: cert.pem(), issuer: Issuer::new(params, key) }
     }
 
     /// A server's, or a client's with an e-mail address; `until` a year.
@@ -61,7 +66,12 @@ impl Ca {
         params.use_authority_key_identifier_extension = true;
         let key = KeyPair::generate().unwrap();
         let cert = params.signed_by(&key, &self.issuer).unwrap();
-        Cert { chain: vec![cert.der().to_vec()], key: key.serialize_der() }
+        Cert {
+            chain: vec![cert.der().to_vec()],
+            key: key.serialize_der(),
+            pem: cert.pem(),
+            key_pem: key.serialize_pem(),
+        }
     }
 
     /// A list that revokes one certificate.
@@ -190,6 +200,40 @@ impl End {
             End::Open => panic!("it never ended"),
         }
     }
+}
+
+/// A folder that goes when its test does.
+pub struct Folder(pub std::path::PathBuf);
+
+impl Folder {
+    pub fn new(name: &str) -> Folder {
+        let path = std::env::temp_dir().join(format!("tussock-eap-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Folder(path)
+    }
+
+    /// Writes a file; returns its path.
+    pub fn write(&self, name: &str, content: &str) -> String {
+        let path = self.0.join(name);
+        std::fs::write(&path, content).unwrap();
+        path.to_str().unwrap().to_string()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).ok();
+    }
+}
+
+/// Where a program is; none, said loudly, where its package is not installed.
+pub fn program(name: &str, package: &str) -> Option<std::path::PathBuf> {
+    let found =
+        ["/usr/bin", "/usr/sbin"].iter().map(|dir| std::path::Path::new(dir).join(name)).find(|p| p.exists());
+    if found.is_none() {
+        eprintln!("SKIPPED: there is no {name}; Debian has it in {package}");
+    }
+    found
 }
 
 /// What happened on a line.
