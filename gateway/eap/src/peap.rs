@@ -11,6 +11,7 @@ use wire::numbers::{EapCode, EapType};
 use zeroize::Zeroizing;
 
 use crate::config::{PeerConfig, Random, ServerConfig};
+use crate::method::REFUSED_PASSWORD;
 use crate::nested::{NestedPeer, NestedServer, Said};
 use crate::tls::Channel;
 use crate::tls_peer::{Inner, Next};
@@ -110,15 +111,16 @@ impl PeapWithin {
     }
 
     fn on_result(&mut self, packet: &[u8], id: u8) -> Next {
-        let Some(method) = self.nested.content() else {
-            let why = "the server refused us, or says success before it has proved itself".into();
-            return Next::Fail(Some(result(EapCode::RESPONSE, id, FAILURE)), why);
+        let why = match (outcome(packet, EapCode::REQUEST), self.nested.content()) {
+            (Some(SUCCESS), Some(method)) => {
+                self.agreed = Some(method);
+                return Next::Write(result(EapCode::RESPONSE, id, SUCCESS));
+            }
+            (Some(SUCCESS), None) => "the server says success before it has proved itself",
+            (Some(FAILURE), _) => REFUSED_PASSWORD,
+            _ => "the server asks for something that we do not do",
         };
-        if outcome(packet, EapCode::REQUEST) == Some(SUCCESS) {
-            self.agreed = Some(method);
-            return Next::Write(result(EapCode::RESPONSE, id, SUCCESS));
-        }
-        Next::Fail(Some(result(EapCode::RESPONSE, id, FAILURE)), "the server refused us".into())
+        Next::Fail(Some(result(EapCode::RESPONSE, id, FAILURE)), why.into())
     }
 
     fn go_on(&mut self, said: Said) -> Next {

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use wire::eap::EapMessage;
 use wire::numbers::{EapCode, EapType};
+use zeroize::Zeroizing;
 
 use crate::account::printable;
 use crate::config::{MethodKind, PeerConfig, Random};
 use crate::conversation::{Conversation, Step};
 use crate::gtc::GtcPeer;
 use crate::md5::Md5Peer;
-use crate::method::{PeerMethod, Reply};
+use crate::method::{PeerMethod, REFUSED_CERTIFICATE, REFUSED_PASSWORD, Reply};
 use crate::mschapv2::MsChapV2Peer;
 use crate::tls_peer;
 
@@ -34,8 +35,8 @@ pub struct Peer {
     strays: u16,
 }
 
-/// A request, by its identifier, and what we said.
-type Request = (u8, Option<Vec<u8>>);
+/// A request, by its identifier, and what we said, in which there may be a password.
+type Request = (u8, Option<Zeroizing<Vec<u8>>>);
 
 enum State {
     New,
@@ -169,7 +170,7 @@ impl Peer {
         let identifier = self.last.as_ref().map_or(0, |(id, _)| *id);
         match (EapMessage { code: EapCode::RESPONSE, identifier, kind: Some(kind), data }).emit() {
             Some(response) => {
-                self.last = Some((identifier, Some(response.clone())));
+                self.last = Some((identifier, Some(response.clone().into())));
                 Step::Send(response)
             }
             None => self.refused("a response that is too long".into()),
@@ -212,7 +213,8 @@ impl Peer {
 
     fn on_failure(&mut self) -> Step {
         let why = match std::mem::replace(&mut self.state, State::Over) {
-            State::Running { kind, .. } => format!("{kind}: the server refused us"),
+            State::Running { kind: kind @ MethodKind::Tls, .. } => format!("{kind}: {REFUSED_CERTIFICATE}"),
+            State::Running { kind, .. } => format!("{kind}: {REFUSED_PASSWORD}"),
             State::Lost(why) => why,
             _ => "the server refused us before any method".into(),
         };
@@ -234,7 +236,11 @@ impl Conversation for Peer {
                     if *id == message.identifier {
                         let Some(said) = said.clone() else { return Step::Wait };
                         self.strays += 1;
-                        return if self.strays > MAX_STRAYS { self.stray() } else { Step::Send(said) };
+                        return if self.strays > MAX_STRAYS {
+                            self.stray()
+                        } else {
+                            Step::Send(said.to_vec())
+                        };
                     }
                 }
                 self.previous = self.last.replace((message.identifier, None));
