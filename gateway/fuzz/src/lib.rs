@@ -4,12 +4,14 @@
 //! one entry in [`TARGETS`].
 #![deny(unsafe_code)]
 
+mod eap;
 mod ike_state;
 mod plugin;
 pub mod seed;
 mod wire_esp;
 mod wire_ike;
 
+pub use eap::{eap, eap_ends};
 pub use ike_state::{ike_events, ike_state};
 pub use plugin::plugin;
 pub use wire_esp::wire_esp;
@@ -19,5 +21,10 @@ pub use wire_ike::wire_ike;
 pub type Target = fn(&[u8]);
 
 /// Every target by the name of its binary and its seed directory.
-pub const TARGETS: &[(&str, Target)] =
-    &[("wire_ike", wire_ike), ("wire_esp", wire_esp), ("ike_state", ike_state), ("plugin", plugin)];
+pub const TARGETS: &[(&str, Target)] = &[
+    ("wire_ike", wire_ike),
+    ("wire_esp", wire_esp),
+    ("ike_state", ike_state),
+    ("plugin", plugin),
+    ("eap", eap),
+];
