@@ -15,7 +15,7 @@ pub(super) fn seeds() -> Vec<(String, Vec<u8>)> {
         ("doubled_everywhere", &[2, 0, 3, 3, 3, 3, 3, 3, 3, 3]),
         ("doubled_in_tls", &[3, 1, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3]),
         ("flipped_challenge", &[2, 0, 0, 0, 1, 3, 0xff]),
-        ("flipped_record", &[4, 1, 0, 0, 0, 0, 0, 0, 1, 10, 1]),
+        ("flipped_record", &[4, 1, 0, 0, 0, 0, 0, 1, 10, 1]),
         ("cut_hello", &[9, 0, 0, 0, 0, 2, 40]),
         ("foreign_nak", &[3, 0, 0, 0, 0, 12, 2, 26, 4, 3]),
         ("foreign_success", &[2, 0, 4, 0, 0, 4, 3, 1, 2, 3]),
