@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use wire::TrafficSelector;
 
 use crate::id::{IdMatch, Identity};
@@ -11,7 +12,7 @@ use crate::lifetime::{Dpd, Lifetime};
 use crate::proposal::{EspProposal, IkeProposal};
 
 /// A realm.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Realm {
     /// Name in the configuration.
     pub name: Arc<str>,
@@ -58,7 +59,7 @@ pub struct Realm {
 }
 
 /// Where a peer may be.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RemoteAddress {
     /// One address; the first of these is where we initiate to.
     Host(IpAddr),
@@ -67,7 +68,7 @@ pub enum RemoteAddress {
 }
 
 /// A way of authenticating.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AuthPolicy {
     /// Pre-shared key (RFC 7296 section 2.15).
     Psk,
@@ -76,7 +77,7 @@ pub enum AuthPolicy {
 }
 
 /// When to set up an SA by ourselves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Start {
     /// As soon as the gateway runs.
     Boot,
@@ -87,7 +88,7 @@ pub enum Start {
 }
 
 /// How ESP travels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Encap {
     /// In UDP when the peer is one of ours or there is a NAT; raw otherwise.
     Auto,
@@ -98,7 +99,7 @@ pub enum Encap {
 }
 
 /// IKE SAs without a Child SA.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Childless {
     /// If the peer asks for it.
     Allow,
@@ -109,7 +110,7 @@ pub enum Childless {
 }
 
 /// A Child SA to be.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Child {
     /// Name in the configuration, unique in its realm.
     pub name: Arc<str>,
@@ -138,7 +139,7 @@ pub struct Child {
 }
 
 /// Tunnel or transport.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ChildMode {
     /// A packet in a packet.
     Tunnel,
@@ -147,7 +148,7 @@ pub enum ChildMode {
 }
 
 /// A traffic selector as configured.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SelectorSpec {
     /// A fixed range.
     Fixed(TrafficSelector),
@@ -163,7 +164,7 @@ pub enum SelectorSpec {
 }
 
 /// Addresses to ask for (RFC 7296 section 3.15).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VirtualIpRequest {
     /// INTERNAL_IP4_ADDRESS.
     pub v4: bool,
@@ -172,7 +173,7 @@ pub struct VirtualIpRequest {
 }
 
 /// Addresses to hand out.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pool {
     /// Network and prefix length; network, broadcast and the first address are not handed out.
     pub v4: Option<(Ipv4Addr, u8)>,

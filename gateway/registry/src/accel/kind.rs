@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
 use super::Accel;
 
 /// What is wrong: at which key, and what.
@@ -54,7 +55,7 @@ impl Form {
 }
 
 /// What a key was given.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Value {
     /// [`Form::Text`]
     Text(String),
