@@ -109,7 +109,13 @@ impl Peer {
                     // RFC 3748 section 5.3.1: a zero is "nothing else".
                     can.push(0);
                 }
-                // An expanded request wants an expanded answer, but who sends one knows this one, too.
+                if kind == EapType::EXPANDED {
+                    // Section 5.3.2: types of eight octets, the first of which says that this is a Nak.
+                    let types = [EapType::LEGACY_NAK.0].into_iter().chain(can);
+                    let nak: Vec<u8> =
+                        types.flat_map(|number| [kind.0, 0, 0, 0, 0, 0, 0, number]).skip(1).collect();
+                    return self.answer(kind, &nak);
+                }
                 return self.answer(EapType::LEGACY_NAK, &can);
             };
             match self.method(wanted) {
