@@ -4,11 +4,12 @@
 
 mod lab;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use eap::{
-    Answer, Conversation, Inner, MethodKind, Password, Peer, PeerConfig, Prompt, Server, ServerConfig, Step,
-    TlsClient, TlsServer, TlsVersions,
+    Answer, Conversation, Inner, MethodKind, Password, Peer, PeerConfig, Prompt, Random, Server,
+    ServerConfig, Step, TlsClient, TlsServer, TlsVersions, Users,
 };
 use lab::{ALICE, Ca, End, PASSWORD, SERVER, certificates, connect, random, run, world};
 use proptest::prelude::*;
@@ -112,6 +113,41 @@ fn a_stranger_and_a_wrong_password_look_alike() {
                 assert!(!server.contains("wrong-password") && !peer.contains("wrong-password"));
             }
         }
+    }
+}
+
+#[test]
+fn a_stranger_takes_as_many_questions_as_a_wrong_password() {
+    /// Users who are counted when they are looked for.
+    struct Counted(Arc<AtomicUsize>);
+    impl Users for Counted {
+        fn password(&self, name: &str) -> Option<Secret> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            lab::users().password(name)
+        }
+    }
+    let world = world();
+    for (kind, inner, name) in ALL.into_iter().filter(|(kind, ..)| *kind != MethodKind::Tls) {
+        let counts = [ALICE, "mallo@lab.test", "WORK\\alice@lab.test", "WORK\\mallo@lab.test"].map(|who| {
+            let (asked, drawn) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+            let (mut server, mut peer) = both(&world, kind, inner, TlsVersions::Both);
+            server.users = Arc::new(Counted(Arc::clone(&asked)));
+            peer.identity = who.into();
+            peer.password = Password::Known(Secret::from_slice(b"wrong-password"));
+            let (source, draws) = (random(), Arc::clone(&drawn));
+            let counted: Random = Arc::new(move |out: &mut [u8]| {
+                draws.fetch_add(out.len(), Ordering::Relaxed);
+                source(out);
+            });
+            let server = Server::new(Arc::new(server), None, counted);
+            let line = connect(server, Peer::new(Arc::new(peer), random()), &mut || false);
+            line.server.why();
+            (asked.load(Ordering::Relaxed), drawn.load(Ordering::Relaxed))
+        });
+        let [wrong, stranger, wrong_at_work, stranger_at_work] = counts;
+        assert!(wrong.0 > 0 && wrong.1 > 0, "{name}");
+        assert_eq!(wrong, stranger, "{name}");
+        assert_eq!(wrong_at_work, stranger_at_work, "{name}");
     }
 }
 
