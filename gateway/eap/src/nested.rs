@@ -105,6 +105,11 @@ impl NestedPeer {
         self.0.poll().into()
     }
 
+    /// Why we have given up, if we have.
+    pub(crate) fn lost(&self) -> Option<&str> {
+        self.0.lost()
+    }
+
     /// The method, if the server may call it a success now.
     pub(crate) fn content(&self) -> Option<String> {
         self.0.content()

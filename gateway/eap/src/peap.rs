@@ -117,10 +117,10 @@ impl PeapWithin {
                 return Next::Write(result(EapCode::RESPONSE, id, SUCCESS));
             }
             (Some(SUCCESS), None) => "the server says success before it has proved itself",
-            (Some(FAILURE), _) => REFUSED_PASSWORD,
+            (Some(FAILURE), _) => self.nested.lost().unwrap_or(REFUSED_PASSWORD),
             _ => "the server asks for something that we do not do",
         };
-        Next::Fail(Some(result(EapCode::RESPONSE, id, FAILURE)), why.into())
+        Next::Fail(Some(result(EapCode::RESPONSE, id, FAILURE)), why.to_string())
     }
 
     fn go_on(&mut self, said: Said) -> Next {

@@ -72,6 +72,14 @@ impl Peer {
         message.emit()
     }
 
+    /// Why we have given up, if we have.
+    pub(crate) fn lost(&self) -> Option<&str> {
+        match &self.state {
+            State::Lost(why) => Some(why),
+            _ => None,
+        }
+    }
+
     /// The method, if the server may call it a success now.
     pub(crate) fn content(&self) -> Option<String> {
         match &self.state {

@@ -239,7 +239,7 @@ impl TtlsWithin {
         match &mut self.state {
             Doing::Proof(exchange) => {
                 if let Some(error) = avps.get(avp::MS_CHAP_ERROR) {
-                    return Next::Fail(Some(Vec::new()), explain(error.get(1..).unwrap_or_default()));
+                    return Next::Fail(Some(Vec::new()), explain(error));
                 }
                 let proof = avps.get(avp::MS_CHAP2_SUCCESS).and_then(|success| success.get(1..));
                 if !proof.is_some_and(|text| is_authenticator(text, exchange)) {

@@ -11,25 +11,9 @@ use eap::{
     Answer, Conversation, Inner, MethodKind, Password, Peer, PeerConfig, Prompt, Random, Server,
     ServerConfig, Step, TlsClient, TlsServer, TlsVersions, Users,
 };
-use lab::{ALICE, Ca, End, PASSWORD, SERVER, certificates, connect, random, run, world};
+use lab::{ALICE, ALL, Ca, End, PASSWORD, SERVER, certificates, connect, random, run, world};
 use proptest::prelude::*;
 use spi::Secret;
-
-/// Every method with everything that can be inside, and what a grant calls it.
-const ALL: [(MethodKind, Option<Inner>, &str); 12] = [
-    (MethodKind::Md5, None, "EAP-MD5"),
-    (MethodKind::Gtc, None, "EAP-GTC"),
-    (MethodKind::MsChapV2, None, "EAP-MSCHAPv2"),
-    (MethodKind::Tls, None, "EAP-TLS"),
-    (MethodKind::Ttls, Some(Inner::Pap), "EAP-TTLS with PAP"),
-    (MethodKind::Ttls, Some(Inner::MsChapV2), "EAP-TTLS with MSCHAPv2"),
-    (MethodKind::Ttls, Some(Inner::Eap(MethodKind::MsChapV2)), "EAP-TTLS with EAP-MSCHAPv2"),
-    (MethodKind::Ttls, Some(Inner::Eap(MethodKind::Md5)), "EAP-TTLS with EAP-MD5"),
-    (MethodKind::Ttls, Some(Inner::Eap(MethodKind::Gtc)), "EAP-TTLS with EAP-GTC"),
-    (MethodKind::Peap, Some(Inner::Eap(MethodKind::MsChapV2)), "PEAP with EAP-MSCHAPv2"),
-    (MethodKind::Peap, Some(Inner::Eap(MethodKind::Gtc)), "PEAP with EAP-GTC"),
-    (MethodKind::Peap, Some(Inner::Eap(MethodKind::Md5)), "PEAP with EAP-MD5"),
-];
 
 fn both(
     world: &lab::World,
