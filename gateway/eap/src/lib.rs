@@ -101,6 +101,7 @@ mod mschap;
 mod mschapv2;
 mod nested;
 mod peap;
+mod peap_binding;
 mod peer;
 mod server;
 mod tls;

@@ -11,7 +11,7 @@ use crate::config::{MethodKind, PeerConfig, Random};
 use crate::conversation::{Conversation, Step};
 use crate::gtc::GtcPeer;
 use crate::md5::Md5Peer;
-use crate::method::{PeerMethod, REFUSED_CERTIFICATE, REFUSED_PASSWORD, Reply};
+use crate::method::{PeerMethod, Proof, REFUSED_CERTIFICATE, REFUSED_PASSWORD, Reply};
 use crate::mschapv2::MsChapV2Peer;
 use crate::tls_peer;
 
@@ -80,10 +80,10 @@ impl Peer {
         }
     }
 
-    /// The method, if the server may call it a success now.
-    pub(crate) fn content(&self) -> Option<String> {
+    /// What the method proved, if the server may call it a success now.
+    pub(crate) fn content(&self) -> Option<Proof> {
         match &self.state {
-            State::Running { method, .. } => Some(method.succeed()?.ok()?.method),
+            State::Running { method, .. } => method.succeed()?.ok(),
             _ => None,
         }
     }

@@ -129,6 +129,26 @@ fn every_method_lets_in_and_ends_with_the_key_of_wpa_supplicant() {
 }
 
 #[test]
+fn peap_is_bound_to_its_tunnel_where_the_peer_wants_it() {
+    let Some(tool) = program("eapol_test", "eapoltest") else { return };
+    let world = world();
+    let folder = Folder::new("bound");
+    for (versions, name) in versions() {
+        let authenticator = server(&world, versions);
+        let all = methods(&folder, &world, versions);
+        for (method, network, _) in all.into_iter().filter(|(method, ..)| method.starts_with("PEAP")) {
+            let network = network.replace("phase1=\"", "phase1=\"peapver=0 crypto_binding=2 ");
+            let Run { success, output, end } = run(&tool, &folder, &authenticator, &network, false);
+            assert!(success, "{method}, TLS {name}:\n{output}");
+            assert_eq!(end.grant().method, method);
+            assert!(output.contains("Valid cryptobinding TLV received"));
+            assert!(output.contains("MPPE keys OK: 1  mismatch: 0"), "{method}, TLS {name}");
+            println!("{method}, TLS {name}: bound, keys agree");
+        }
+    }
+}
+
+#[test]
 fn a_second_conversation_verifies_everything_again() {
     let Some(tool) = program("eapol_test", "eapoltest") else { return };
     let world = world();

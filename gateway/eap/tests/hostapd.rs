@@ -93,6 +93,13 @@ fn every_method_is_let_in_and_has_the_key_of_hostapd() {
             };
             let server = Hostapd::start(&tool, &world, kind, inside, tls13);
             let (end, key) = go(server.at, world.client_of(kind, inner));
+            if kind == MethodKind::Peap && tls13 {
+                // hostapd 2.10 binds with a key of TLS 1.2 whatever it speaks, which its own eapol_test does not
+                // accept either.
+                let why = end.why();
+                assert!(why.contains("its binding is wrong"), "{why}");
+                continue;
+            }
             let grant = end.grant();
             assert_eq!((grant.identity.as_str(), grant.method.as_str()), (ALICE, name));
             assert_eq!(grant.msk.is_some(), kind.derives_key());
