@@ -259,8 +259,8 @@ fn packets(device: &dyn Device, cap: &EspCap, shape: Shape, time: Duration) -> R
         EspBurst { token, sa, dir: Direction::Seal, buf }
     };
     let take = |done: EspBurst| {
-        let outcomes = done.buf.ops().iter().map(|op| op.outcome);
-        let failed = outcomes.filter(|outcome| *outcome != Outcome::Done).last();
+        let mut outcomes = done.buf.ops().iter().map(|op| op.outcome);
+        let failed = outcomes.find(|outcome| *outcome != Outcome::Done);
         (done.token, failed.map_or(Ok(done.buf), Err))
     };
     let supply: Vec<PacketBuf> = std::iter::from_fn(|| pool.take()).collect();
