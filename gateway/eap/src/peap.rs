@@ -37,7 +37,7 @@ enum Waiting {
     Nothing,
     Eap(NestedServer),
     /// The peer's agreement that it went well.
-    Agreement(Found, Binding),
+    Agreement(Box<(Found, Binding)>),
     /// Its word that it knows how badly it went.
     Regret(String),
 }
@@ -62,7 +62,8 @@ impl PeapInside {
                 let mut nonce = [0; 32];
                 (self.random)(&mut nonce);
                 let tlv = binding.tlv(From::Server, &nonce);
-                self.state = Waiting::Agreement(Found { identity, inner: Some(method), msk: None }, binding);
+                let found = Found { identity, inner: Some(method), msk: None };
+                self.state = Waiting::Agreement(Box::new((found, binding)));
                 Within::Write(result(EapCode::REQUEST, id, SUCCESS, &tlv))
             }
             Said::Refused(why) => {
@@ -77,10 +78,10 @@ impl PeapInside {
     fn on_agreement(&mut self, plain: &[u8]) -> Within {
         let packet = whole(plain, EapCode::RESPONSE, 0);
         let tlvs = Tlvs::read(&packet, EapCode::RESPONSE);
-        let Waiting::Agreement(mut found, binding) = std::mem::replace(&mut self.state, Waiting::Nothing)
-        else {
+        let Waiting::Agreement(agreed) = std::mem::replace(&mut self.state, Waiting::Nothing) else {
             return Within::Refuse("an agreement to nothing".into());
         };
+        let (mut found, binding) = *agreed;
         if tlvs.result != Some(SUCCESS) {
             return Within::Refuse("the peer does not agree that it went well".into());
         }
