@@ -1,6 +1,7 @@
 //! The commands. Exit codes: 0 done, 1 failed, 2 wrong use or wrong configuration.
 
 pub mod accel;
+pub mod check;
 pub mod pki;
 pub mod table;
 pub mod text;
@@ -8,13 +9,12 @@ pub mod text;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
-use crate::config;
 use crate::control::client::Client;
 use crate::control::protocol::Request;
 use crate::events::Record;
@@ -33,9 +33,12 @@ pub struct Cli {
 #[derive(Subcommand, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Run the gateway in the foreground
-    Run(ConfigFile),
+    Run(Running),
+    /// Read a configuration file and pass it on; a part of `run`
+    #[command(hide = true)]
+    ReadConfig(ConfigFile),
     /// Read a configuration file and say what it means, or what is wrong with it
-    Check(ConfigFile),
+    Check(check::Options),
     /// Bring up a realm, or one child of it
     Up(Target),
     /// Take down a realm, or one child of it
@@ -65,6 +68,17 @@ pub struct ConfigFile {
     /// The configuration file
     #[arg(long, value_name = "FILE", default_value = "/etc/tussock/gateway.toml")]
     pub config: PathBuf,
+}
+
+/// How to run.
+#[derive(Args, Debug, PartialEq, Eq)]
+pub struct Running {
+    /// All in one process, keys and all: for developers
+    #[arg(long)]
+    pub one_process: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub file: ConfigFile,
 }
 
 /// Which gateway.
@@ -155,15 +169,20 @@ fn name(text: &str) -> Result<Name, String> {
 /// Carries a command out; errors go to standard error.
 pub fn main(cli: Cli) -> ExitCode {
     match cli.command {
-        Command::Run(file) => match run::run(&file.config) {
+        Command::ReadConfig(file) => crate::processes::reader::main(&file.config),
+        Command::Run(how) => match run(&how) {
             Ok(()) => ExitCode::SUCCESS,
+            Err(RunError::Unreadable(problems)) => {
+                eprintln!("{problems}");
+                ExitCode::from(2)
+            }
             Err(RunError::Config(problems)) => {
                 eprintln!("{problems}");
                 ExitCode::from(2)
             }
             Err(RunError::Failed(error)) => fail(&error),
         },
-        Command::Check(file) => check(&file.config),
+        Command::Check(options) => check::run(&options),
         Command::Pki(pki) => match pki::run(&pki) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error),
@@ -175,45 +194,18 @@ pub fn main(cli: Cli) -> ExitCode {
     }
 }
 
+fn run(how: &Running) -> Result<(), RunError> {
+    if how.one_process { run::run_as_one(&how.file.config) } else { run::run(&how.file.config) }
+}
+
 fn fail(error: &anyhow::Error) -> ExitCode {
     eprintln!("tussock: {error:#}");
     ExitCode::FAILURE
 }
 
-fn check(path: &Path) -> ExitCode {
-    let loaded = match config::load(path) {
-        Ok(loaded) => loaded,
-        Err(problems) => {
-            for warning in &problems.warnings {
-                eprintln!("warning: {warning}");
-            }
-            eprintln!("{problems}");
-            return ExitCode::from(2);
-        }
-    };
-    for warning in &loaded.warnings {
-        eprintln!("warning: {warning}");
-    }
-    let summary = config::summary::summary(&loaded);
-    let mut wrong = crate::worker::unmet(&loaded.settings.devices(), &loaded.realms);
-    match secure::check(loaded.secure) {
-        Ok(problems) => wrong.extend(problems.iter().map(ToString::to_string)),
-        Err(error) => return fail(&error.into()),
-    }
-    if !wrong.is_empty() {
-        for text in wrong {
-            eprintln!("{}: {text}", path.display());
-        }
-        return ExitCode::from(2);
-    }
-    print!("{summary}");
-    println!("\nok");
-    ExitCode::SUCCESS
-}
-
 fn ask(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Run(_) | Command::Check(_) | Command::Pki(_) => Ok(()),
+        Command::Run(_) | Command::ReadConfig(_) | Command::Check(_) | Command::Pki(_) => Ok(()),
         Command::Up(Target { target: Name { realm, child }, reach }) => {
             say(&reach, &Request::Up { realm, child })
         }
@@ -323,6 +315,7 @@ mod tests {
         for line in [
             "tussock run --config f",
             "tussock check --config f",
+            "tussock check --config f --devices",
             "tussock capture --out f",
             "tussock events",
             "tussock accel --json",

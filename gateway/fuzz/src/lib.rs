@@ -8,12 +8,14 @@ mod eap;
 mod ike_state;
 mod plugin;
 pub mod seed;
+mod vfio_user;
 mod wire_esp;
 mod wire_ike;
 
 pub use eap::{eap, eap_ends};
 pub use ike_state::{ike_events, ike_state};
 pub use plugin::plugin;
+pub use vfio_user::vfio_user;
 pub use wire_esp::wire_esp;
 pub use wire_ike::wire_ike;
 
@@ -26,5 +28,6 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("wire_esp", wire_esp),
     ("ike_state", ike_state),
     ("plugin", plugin),
+    ("vfio_user", vfio_user),
     ("eap", eap),
 ];

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 
 use crate::request::{
-    AuthInput, CertData, Offered, PeerProof, Refusal, Reply, Request, RouteChange, TunSpec,
+    AuthInput, CertData, MAX_CANDIDATES, Offered, PeerProof, Refusal, Reply, Request, RouteChange, TunSpec,
 };
 
 /// Longest message, octets: an IKE_SA_INIT message and the certificates of an IKE_AUTH message, each as long as UDP allows.
@@ -113,13 +113,14 @@ impl Message for Request {
                 identity(own_id)?;
                 peer_id.as_ref().map_or(Ok(()), identity)?;
                 auth_input(input)?;
-                let Offered { hashes, authorities } = offered;
+                let Offered { hashes, authorities, ocsp: _, urls: _ } = offered;
                 within("hashes", hashes.len(), MAX_HASHES)?;
                 within("authorities", authorities.len(), MAX_AUTHORITIES)
             }
-            Request::CheckAuth { sa: _, realm, own_id, peer_id, input, proof } => {
-                within("realm", realm.len(), MAX_NAME)?;
-                identity(own_id)?;
+            Request::CheckAuth { sa: _, realms, asked, peer_id, input, proof } => {
+                within("realms", realms.len(), MAX_CANDIDATES)?;
+                realms.iter().try_for_each(|realm| within("realm", realm.len(), MAX_NAME))?;
+                asked.as_ref().map_or(Ok(()), identity)?;
                 identity(peer_id)?;
                 auth_input(input)?;
                 let PeerProof { method: _, data, certs } = proof;
@@ -127,7 +128,7 @@ impl Message for Request {
                 certificates(certs)
             }
             Request::Forget { sa: _ } => Ok(()),
-            Request::OpenTun(spec) => tun(spec),
+            Request::OpenTun(spec) | Request::AdoptTun { spec, queue: _ } => tun(spec),
             Request::Route(RouteChange { realm, destination: _, device, source: _, add: _ }) => {
                 within("realm", realm.len(), MAX_NAME)?;
                 within("device", device.len(), MAX_DEVICE)
@@ -140,11 +141,20 @@ impl Message for Request {
     }
 
     fn take_fds(&mut self) -> Vec<OwnedFd> {
-        Vec::new()
+        match self {
+            Request::AdoptTun { queue, .. } => queue.take().into_iter().collect(),
+            _ => Vec::new(),
+        }
     }
 
-    fn give_fds(&mut self, fds: Vec<OwnedFd>) -> Result<(), Broken> {
-        if fds.is_empty() { Ok(()) } else { Err(Broken::Descriptors) }
+    fn give_fds(&mut self, mut fds: Vec<OwnedFd>) -> Result<(), Broken> {
+        match self {
+            Request::AdoptTun { queue, .. } if fds.len() == 1 => *queue = fds.pop(),
+            Request::AdoptTun { .. } => return Err(Broken::Descriptors),
+            _ if fds.is_empty() => {}
+            _ => return Err(Broken::Descriptors),
+        }
+        Ok(())
     }
 }
 
@@ -156,7 +166,10 @@ impl Message for Reply {
                 within("proof", data.len(), MAX_PROOF)?;
                 certificates(certs)
             }
-            Reply::PeerAccepted { how } => within("how", how.len(), MAX_TEXT),
+            Reply::PeerAccepted { realm, how } => {
+                within("realm", realm.len(), MAX_NAME)?;
+                within("how", how.len(), MAX_TEXT)
+            }
             Reply::Tun { queues, name, offload: _ } => {
                 within("queues", queues.len(), MAX_FDS)?;
                 within("device", name.len(), MAX_DEVICE)
