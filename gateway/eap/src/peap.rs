@@ -1,4 +1,4 @@
-//! PEAP version 0 (type 25, as Windows has it: [MS-PEAP]): EAP once more through the tunnel, its packets without their
+//! PEAP version 0 (type 25, as Windows has it: \[MS-PEAP\]): EAP once more through the tunnel, its packets without their
 //! header, and at the end one TLV each way in which both sides say how it went.
 //!
 //! Our server sends a binding of tunnel and inner method along, and so do others: a peer that answers it has the key of
@@ -72,9 +72,7 @@ impl PeapInside {
             }
         }
     }
-}
 
-impl PeapInside {
     fn on_agreement(&mut self, plain: &[u8]) -> Within {
         let packet = whole(plain, EapCode::RESPONSE, 0);
         let tlvs = Tlvs::read(&packet, EapCode::RESPONSE);
