@@ -51,6 +51,23 @@ pub(crate) enum Reply {
     Fail(Option<Vec<u8>>, String),
 }
 
+/// What is said of a server's failure that gives no reason, in answer to a password.
+pub(crate) const REFUSED_PASSWORD: &str =
+    "the server refused us: a wrong name or password, or a rule of its own";
+/// The same in answer to a certificate.
+pub(crate) const REFUSED_CERTIFICATE: &str =
+    "the server refused us: a certificate that it does not take, or a rule of its own";
+
+/// What was found inside a tunnel.
+pub(crate) struct Found {
+    /// Who the peer is.
+    pub(crate) identity: String,
+    /// The method inside, if there is one.
+    pub(crate) inner: Option<String>,
+    /// The key, if it is not the tunnel's.
+    pub(crate) msk: Option<Secret>,
+}
+
 /// What a method proved.
 pub(crate) struct Proof {
     /// Who the peer is.

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use wire::eap::EapMessage;
 use wire::numbers::{EapCode, EapType};
+use zeroize::Zeroizing;
 
 use crate::account::printable;
 use crate::config::{MethodKind, PeerConfig, Random};
 use crate::conversation::{Conversation, Step};
 use crate::gtc::GtcPeer;
 use crate::md5::Md5Peer;
-use crate::method::{PeerMethod, Reply};
+use crate::method::{PeerMethod, Proof, REFUSED_CERTIFICATE, REFUSED_PASSWORD, Reply};
 use crate::mschapv2::MsChapV2Peer;
 use crate::tls_peer;
 
@@ -34,8 +35,8 @@ pub struct Peer {
     strays: u16,
 }
 
-/// A request, by its identifier, and what we said.
-type Request = (u8, Option<Vec<u8>>);
+/// A request, by its identifier, and what we said, in which there may be a password.
+type Request = (u8, Option<Zeroizing<Vec<u8>>>);
 
 enum State {
     New,
@@ -71,10 +72,18 @@ impl Peer {
         message.emit()
     }
 
-    /// The method, if the server may call it a success now.
-    pub(crate) fn content(&self) -> Option<String> {
+    /// Why we have given up, if we have.
+    pub(crate) fn lost(&self) -> Option<&str> {
         match &self.state {
-            State::Running { method, .. } => Some(method.succeed()?.ok()?.method),
+            State::Lost(why) => Some(why),
+            _ => None,
+        }
+    }
+
+    /// What the method proved, if the server may call it a success now.
+    pub(crate) fn content(&self) -> Option<Proof> {
+        match &self.state {
+            State::Running { method, .. } => method.succeed()?.ok(),
             _ => None,
         }
     }
@@ -108,7 +117,13 @@ impl Peer {
                     // RFC 3748 section 5.3.1: a zero is "nothing else".
                     can.push(0);
                 }
-                // An expanded request wants an expanded answer, but who sends one knows this one, too.
+                if kind == EapType::EXPANDED {
+                    // Section 5.3.2: types of eight octets, the first of which says that this is a Nak.
+                    let types = [EapType::LEGACY_NAK.0].into_iter().chain(can);
+                    let nak: Vec<u8> =
+                        types.flat_map(|number| [kind.0, 0, 0, 0, 0, 0, 0, number]).skip(1).collect();
+                    return self.answer(kind, &nak);
+                }
                 return self.answer(EapType::LEGACY_NAK, &can);
             };
             match self.method(wanted) {
@@ -169,7 +184,7 @@ impl Peer {
         let identifier = self.last.as_ref().map_or(0, |(id, _)| *id);
         match (EapMessage { code: EapCode::RESPONSE, identifier, kind: Some(kind), data }).emit() {
             Some(response) => {
-                self.last = Some((identifier, Some(response.clone())));
+                self.last = Some((identifier, Some(response.clone().into())));
                 Step::Send(response)
             }
             None => self.refused("a response that is too long".into()),
@@ -212,7 +227,8 @@ impl Peer {
 
     fn on_failure(&mut self) -> Step {
         let why = match std::mem::replace(&mut self.state, State::Over) {
-            State::Running { kind, .. } => format!("{kind}: the server refused us"),
+            State::Running { kind: kind @ MethodKind::Tls, .. } => format!("{kind}: {REFUSED_CERTIFICATE}"),
+            State::Running { kind, .. } => format!("{kind}: {REFUSED_PASSWORD}"),
             State::Lost(why) => why,
             _ => "the server refused us before any method".into(),
         };
@@ -234,7 +250,11 @@ impl Conversation for Peer {
                     if *id == message.identifier {
                         let Some(said) = said.clone() else { return Step::Wait };
                         self.strays += 1;
-                        return if self.strays > MAX_STRAYS { self.stray() } else { Step::Send(said) };
+                        return if self.strays > MAX_STRAYS {
+                            self.stray()
+                        } else {
+                            Step::Send(said.to_vec())
+                        };
                     }
                 }
                 self.previous = self.last.replace((message.identifier, None));

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use wire::eap::EapMessage;
 use wire::numbers::{EapCode, EapType};
+use zeroize::Zeroizing;
 
 use crate::account::{MAX_NAME, name};
 use crate::config::{MethodKind, Random, ServerConfig};
@@ -35,8 +36,8 @@ pub struct Server {
     request: Vec<u8>,
     /// Identifier of the next request.
     next: u8,
-    /// The response that this request follows.
-    answered: Vec<u8>,
+    /// The response that this request follows, in which there may be a password.
+    answered: Zeroizing<Vec<u8>>,
     rounds: u16,
     strays: u16,
 }
@@ -68,7 +69,7 @@ impl Server {
             id: first[0],
             next: first[0],
             request: Vec::new(),
-            answered: Vec::new(),
+            answered: Zeroizing::default(),
             rounds: 0,
             strays: 0,
         }
@@ -213,10 +214,10 @@ impl Server {
             }
             self.id = response.identifier;
             self.next = self.id.wrapping_add(1);
-            self.answered = packet.to_vec();
+            self.answered = Zeroizing::new(packet.to_vec());
             return self.on_identity(response.data, 0);
         }
-        if packet == self.answered {
+        if packet == self.answered.as_slice() {
             // RFC 3748 section 4.1: a response that came twice changes nothing.
             self.strays += 1;
             return if self.strays > MAX_STRAYS { self.stray() } else { Step::Send(self.request.clone()) };
@@ -224,7 +225,7 @@ impl Server {
         if response.identifier != self.id {
             return self.stray();
         }
-        self.answered = packet.to_vec();
+        self.answered = Zeroizing::new(packet.to_vec());
         match &mut self.state {
             State::New | State::Over => Step::Wait,
             State::Asked(times) => {

@@ -4,6 +4,7 @@
 //! one entry in [`TARGETS`].
 #![deny(unsafe_code)]
 
+mod eap;
 mod ike_state;
 mod plugin;
 pub mod seed;
@@ -11,6 +12,7 @@ mod vfio_user;
 mod wire_esp;
 mod wire_ike;
 
+pub use eap::{eap, eap_ends};
 pub use ike_state::{ike_events, ike_state};
 pub use plugin::plugin;
 pub use vfio_user::vfio_user;
@@ -27,4 +29,5 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("ike_state", ike_state),
     ("plugin", plugin),
     ("vfio_user", vfio_user),
+    ("eap", eap),
 ];
