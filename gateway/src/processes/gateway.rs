@@ -20,7 +20,8 @@ use super::reader::talk_on_stdin;
 use super::upward::Upward;
 use super::words::{Begin, Word};
 use crate::config::Settings;
-use crate::control::server::{Looker, Reloader, Server};
+use crate::control::protocol::Hidden;
+use crate::control::server::{Looker, Passwords, Reloader, Server};
 use crate::events::Events;
 use crate::log;
 use crate::sandbox::{self, Needs, Side};
@@ -139,7 +140,16 @@ async fn serve(token: Token, room: Room, upward: Upward) -> anyhow::Result<()> {
         Ok(Word::Devices(text)) => serde_json::from_str(&text).unwrap_or_default(),
         _ => Vec::new(),
     });
-    let server = Server { orders: orders.clone(), events, reloader, keys };
+    let give = upward.clone();
+    let passwords: Passwords = Arc::new(move |realm, user, password| {
+        let text = String::from_utf8_lossy(password.expose()).into_owned();
+        match give.ask(Word::Password { realm, user, password: Hidden(text) }, LOOK)? {
+            Word::Taken(None) => Ok(()),
+            Word::Taken(Some(why)) => Err(why),
+            _ => Err("the supervisor does not know".to_owned()),
+        }
+    });
+    let server = Server { orders: orders.clone(), events, reloader, keys, passwords };
     listener.set_nonblocking(true)?;
     tokio::spawn(server.serve(UnixListener::from_std(listener)?));
     let up = upward.clone();

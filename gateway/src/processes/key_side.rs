@@ -89,6 +89,11 @@ fn run(talk: &mut Talk) -> anyhow::Result<()> {
                     let text = serde_json::to_string(&devices.look()).unwrap_or_default();
                     talk.say(token, Word::Devices(text))?;
                 }
+                Word::Password { realm, user, password } => {
+                    let secret = spi::Secret::from_slice(password.0.as_bytes());
+                    let taken = handle.give_password(realm, user, secret);
+                    talk.say(token, Word::Taken(taken.err().map(|error| error.to_string())))?;
+                }
                 // Dropping the handle takes the rules for routes back.
                 Word::Stop => return Ok(()),
                 _ => {}

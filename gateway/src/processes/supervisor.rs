@@ -174,6 +174,7 @@ impl Supervisor {
                 }
                 // The answer finds its way by the token.
                 Heard::Word(token, Word::PleaseLook) => drop(secure.answer(token, Word::PleaseLook)),
+                Heard::Word(token, word @ Word::Password { .. }) => drop(secure.answer(token, word)),
                 Heard::Word(..) => {}
                 Heard::Ended(how) => {
                     tracing::error!(%how, "tussock-gateway has ended: everything begins anew");
@@ -182,6 +183,7 @@ impl Supervisor {
             },
             heard = secure.hear() => match heard {
                 Heard::Word(token, Word::Devices(text)) => drop(gateway.answer(token, Word::Devices(text))),
+                Heard::Word(token, Word::Taken(why)) => drop(gateway.answer(token, Word::Taken(why))),
                 Heard::Word(..) => {}
                 Heard::Ended(how) => {
                     tracing::error!(%how, "tussock-secure has ended: another one begins");
