@@ -5,12 +5,14 @@
 #![deny(unsafe_code)]
 
 mod ike_state;
+mod ipc;
 mod plugin;
 pub mod seed;
 mod wire_esp;
 mod wire_ike;
 
 pub use ike_state::{ike_events, ike_state};
+pub use self::ipc::ipc;
 pub use plugin::plugin;
 pub use wire_esp::wire_esp;
 pub use wire_ike::wire_ike;
@@ -20,4 +22,4 @@ pub type Target = fn(&[u8]);
 
 /// Every target by the name of its binary and its seed directory.
 pub const TARGETS: &[(&str, Target)] =
-    &[("wire_ike", wire_ike), ("wire_esp", wire_esp), ("ike_state", ike_state), ("plugin", plugin)];
+    &[("wire_ike", wire_ike), ("wire_esp", wire_esp), ("ike_state", ike_state), ("plugin", plugin), ("ipc", ipc)];
