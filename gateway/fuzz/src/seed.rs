@@ -5,6 +5,7 @@ mod ike;
 mod ike_state;
 mod ipc;
 mod plugin;
+mod vfio_user;
 
 /// One file of a seed corpus.
 pub struct Seed {
@@ -23,6 +24,7 @@ pub fn all() -> Vec<Seed> {
     let esp = esp::seeds().into_iter().map(|seed| named("wire_esp", seed));
     let state = ike_state::seeds().into_iter().map(|seed| named("ike_state", seed));
     let plugin = plugin::seeds().into_iter().map(|seed| named("plugin", seed));
+    let vfio = vfio_user::seeds().into_iter().map(|seed| named("vfio_user", seed));
     let ipc = ipc::seeds().into_iter().map(|seed| named("ipc", seed));
-    ike.chain(esp).chain(state).chain(plugin).chain(ipc).collect()
+    ike.chain(esp).chain(state).chain(plugin).chain(vfio).chain(ipc).collect()
 }

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
 use super::Accel;
+use serde::{Deserialize, Serialize};
 
 /// What is wrong: at which key, and what.
 pub type Wrong = (Option<&'static str>, String);
