@@ -6,6 +6,7 @@
 
 mod eap;
 mod ike_state;
+mod ipc;
 mod plugin;
 pub mod seed;
 mod vfio_user;
@@ -14,6 +15,7 @@ mod wire_ike;
 
 pub use eap::{eap, eap_ends};
 pub use ike_state::{ike_events, ike_state};
+pub use self::ipc::ipc;
 pub use plugin::plugin;
 pub use vfio_user::vfio_user;
 pub use wire_esp::wire_esp;
@@ -30,4 +32,5 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("plugin", plugin),
     ("vfio_user", vfio_user),
     ("eap", eap),
+    ("ipc", ipc),
 ];

@@ -4,6 +4,7 @@ mod eap;
 mod esp;
 mod ike;
 mod ike_state;
+mod ipc;
 mod plugin;
 mod vfio_user;
 
@@ -26,5 +27,6 @@ pub fn all() -> Vec<Seed> {
     let plugin = plugin::seeds().into_iter().map(|seed| named("plugin", seed));
     let vfio = vfio_user::seeds().into_iter().map(|seed| named("vfio_user", seed));
     let eap = eap::seeds().into_iter().map(|(name, bytes)| Seed { target: "eap", name, bytes });
-    ike.chain(esp).chain(state).chain(plugin).chain(vfio).chain(eap).collect()
+    let ipc = ipc::seeds().into_iter().map(|seed| named("ipc", seed));
+    ike.chain(esp).chain(state).chain(plugin).chain(vfio).chain(eap).chain(ipc).collect()
 }
