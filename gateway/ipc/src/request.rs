@@ -20,6 +20,9 @@ pub enum Role {
     Responder,
 }
 
+/// Realms that one question may name.
+pub const MAX_CANDIDATES: usize = 16;
+
 /// A question to the key side.
 #[derive(Serialize, Deserialize)]
 #[cfg_attr(test, derive(Debug))]
@@ -43,10 +46,11 @@ pub enum Request {
     CheckAuth {
         /// For which IKE SA.
         sa: IkeSaRef,
-        /// Whose policy and trust anchors.
-        realm: Arc<str>,
-        /// The identity we use towards this peer, to find a PSK by.
-        own_id: Identity,
+        /// Whose policy and trust anchors: realms that the peer may belong to, best first, at most [`MAX_CANDIDATES`]. With what
+        /// its certificate says the key side finds out which one it is.
+        realms: Vec<Arc<str>>,
+        /// Whom the peer asked for, as initiator: who we are towards it.
+        asked: Option<Identity>,
         /// The identity the peer claims.
         peer_id: Identity,
         /// From what the octets are built.
@@ -205,6 +209,8 @@ pub enum Reply {
     },
     /// The peer is who it claims to be.
     PeerAccepted {
+        /// In which of the realms.
+        realm: Arc<str>,
         /// How it proved it, for the log: `PSK`, `ECDSA P-256 SHA2-256, certificate of CN=…`.
         how: Arc<str>,
     },

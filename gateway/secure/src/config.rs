@@ -2,6 +2,7 @@
 //! [`crate::load`] for the files it names.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use policy::{IdMatch, Realm};
@@ -19,13 +20,13 @@ pub struct Config {
     pub credentials: BTreeMap<String, Credentials>,
     /// What is too weak.
     pub rules: Rules,
+    /// Where keys of peers are remembered that were believed at first use, and where fetched lists of revoked certificates are kept.
+    pub state_dir: Option<PathBuf>,
     /// Mark of the gateway's own packets, which keep out of tunnel routes; 0: there is none, and tunnel routes stand in the
     /// main table. What a reload says of it is not looked at.
     pub mark: u32,
     /// What the drivers for long-term keys are told. What a reload says of it is not looked at.
     pub devices: registry::Config,
-    /// Where fetched lists of revoked certificates are kept; `None`: nowhere. What a reload says of it is not looked at.
-    pub crl_dir: Option<std::path::PathBuf>,
 }
 
 /// A pre-shared key and whose it is.
@@ -33,6 +34,8 @@ pub struct Config {
 pub struct Psk {
     /// The identities that share it: ours and the peer's, in any order. One identity alone: it and anybody; none: anybody.
     pub ids: Vec<IdMatch>,
+    /// The realm whose it is; `None`: of all.
+    pub realm: Option<Arc<str>>,
     /// The key, any length but empty.
     #[serde(with = "crate::handed::secret")]
     pub secret: Secret,
@@ -96,12 +99,14 @@ pub struct Trust {
     pub lookups: Lookups,
     /// Extended key usages that a peer's certificate may have.
     pub usages: spi::cert::Usages,
+    /// Whether the first key that a peer comes with is believed, and remembered ("leap of faith"). Goes with none of the others.
+    pub first_use: bool,
 }
 
 impl Trust {
     /// Whether nobody is believed.
     pub fn is_empty(&self) -> bool {
-        self.anchors.is_empty() && self.pinned.is_empty() && self.keys.is_empty()
+        self.anchors.is_empty() && self.pinned.is_empty() && self.keys.is_empty() && !self.first_use
     }
 }
 

@@ -9,6 +9,8 @@
 //! | `octets` | what a proof is about, put together here and nowhere else |
 //! | `method`, `algorithm` | authentication methods and algorithm identifiers |
 //! | `psk` | pre-shared keys by identity |
+//! | `candidates` | which of its realms a peer belongs to |
+//! | [`pins`] | keys that were believed at first use |
 //! | `vault`, `devices` | keys that are open, and where |
 //! | `validator`, `path`, `usage`, `cert`, `key`, `identity` | certificates: from CERT payloads to a key that speaks for an identity |
 //! | `constraints` | which names a CA may vouch for |
@@ -19,6 +21,7 @@
 
 mod algorithm;
 mod authority;
+mod candidates;
 mod cert;
 pub mod config;
 mod constraints;
@@ -37,6 +40,7 @@ mod ocsp;
 mod octets;
 mod path;
 mod permit;
+pub mod pins;
 mod psk;
 mod revocation;
 mod rules;

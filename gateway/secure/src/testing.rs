@@ -78,8 +78,10 @@ pub(crate) fn realm(name: &str, local: &str, remote: &str, auth: AuthPolicy) -> 
         ike: IkeProposal::defaults(),
         local_id: id(local),
         local_auth: auth,
-        remote_id: IdMatch::parse(remote).unwrap(),
+        aliases: vec![],
+        remote_id: policy::Peers::parse([remote]).unwrap(),
         remote_auth: auth,
+        methods: vec![],
         children: vec![],
         start: Start::Manual,
         encap: Encap::Auto,
@@ -98,7 +100,7 @@ pub(crate) fn realm(name: &str, local: &str, remote: &str, auth: AuthPolicy) -> 
 
 pub(crate) fn psk(ids: &[&str], secret: &str) -> Psk {
     let ids = ids.iter().map(|t| IdMatch::parse(t).unwrap()).collect();
-    Psk { ids, secret: Secret::from_slice(secret.as_bytes()) }
+    Psk { ids, realm: None, secret: Secret::from_slice(secret.as_bytes()) }
 }
 
 /// The software device, as the registry gives it.
@@ -128,7 +130,7 @@ impl Side {
     pub(crate) fn on(config: Config, devices: Vec<Arc<dyn Device>>) -> Side {
         let devices = Devices::new(devices, Vec::new()).unwrap();
         let validator = Validator::new(devices.verifier().unwrap(), config.rules.min_rsa_bits).unwrap();
-        let checks = Checks::new(config.crl_dir.clone(), Arc::clone(devices.short())).unwrap();
+        let checks = Checks::new(config.state_dir.as_deref(), Arc::clone(devices.short())).unwrap();
         let (vault, problems) = Vault::open(config, &devices, now());
         let authority = Authority::new(vault, devices, Box::new(validator), checks, Table::default());
         Side { authority, problems, at: now(), next: 1 }
@@ -156,9 +158,9 @@ impl Side {
     ) -> Token {
         let token = Token(self.next);
         self.next += 1;
-        let (own_id, peer_id) = (id(own), id(peer));
+        let (asked, peer_id) = (Some(id(own)), id(peer));
         let request =
-            Request::CheckAuth { sa: IkeSaRef(sa), realm: realm.into(), own_id, peer_id, input, proof };
+            Request::CheckAuth { sa: IkeSaRef(sa), realms: vec![realm.into()], asked, peer_id, input, proof };
         assert!(self.authority.handle(self.at, token, request).is_none());
         token
     }
@@ -220,8 +222,8 @@ impl Side {
     ) -> Reply {
         self.ask(Request::CheckAuth {
             sa: IkeSaRef(sa),
-            realm: realm.into(),
-            own_id: id(own),
+            realms: vec![realm.into()],
+            asked: Some(id(own)),
             peer_id: id(peer),
             input,
             proof,
@@ -240,7 +242,7 @@ pub(crate) fn proof(reply: Reply) -> PeerProof {
 /// How the peer was accepted.
 pub(crate) fn accepted(reply: Reply) -> Arc<str> {
     match reply {
-        Reply::PeerAccepted { how } => how,
+        Reply::PeerAccepted { how, .. } => how,
         Reply::Refused(refusal) => panic!("{refusal}"),
         _ => panic!("no verdict"),
     }
@@ -249,7 +251,7 @@ pub(crate) fn accepted(reply: Reply) -> Arc<str> {
 pub(crate) fn refusal(reply: Reply) -> Refusal {
     match reply {
         Reply::Refused(refusal) => refusal,
-        Reply::PeerAccepted { how } => panic!("accepted: {how}"),
+        Reply::PeerAccepted { how, .. } => panic!("accepted: {how}"),
         _ => panic!("not refused"),
     }
 }

@@ -19,6 +19,7 @@ use crate::devices::{Devices, Place};
 use crate::identity;
 use crate::key::{self, KeyKind};
 use crate::path::{MAX_CERTS, MAX_PATH};
+use crate::pins::Pins;
 use crate::psk::{self, NoPsk};
 use crate::revocation::{Issued, Policy};
 use crate::usage;
@@ -74,6 +75,10 @@ impl OpenKey {
                 None => CertData { encoding: CertEncoding::X509_SIGNATURE.0, data: der.clone() },
             });
         }
+        if certs.is_empty() {
+            // RFC 7670: a peer that has not seen the key before can at least look at it.
+            certs.push(CertData { encoding: CertEncoding::RAW_PUBLIC_KEY.0, data: self.info.spki.clone() });
+        }
         certs
     }
 }
@@ -99,6 +104,8 @@ pub(crate) struct Believes {
     pub(crate) lookups: Lookups,
     pub(crate) usages: Usages,
     pub(crate) keys: Vec<Believed>,
+    /// The first key that a peer comes with is its own from then on.
+    pub(crate) first_use: bool,
 }
 
 /// Everything that is held.
@@ -111,6 +118,7 @@ pub(crate) struct Vault {
     /// The CAs of all realms, which may be ours as well.
     cas: Vec<Arc<Cert>>,
     believes: HashMap<Arc<str>, Believes>,
+    pins: Option<Pins>,
     pub(crate) rules: Rules,
 }
 
@@ -118,7 +126,7 @@ impl Vault {
     /// Opens the keys and looks at everything once. Realms without a problem work whatever is wrong with others.
     pub(crate) fn open(config: Config, devices: &Devices, at: SystemTime) -> (Self, Vec<Problem>) {
         let mut problems = Vec::new();
-        let Config { realms, psks, mut credentials, rules, mark: _, devices: _, crl_dir: _ } = config;
+        let Config { realms, psks, mut credentials, rules, state_dir, mark: _, devices: _ } = config;
         let cas = cas(&credentials);
         let mut vault = Vault {
             cas,
@@ -128,6 +136,7 @@ impl Vault {
             own: HashMap::new(),
             absent: HashMap::new(),
             believes: HashMap::new(),
+            pins: state_dir.as_deref().map(Pins::of),
             rules,
         };
         for realm in realms {
@@ -158,8 +167,8 @@ impl Vault {
             if psk && vault.psks.is_empty() {
                 note("there is no pre-shared key at all".into());
             } else if psk
-                && let policy::IdMatch::Exact(peer) = &realm.remote_id
-                && vault.psk(&realm.local_id, Some(peer)).is_err()
+                && let Some(peer) = realm.remote_id.the_one()
+                && vault.psk(&realm.name, &realm.local_id, Some(peer)).is_err()
             {
                 note(format!("no pre-shared key for `{}` and `{peer}`", realm.local_id));
             }
@@ -185,8 +194,16 @@ impl Vault {
         self.realms.get(name)
     }
 
-    pub(crate) fn psk(&self, own: &Identity, peer: Option<&Identity>) -> Result<&Psk, NoPsk> {
-        psk::find(&self.psks, own, peer)
+    pub(crate) fn psk(&self, realm: &str, own: &Identity, peer: Option<&Identity>) -> Result<&Psk, NoPsk> {
+        psk::find(&self.psks, realm, own, peer)
+    }
+
+    /// The keys that were remembered.
+    ///
+    /// # Errors
+    /// There is no place for them.
+    pub(crate) fn pins(&self) -> Result<&Pins, String> {
+        self.pins.as_ref().ok_or_else(|| "there is no state directory to remember keys in".to_owned())
     }
 
     /// The private key that is named by its public half.
@@ -421,8 +438,9 @@ fn take_trust(
             Err(e) => note(format!("public key {}: {e}", raw.name)),
         }
     }
+    believes.first_use = trust.first_use;
     let raw = believes.keys.iter().any(|k| k.cert.is_none());
-    if raw && !matches!(realm.remote_id, policy::IdMatch::Exact(_)) {
+    if raw && realm.remote_id.the_one().is_none() {
         note("a raw public key says nothing about who has it: `remote_auth` needs one `id`".into());
     }
     believes

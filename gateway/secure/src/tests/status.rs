@@ -234,7 +234,7 @@ fn a_list_is_fetched_once_for_all_who_wait_and_kept_on_disk() {
     let config = || {
         let crls = vec![CrlSource::Url(server.url("ca.crl"))];
         let config = pubkey(SUN, MOON, None, trust(&ca, RevocationMode::Strict, crls));
-        Config { crl_dir: Some(dir.clone()), ..config }
+        Config { state_dir: Some(dir.clone()), ..config }
     };
     let mut moon = Side::new(pubkey(MOON, "any", Some(leaf.own(&[])), Trust::default()));
     let mut sun = Side::new(config());
@@ -253,7 +253,7 @@ fn a_list_is_fetched_once_for_all_who_wait_and_kept_on_disk() {
         failed(again.check(1, "r", SUN, MOON, initiators(Role::Responder), made)).contains("was revoked")
     );
     assert_eq!(server.asked(), 1);
-    let kept: Vec<_> = std::fs::read_dir(&dir).unwrap().collect();
+    let kept: Vec<_> = std::fs::read_dir(dir.join("crls")).unwrap().collect();
     assert_eq!(kept.len(), 1);
     std::fs::remove_dir_all(&dir).unwrap();
 }
