@@ -319,6 +319,16 @@ impl Ca {
         params.signed_by(key, &Issuer::from_params(&self.params, &self.key)).unwrap()
     }
 
+    /// The same CA as another one vouches for it.
+    pub(crate) fn resigned(ca: &Ca, by: &Ca) -> Ca {
+        let key = KeyPair::from_pem(&ca.key.serialize_pem()).unwrap();
+        Ca { cert: by.sign(&ca.params, &key), params: ca.params.clone(), key }
+    }
+
+    pub(crate) fn key_pem(&self) -> String {
+        self.key.serialize_pem()
+    }
+
     pub(crate) fn sign_crl(&self, params: rcgen::CertificateRevocationListParams) -> Vec<u8> {
         params.signed_by(&Issuer::from_params(&self.params, &self.key)).unwrap().der().to_vec()
     }

@@ -1,8 +1,11 @@
 //! Behaviour of the key side, without a thread.
 
+mod answers;
 mod cabinet;
 mod chain;
+mod directory;
 mod golden;
 mod proofs;
+mod second;
 mod status;
 mod turns;

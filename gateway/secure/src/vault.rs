@@ -278,7 +278,7 @@ fn open_own(
             let short = &**devices.short();
             let (issued, authorities) = above(&chain, cas, short);
             // A root: who trusts it has it, who has it not will not take it from us.
-            let sent = chain.iter().enumerate().filter(|(i, cert)| *i == 0 || !cert.is_self_issued());
+            let sent = chain.iter().enumerate().filter(|(i, cert)| *i == 0 || !cert.is_root());
             let certs = sent.map(|(_, cert)| (cert.der.clone(), key_hash(short, &cert.spki))).collect();
             Ok(OpenKey { place, info, source, certs, url: own.url.clone(), issued, authorities })
         }

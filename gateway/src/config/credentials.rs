@@ -86,7 +86,8 @@ pub(crate) fn credentials(
 /// Our keys, the first one first.
 fn own_keys(auth: &Spanned<raw::Auth>, reader: &mut Reader<'_>) -> Option<Vec<OwnKey>> {
     let raw = auth.get_ref();
-    for (word, key) in peers_words(raw) {
+    // `trust` is spoken of with the methods.
+    for (word, key) in peers_words(raw).filter(|(_, key)| *key != "trust") {
         reader
             .error(word.span(), format!("`{key}` says how a peer is checked; it belongs into `remote_auth`"));
     }
@@ -152,6 +153,7 @@ fn peers_words(raw: &raw::Auth) -> impl Iterator<Item = (&Word, &'static str)> {
         (&raw.revocation, "revocation"),
         (&raw.ocsp, "ocsp"),
         (&raw.lookup, "lookup"),
+        (&raw.trust, "trust"),
     ];
     let lists = lists.into_iter().filter_map(|(list, key)| Some((list.as_ref()?.first()?, key)));
     lists.chain(words.into_iter().filter_map(|(word, key)| Some((word.as_ref()?, key))))

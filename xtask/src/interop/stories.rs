@@ -21,6 +21,7 @@ mod plugins;
 mod providers;
 mod reactions;
 mod reload;
+mod revocation;
 mod suites;
 mod tokens;
 mod transport;
@@ -90,6 +91,7 @@ const SUBJECTS: &[&[Story]] = &[
     providers::STORIES,
     plugins::STORIES,
     tokens::STORIES,
+    revocation::STORIES,
 ];
 
 /// All of them.

@@ -355,3 +355,24 @@ fn a_list_the_peer_sends_along_counts_like_any_other() {
     let why = failed(with(4, vec![0x30; 200_000]));
     assert!(why.contains("octets of certificates"), "{why}");
 }
+
+#[test]
+fn a_list_with_any_octet_changed_or_cut_off_is_read_or_refused_and_never_believed() {
+    let ca = Ca::new("CA");
+    let der = list(&ca, &[3, 7, 200], |_| ());
+    for end in 0..der.len() {
+        assert!(crate::crl::Crl::parse(der[..end].to_vec()).is_err(), "{end} octets");
+    }
+    let leaf = ca.issue_as(&numbered(7), KeyPair::generate().unwrap());
+    for at in 0..der.len() {
+        let mut spoiled = der.clone();
+        spoiled[at] ^= 1 << (at % 8);
+        let Ok(crl) = crate::crl::Crl::parse(spoiled.clone()) else { continue };
+        let _ = (crl.find(&[2, 1, 7]), crl.len());
+        // The signature covers all but itself, so a list that still parses is somebody else's.
+        if at % 11 == 0 {
+            let why = failed(judged(&leaf, trust(&ca, RevocationMode::Strict, vec![file(spoiled)])));
+            assert!(why.contains("strict"), "octet {at}: {why}");
+        }
+    }
+}
