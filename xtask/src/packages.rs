@@ -27,6 +27,8 @@ pub const ENGINE: &[&str] = &["softhsm2", "libengine-pkcs11-openssl"];
 
 /// What the tests of EAP need: wpa_supplicant's methods as a program, and two servers.
 pub const EAP: &[&str] = &["eapoltest", "freeradius", "hostapd"];
+/// What the tests of fetching need: an LDAP server.
+pub const DIRECTORY: &[&str] = &["slapd"];
 
 /// What any namespaces lab needs.
 pub const LAB: &[&str] = &["iproute2", "nftables", "iputils-ping", "procps", "openssl", "tcpdump"];

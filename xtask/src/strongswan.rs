@@ -98,6 +98,13 @@ impl<'w> StrongSwan<'w> {
         append(&self.dir.join("strongswan.conf"), more)
     }
 
+    /// Have it fetch what certificates name by HTTP.
+    pub fn fetches(&self) -> Result<()> {
+        let file = self.dir.join("strongswan.conf");
+        let text = fs::read_to_string(&file)?;
+        Ok(fs::write(&file, text.replacen(" x509 revocation ", " x509 revocation curl ", 1))?)
+    }
+
     /// More of swanctl.conf.
     pub fn append(&self, more: &str) -> Result<()> {
         append(&self.dir.join("swanctl/swanctl.conf"), more)

@@ -58,7 +58,13 @@ pub fn run(options: &Options) -> Result<bool> {
     // What cannot be met is better said before ten minutes of compiling.
     packages::need(&[packages::BUILD])?;
     if unit {
-        packages::need(&[packages::IPSEC_MB, packages::ENGINE, packages::PLUGINS, packages::EAP])?;
+        packages::need(&[
+            packages::IPSEC_MB,
+            packages::ENGINE,
+            packages::PLUGINS,
+            packages::EAP,
+            packages::DIRECTORY,
+        ])?;
     }
     if interop {
         packages::need_root("test")?;

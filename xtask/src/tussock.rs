@@ -173,7 +173,8 @@ impl<'w> Tussock<'w> {
         Daemon::start(command.args(arguments).arg("--socket").arg(self.socket()), log)
     }
 
-    fn file(&self) -> PathBuf {
+    /// Its configuration.
+    pub fn file(&self) -> PathBuf {
         self.dir.join("gateway.toml")
     }
 

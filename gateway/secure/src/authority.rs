@@ -3,9 +3,9 @@
 //!
 //! `MakeAuth`, by signature: table → octets → [`Stage::Sign`] → answer. By PSK: answered at once.
 //!
-//! `CheckAuth`, by signature: table → realm → certificates, either believed as they are or [`Chain`] → [`Stage::Verify`] →
-//! whether they were revoked ([`papers`]) → answer. Where no CA of the realm vouches for the peer, the next realm that it fits. By
-//! PSK, and without proof: answered at once.
+//! `CheckAuth`, by signature: table → realm → certificates, either believed as they are or [`Chain`] → [`Stage::Verify`] → whether they
+//! were revoked ([`papers`]) → answer. Where no CA of the realm vouches for the peer, the next realm that it fits. By PSK, and without
+//! proof: answered at once.
 //!
 //! What the operator is told about a refusal is in its text and in the log; the peer is told AUTHENTICATION_FAILED and
 //! nothing else.
@@ -44,7 +44,7 @@ use crate::revocation::Checks;
 use crate::usage;
 use crate::validator::Validator;
 use crate::vault::{Believed, Problem, Vault};
-use papers::{Papers, Parked, Unchecked, Waiting};
+use papers::{Parked, Unchecked, Waiting};
 
 /// Operations at once.
 const MAX_OPEN: usize = 4096;
@@ -118,14 +118,14 @@ impl Peer {
 
     /// Which realms it may be in, the best first. What its certificate says is not believed yet, but it says which realm would have
     /// to believe it.
-    fn sort_realms(&mut self, proof: &PeerProof) -> Result<(), String> {
-        let said = match proof.certs.first() {
+    fn sort_realms(&mut self, method: AuthMethod, certs: &[CertData]) -> Result<(), String> {
+        let said = match certs.first() {
             Some(cert) if cert.encoding == CertEncoding::X509_SIGNATURE.0 => {
                 Cert::parse(&cert.data).ok().map(|cert| cert.info())
             }
             _ => None,
         };
-        self.realms.sort(&self.id, AuthMethod(proof.method), said.as_ref())
+        self.realms.sort(&self.id, method, said.as_ref())
     }
 }
 
@@ -153,6 +153,7 @@ struct Proof {
     method: AuthMethod,
     data: Vec<u8>,
     certs: Vec<CertData>,
+    /// OCSP answers and lists that came with them.
     responses: Vec<Vec<u8>>,
     lists: Vec<Vec<u8>>,
     at: SystemTime,
@@ -453,7 +454,7 @@ impl Authority {
         proof: PeerProof,
     ) -> Result<(), (Peer, String)> {
         let method = AuthMethod(proof.method);
-        if let Err(what) = peer.sort_realms(&proof) {
+        if let Err(what) = peer.sort_realms(method, &proof.certs) {
             return Err((peer, what));
         }
         let wants = peer.realm().remote_auth;
@@ -469,10 +470,15 @@ impl Authority {
                 }
                 Err(what) => Err((peer, what)),
             },
-            (AuthPolicy::Pubkey, AuthPolicy::Pubkey) => match self.fetch_for(at, peer, octets, proof)? {
-                Some((peer, octets, proof)) => self.check_papers(at, peer, octets, proof),
-                None => Ok(()),
-            },
+            (AuthPolicy::Pubkey, AuthPolicy::Pubkey) => {
+                let PeerProof { data, certs, .. } = proof;
+                let proof =
+                    Proof { octets, method, data, certs, responses: Vec::new(), lists: Vec::new(), at };
+                match self.fetch_for(peer, proof)? {
+                    Some((peer, proof)) => self.check_papers(peer, proof),
+                    None => Ok(()),
+                }
+            }
             (wants, _) => {
                 let wants = match wants {
                     AuthPolicy::Psk => "a PSK",
@@ -509,24 +515,6 @@ impl Authority {
             Err(_) => Err(format!("no pre-shared key for `{own_id}` and `{}`", peer.id)),
             Ok(_) if !right => Err(format!("`{}` has another pre-shared key", peer.id)),
             Ok(_) => Ok(()),
-        }
-    }
-
-    /// Sorts what came, and looks whose it is.
-    fn check_papers(
-        &mut self,
-        at: SystemTime,
-        peer: Peer,
-        octets: Vec<u8>,
-        proof: PeerProof,
-    ) -> Result<(), (Peer, String)> {
-        let PeerProof { method, data, certs } = proof;
-        match papers::sort(certs) {
-            Ok(Papers { certs, responses, lists }) => {
-                let method = AuthMethod(method);
-                self.check_signature(peer, Proof { octets, method, data, certs, responses, lists, at })
-            }
-            Err(what) => Err((peer, what)),
         }
     }
 
@@ -813,12 +801,12 @@ impl Authority {
         let Verifying { peer, octets, current, rest, unchecked } = verifying;
         match outcome {
             Outcome::Done => match (&peer.first_use, unchecked) {
+                (None, None) => self.accept(peer, current.how.into()),
+                (None, Some(unchecked)) => self.check_status(peer, current.how.into(), *unchecked),
                 (Some(spki), _) => match self.remember(&peer, spki, SystemTime::now()) {
                     Ok(()) => self.accept(peer, current.how.into()),
                     Err(what) => self.refuse(peer, what),
                 },
-                (None, Some(unchecked)) => self.check_status(peer, current.how.into(), *unchecked),
-                (None, None) => self.accept(peer, current.how.into()),
             },
             Outcome::Rejected(_) => {
                 if let Err((peer, what)) = self.verify(peer, octets, rest, unchecked) {

@@ -246,6 +246,13 @@ impl Cert {
         dn::canonical(&self.subject) == dn::canonical(&self.issuer)
     }
 
+    /// Whether it looks like a root: one that names itself as its issuer, by name and key. A CA that changed its key has certificates that
+    /// are self-issued, too, and are needed.
+    pub(crate) fn is_root(&self) -> bool {
+        let other_key = self.authority_key_id.is_some() && self.authority_key_id != self.key_id;
+        self.is_self_issued() && !other_key
+    }
+
     /// What a verdict hands on.
     pub(crate) fn info(&self) -> CertInfo {
         CertInfo {

@@ -22,7 +22,7 @@ pub struct Config {
     pub credentials: BTreeMap<String, Credentials>,
     /// What is too weak.
     pub rules: Rules,
-    /// Where keys of peers are remembered that were believed at first use.
+    /// Where keys of peers are remembered that were believed at first use, and where fetched lists of revoked certificates are kept.
     pub state_dir: Option<PathBuf>,
     /// Mark of the gateway's own packets, which keep out of tunnel routes; 0: there is none, and tunnel routes stand in the
     /// main table. What a reload says of it is not looked at.
@@ -32,8 +32,6 @@ pub struct Config {
     pub inherits: bool,
     /// What the drivers for long-term keys are told. What a reload says of it is not looked at.
     pub devices: registry::Config,
-    /// Where fetched lists of revoked certificates are kept; `None`: nowhere. What a reload says of it is not looked at.
-    pub crl_dir: Option<std::path::PathBuf>,
 }
 
 /// A pre-shared key and whose it is.

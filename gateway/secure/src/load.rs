@@ -75,6 +75,17 @@ pub fn crls(file: &str, bytes: &[u8]) -> Result<Vec<Vec<u8>>, LoadError> {
     Ok(lists)
 }
 
+/// The end of a certificate, in seconds since 1970.
+///
+/// # Errors
+/// [`LoadError`] when it does not parse.
+pub fn not_after(certificate: &Certificate) -> Result<u64, LoadError> {
+    let fail = |what: String| LoadError { file: certificate.name.clone(), what };
+    let cert = crate::cert::Cert::parse(&certificate.der).map_err(|e| fail(e.to_string()))?;
+    let since = cert.not_after.duration_since(std::time::UNIX_EPOCH);
+    since.map(|since| since.as_secs()).map_err(|_| fail("it ended before 1970".into()))
+}
+
 /// Whether a URL is one that could be fetched.
 ///
 /// # Errors

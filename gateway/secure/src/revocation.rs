@@ -17,7 +17,7 @@ mod held;
 
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::BorrowedFd;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -154,13 +154,13 @@ enum Said {
 }
 
 impl Checks {
-    /// Nothing known yet. Lists are kept in `dir`.
+    /// Nothing known yet. Lists are kept in a folder of `state_dir`.
     ///
     /// # Errors
     /// No doorbell to be had.
-    pub(crate) fn new(dir: Option<PathBuf>, short: Arc<dyn ShortOps>) -> std::io::Result<Checks> {
+    pub(crate) fn new(state_dir: Option<&Path>, short: Arc<dyn ShortOps>) -> std::io::Result<Checks> {
         Ok(Checks {
-            fetcher: Fetcher::new(dir, Arc::clone(&short))?,
+            fetcher: Fetcher::new(state_dir.map(|dir| dir.join("crls")), Arc::clone(&short))?,
             short,
             open: HashMap::new(),
             crls: Crls::default(),

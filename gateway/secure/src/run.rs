@@ -202,7 +202,7 @@ fn authority(
     let verifier = devices.verifier().ok_or_else(none)?;
     let validator = Validator::new(verifier, config.rules.min_rsa_bits).ok_or_else(none)?;
     let certs: Box<CertQueue> = Box::new(validator);
-    let checks = Checks::new(config.crl_dir.clone(), Arc::clone(devices.short()))?;
+    let checks = Checks::new(config.state_dir.as_deref(), Arc::clone(devices.short()))?;
     let (vault, problems) = Vault::open(config, &devices, SystemTime::now());
     Ok((Authority::new(vault, devices, certs, checks, Table::default(), Doorbell::new()?), problems))
 }

@@ -131,7 +131,7 @@ impl Side {
     pub(crate) fn on(config: Config, devices: Vec<Arc<dyn Device>>) -> Side {
         let devices = Devices::new(devices, Vec::new()).unwrap();
         let validator = Validator::new(devices.verifier().unwrap(), config.rules.min_rsa_bits).unwrap();
-        let checks = Checks::new(config.crl_dir.clone(), Arc::clone(devices.short())).unwrap();
+        let checks = Checks::new(config.state_dir.as_deref(), Arc::clone(devices.short())).unwrap();
         let (vault, problems) = Vault::open(config, &devices, now());
         let bell = spi::Doorbell::new().unwrap();
         let authority = Authority::new(vault, devices, Box::new(validator), checks, Table::default(), bell);
@@ -318,6 +318,16 @@ impl Ca {
         key: &impl rcgen::PublicKeyData,
     ) -> rcgen::Certificate {
         params.signed_by(key, &Issuer::from_params(&self.params, &self.key)).unwrap()
+    }
+
+    /// The same CA as another one vouches for it.
+    pub(crate) fn resigned(ca: &Ca, by: &Ca) -> Ca {
+        let key = KeyPair::from_pem(&ca.key.serialize_pem()).unwrap();
+        Ca { cert: by.sign(&ca.params, &key), params: ca.params.clone(), key }
+    }
+
+    pub(crate) fn key_pem(&self) -> String {
+        self.key.serialize_pem()
     }
 
     pub(crate) fn sign_crl(&self, params: rcgen::CertificateRevocationListParams) -> Vec<u8> {

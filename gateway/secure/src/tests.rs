@@ -1,9 +1,12 @@
 //! Behaviour of the key side, without a thread.
 
+mod answers;
 mod cabinet;
 mod chain;
+mod directory;
 mod eap;
 mod golden;
 mod proofs;
+mod second;
 mod status;
 mod turns;

@@ -80,8 +80,7 @@ impl OpenKey {
         }
         if certs.is_empty() {
             // RFC 7670: a peer that has not seen the key before can at least look at it.
-            let data = self.info.spki.clone();
-            certs.push(CertData { encoding: CertEncoding::RAW_PUBLIC_KEY.0, data });
+            certs.push(CertData { encoding: CertEncoding::RAW_PUBLIC_KEY.0, data: self.info.spki.clone() });
         }
         certs
     }
@@ -144,7 +143,6 @@ impl Vault {
             mark: _,
             inherits: _,
             devices: _,
-            crl_dir: _,
         } = config;
         let cas = cas(&credentials);
         let mut vault = Vault {
@@ -320,7 +318,7 @@ fn open_own(
             let short = &**devices.short();
             let (issued, authorities) = above(&chain, cas, short);
             // A root: who trusts it has it, who has it not will not take it from us.
-            let sent = chain.iter().enumerate().filter(|(i, cert)| *i == 0 || !cert.is_self_issued());
+            let sent = chain.iter().enumerate().filter(|(i, cert)| *i == 0 || !cert.is_root());
             let certs = sent.map(|(_, cert)| (cert.der.clone(), key_hash(short, &cert.spki))).collect();
             Ok(OpenKey { place, info, source, certs, url: own.url.clone(), issued, authorities })
         }

@@ -1,7 +1,14 @@
-//! `tussock pki token`: what an operator does at a PKCS #11 token before a realm can use it. A PIN is read from a file, the environment
-//! or the terminal, and never from the command line, which everybody on the machine can read.
+//! `tussock pki`: a small CA ([`ca`], [`store`], [`export`]), gateways that meet by one file ([`invite`]), and `tussock pki token`: what
+//! an operator does at a PKCS #11 token before a realm can use it. A PIN or password is read from a file, the environment or the
+//! terminal, and never from the command line, which everybody on the machine can read.
 
+pub mod ca;
+pub mod export;
+pub mod invite;
 mod pins;
+mod store;
+#[cfg(test)]
+mod tests;
 
 use std::fs;
 use std::net::IpAddr;
@@ -19,6 +26,24 @@ use spi::alg::Curve;
 /// `tussock pki …`
 #[derive(Subcommand, Debug, PartialEq, Eq)]
 pub enum Pki {
+    /// Make a CA
+    Init(ca::Init),
+    /// Issue a certificate with a new key
+    Issue(ca::Issue),
+    /// Issue a certificate again, before it expires
+    Renew(ca::Renew),
+    /// Revoke a certificate, and make the list of revoked ones anew
+    Revoke(ca::Revoke),
+    /// Make the list of revoked certificates anew, before it expires
+    Crl(ca::Crl),
+    /// Show what was issued
+    List(ca::Folder),
+    /// Write certificate, key and CA into one file with a password (PKCS #12)
+    Export(export::Export),
+    /// Let another gateway meet this one: by one file, with all that it needs
+    Invite(invite::Invite),
+    /// Meet the gateway that an invite is from
+    Join(invite::Join),
     /// Keys and certificates in PKCS #11 tokens
     #[command(subcommand)]
     Token(Token),
@@ -130,8 +155,36 @@ pub struct Import {
 /// Carries a command out.
 pub fn run(pki: &Pki) -> anyhow::Result<()> {
     let token = match pki {
-        Pki::Token(token) => token,
+        Pki::Init(init) => {
+            ca::init(init)?;
+            return super::print(&format!("{} holds a CA now\n", init.folder.dir.display()));
+        }
+        Pki::Issue(issue) => {
+            let issued = ca::issue(issue)?;
+            return super::print(&issued_text(&issue.folder, &issued));
+        }
+        Pki::Renew(renew) => {
+            let issued = ca::renew(renew)?;
+            return super::print(&issued_text(&renew.folder, &issued));
+        }
+        Pki::Revoke(revoke) => {
+            let serials = ca::revoke(revoke)?.join(", ");
+            let list = revoke.folder.dir.join("ca.crl");
+            return super::print(&format!(
+                "revoked {serials}; {} says so, put it where gateways look\n",
+                list.display()
+            ));
+        }
+        Pki::Crl(crl) => return super::print(&format!("{}\n", ca::crl(crl)?.display())),
+        Pki::List(folder) => return super::print(&ca::show(folder)?),
+        Pki::Export(export) => {
+            export::export(export)?;
+            return super::print(&format!("{}\n", export.out.display()));
+        }
+        Pki::Invite(invite) => return super::print(&invite::invite(invite)?),
+        Pki::Join(join) => return super::print(&invite::join(join)?),
         Pki::Pins(pins) => return pins::run(pins),
+        Pki::Token(token) => token,
     };
     match token {
         Token::List(at) => list(at),
@@ -153,6 +206,16 @@ pub fn run(pki: &Pki) -> anyhow::Result<()> {
             super::print(&format!("{uri}\n"))
         }
     }
+}
+
+fn issued_text(folder: &ca::Folder, issued: &store::Issued) -> String {
+    let file = folder.dir.join("certs").join(store::file_name(&issued.name));
+    format!(
+        "{0}.crt, {0}.key: serial {1}, until {2}\n",
+        file.display(),
+        issued.serial,
+        ca::date(issued.not_after)
+    )
 }
 
 impl At {
@@ -312,25 +375,5 @@ fn hex(text: &str) -> Result<Hex, String> {
     match octets {
         Some(octets) if text.len().is_multiple_of(2) && !octets.is_empty() => Ok(Hex(octets)),
         _ => Err("an even number of hexadecimal digits, at least two".into()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn subjects_and_names_are_understood_or_refused_with_a_reason() {
-        let name = subject("C=CH, O=Lab\\, Inc., CN=moon.lab.test").unwrap();
-        let shown: Vec<String> = name.iter().map(|(_, value)| format!("{value:?}")).collect();
-        assert!(shown.len() == 3 && shown[1].contains("Lab, Inc."), "{shown:?}");
-        assert!(subject("CN").unwrap_err().to_string().contains("has no `=`"));
-        assert!(subject("X=1").unwrap_err().to_string().contains("there are C, ST"));
-        assert!(matches!(alternative("192.168.0.1").unwrap(), SanType::IpAddress(_)));
-        assert!(matches!(alternative("carol@lab.test").unwrap(), SanType::Rfc822Name(_)));
-        assert!(matches!(alternative("moon.lab.test").unwrap(), SanType::DnsName(_)));
-        assert!(alternative("möön").is_err());
-        assert_eq!(hex("01fe"), Ok(Hex(vec![1, 0xfe])));
-        assert!(hex("").is_err() && hex("1").is_err() && hex("zz").is_err() && hex("é").is_err());
     }
 }

@@ -130,7 +130,8 @@ fn eap_credentials(
 /// Our keys, the first one first.
 fn own_keys(auth: &Spanned<raw::Auth>, reader: &mut Reader<'_>) -> Option<Vec<OwnKey>> {
     let raw = auth.get_ref();
-    for (word, key) in peers_words(raw) {
+    // `trust` is spoken of with the methods.
+    for (word, key) in peers_words(raw).filter(|(_, key)| *key != "trust") {
         reader
             .error(word.span(), format!("`{key}` says how a peer is checked; it belongs into `remote_auth`"));
     }

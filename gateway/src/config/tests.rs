@@ -295,7 +295,7 @@ fn what_makes_no_sense_about_a_peer_is_said_at_its_word() {
             MOON,
             "method = \"psk\", trust = \"first-use\"".into(),
             "\"first",
-            "`ca`, `cert`, `pubkey` and `trust` go with method = \"pubkey\"",
+            "`trust` goes with method = \"pubkey\"",
         ),
         (
             MOON,

@@ -22,6 +22,7 @@ mod plugins;
 mod providers;
 mod reactions;
 mod reload;
+mod revocation;
 mod suites;
 mod tokens;
 mod transport;
@@ -92,6 +93,7 @@ const SUBJECTS: &[&[Story]] = &[
     providers::STORIES,
     plugins::STORIES,
     tokens::STORIES,
+    revocation::STORIES,
 ];
 
 /// All of them.

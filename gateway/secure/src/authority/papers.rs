@@ -8,11 +8,12 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use ipc::{CertData, PeerProof};
+use ipc::CertData;
 use spi::{CryptoJob, Hash, Outcome, Token};
 use wire::numbers::CertEncoding;
 
-use super::{Authority, Peer, Signing, Stage};
+use super::{Authority, Peer, Proof, Signing, Stage};
+use crate::cert::Cert;
 use crate::config::{Lookups, RevocationMode};
 use crate::crl::Crl;
 use crate::fetch::Reach;
@@ -26,16 +27,8 @@ const MAX_WAITING: usize = 64;
 /// OCSP answers and lists of one peer that are looked at.
 const MAX_STAPLED: usize = 8;
 
-/// A peer, what it signed, and its proof.
-type Claim = (Peer, Vec<u8>, PeerProof);
-
-/// CERT payloads, sorted.
-pub(super) struct Papers {
-    /// Certificates, end entity first, or one raw public key.
-    pub(super) certs: Vec<CertData>,
-    pub(super) responses: Vec<Vec<u8>>,
-    pub(super) lists: Vec<Vec<u8>>,
-}
+/// A peer and its proof.
+type Claim = (Peer, Proof);
 
 /// What the status of a chain is to be found out from.
 pub(super) struct Unchecked {
@@ -56,10 +49,8 @@ pub(super) enum Parked {
 
 /// A peer whose certificates are being fetched.
 pub(super) struct Fetching {
-    pub(super) peer: Peer,
-    pub(super) octets: Vec<u8>,
-    pub(super) proof: PeerProof,
-    pub(super) at: SystemTime,
+    peer: Peer,
+    proof: Proof,
     missing: usize,
 }
 
@@ -71,24 +62,23 @@ pub(super) struct Waiting {
     next: u64,
 }
 
-/// Encodings are looked at before anything is parsed: nothing but these has any business here, and every other parser would be one
-/// more to attack.
-pub(super) fn sort(certs: Vec<CertData>) -> Result<Papers, String> {
-    bounded(&certs)?;
-    let mut papers = Papers { certs: Vec::new(), responses: Vec::new(), lists: Vec::new() };
-    for cert in certs {
+/// Sorts CERT payloads. Encodings are looked at before anything is parsed: nothing but these has any business here, and every other
+/// parser would be one more to attack.
+fn sort(proof: &mut Proof) -> Result<(), String> {
+    bounded(&proof.certs)?;
+    for cert in std::mem::take(&mut proof.certs) {
         match CertEncoding(cert.encoding) {
-            CertEncoding::X509_SIGNATURE => papers.certs.push(cert),
-            CertEncoding::RAW_PUBLIC_KEY if papers.certs.is_empty() => papers.certs.push(cert),
-            CertEncoding::OCSP_CONTENT => papers.responses.push(cert.data),
-            CertEncoding::CRL => papers.lists.push(cert.data),
+            CertEncoding::X509_SIGNATURE => proof.certs.push(cert),
+            CertEncoding::RAW_PUBLIC_KEY if proof.certs.is_empty() => proof.certs.push(cert),
+            CertEncoding::OCSP_CONTENT => proof.responses.push(cert.data),
+            CertEncoding::CRL => proof.lists.push(cert.data),
             other => return Err(format!("a CERT payload of encoding {other}, which is not supported")),
         }
     }
-    if papers.responses.len() + papers.lists.len() > MAX_STAPLED {
+    if proof.responses.len() + proof.lists.len() > MAX_STAPLED {
         return Err(format!("more than {MAX_STAPLED} OCSP responses and CRLs"));
     }
-    Ok(papers)
+    Ok(())
 }
 
 fn bounded(certs: &[CertData]) -> Result<(), String> {
@@ -107,16 +97,10 @@ fn is_elsewhere(cert: &CertData) -> bool {
 
 impl Authority {
     /// Has what a peer sent as hash and URL fetched; gives everything back when there is nothing of that kind.
-    pub(super) fn fetch_for(
-        &mut self,
-        at: SystemTime,
-        peer: Peer,
-        octets: Vec<u8>,
-        proof: PeerProof,
-    ) -> Result<Option<Claim>, (Peer, String)> {
+    pub(super) fn fetch_for(&mut self, peer: Peer, proof: Proof) -> Result<Option<Claim>, (Peer, String)> {
         let elsewhere = proof.certs.iter().filter(|cert| is_elsewhere(cert)).count();
         if elsewhere == 0 {
-            return Ok(Some((peer, octets, proof)));
+            return Ok(Some((peer, proof)));
         }
         let lookups =
             self.vault.believes(&peer.realm().name).map_or(Lookups::No, |believes| believes.lookups);
@@ -151,7 +135,7 @@ impl Authority {
         }
         self.waiting.next += 1;
         let id = self.waiting.next;
-        self.waiting.peers.insert(id, Fetching { peer, octets, proof, at, missing: urls.len() });
+        self.waiting.peers.insert(id, Fetching { peer, proof, missing: urls.len() });
         for (place, url) in urls {
             // Names of lookups are their own: the key they are waited for by.
             let token = Token(id << 8 | place as u64);
@@ -159,6 +143,23 @@ impl Authority {
             self.checks.fetch_certificate(token, url, reach);
         }
         Ok(None)
+    }
+
+    /// Everything that the peer sent is here: sorts it, and has the realm looked for once more that would have to believe it.
+    pub(super) fn check_papers(&mut self, mut peer: Peer, mut proof: Proof) -> Result<(), (Peer, String)> {
+        if let Err(what) = sort(&mut proof) {
+            return Err((peer, what));
+        }
+        let said = match proof.certs.first() {
+            Some(cert) if cert.encoding == CertEncoding::X509_SIGNATURE.0 => {
+                Cert::parse(&cert.data).ok().map(|cert| cert.info())
+            }
+            _ => None,
+        };
+        match peer.realms.sort(&peer.id, proof.method, said.as_ref()) {
+            Ok(()) => self.check_signature(peer, proof),
+            Err(what) => Err((peer, what)),
+        }
     }
 
     fn on_certificate(&mut self, other: Other) {
@@ -182,10 +183,10 @@ impl Authority {
                     self.waiting.peers.insert(id, fetching);
                     return;
                 }
-                let Fetching { mut peer, octets, proof, at, .. } = fetching;
+                let Fetching { mut peer, proof, .. } = fetching;
                 // Now its certificate says which realm it is in.
-                let checked = match peer.sort_realms(&proof) {
-                    Ok(()) => self.check_papers(at, peer, octets, proof),
+                let checked = match peer.sort_realms(proof.method, &proof.certs) {
+                    Ok(()) => self.check_papers(peer, proof),
                     Err(what) => Err((peer, what)),
                 };
                 if let Err((peer, what)) = checked {

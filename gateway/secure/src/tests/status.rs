@@ -234,7 +234,7 @@ fn a_list_is_fetched_once_for_all_who_wait_and_kept_on_disk() {
     let config = || {
         let crls = vec![CrlSource::Url(server.url("ca.crl"))];
         let config = pubkey(SUN, MOON, None, trust(&ca, RevocationMode::Strict, crls));
-        Config { crl_dir: Some(dir.clone()), ..config }
+        Config { state_dir: Some(dir.clone()), ..config }
     };
     let mut moon = Side::new(pubkey(MOON, "any", Some(leaf.own(&[])), Trust::default()));
     let mut sun = Side::new(config());
@@ -253,7 +253,7 @@ fn a_list_is_fetched_once_for_all_who_wait_and_kept_on_disk() {
         failed(again.check(1, "r", SUN, MOON, initiators(Role::Responder), made)).contains("was revoked")
     );
     assert_eq!(server.asked(), 1);
-    let kept: Vec<_> = std::fs::read_dir(&dir).unwrap().collect();
+    let kept: Vec<_> = std::fs::read_dir(dir.join("crls")).unwrap().collect();
     assert_eq!(kept.len(), 1);
     std::fs::remove_dir_all(&dir).unwrap();
 }
@@ -354,4 +354,25 @@ fn a_list_the_peer_sends_along_counts_like_any_other() {
     assert!(failed(with(3, vec![0x30; 20_000])).contains("strict"));
     let why = failed(with(4, vec![0x30; 200_000]));
     assert!(why.contains("octets of certificates"), "{why}");
+}
+
+#[test]
+fn a_list_with_any_octet_changed_or_cut_off_is_read_or_refused_and_never_believed() {
+    let ca = Ca::new("CA");
+    let der = list(&ca, &[3, 7, 200], |_| ());
+    for end in 0..der.len() {
+        assert!(crate::crl::Crl::parse(der[..end].to_vec()).is_err(), "{end} octets");
+    }
+    let leaf = ca.issue_as(&numbered(7), KeyPair::generate().unwrap());
+    for at in 0..der.len() {
+        let mut spoiled = der.clone();
+        spoiled[at] ^= 1 << (at % 8);
+        let Ok(crl) = crate::crl::Crl::parse(spoiled.clone()) else { continue };
+        let _ = (crl.find(&[2, 1, 7]), crl.len());
+        // The signature covers all but itself, so a list that still parses is somebody else's.
+        if at % 11 == 0 {
+            let why = failed(judged(&leaf, trust(&ca, RevocationMode::Strict, vec![file(spoiled)])));
+            assert!(why.contains("strict"), "octet {at}: {why}");
+        }
+    }
 }
