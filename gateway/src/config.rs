@@ -211,7 +211,7 @@ impl File<'_> {
         loaded.secure.mark = loaded.settings.mark;
         loaded.secure.state_dir = Some(loaded.settings.own_folder(Side::Keys));
         loaded.secure.devices = loaded.settings.devices();
-        loaded.secure.crl_dir = Some(loaded.settings.state_dir.join("crls"));
+        loaded.secure.crl_dir = Some(loaded.settings.own_folder(Side::Keys).join("crls"));
         loaded
     }
 

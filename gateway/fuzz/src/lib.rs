@@ -12,8 +12,8 @@ mod vfio_user;
 mod wire_esp;
 mod wire_ike;
 
-pub use ike_state::{ike_events, ike_state};
 pub use self::ipc::ipc;
+pub use ike_state::{ike_events, ike_state};
 pub use plugin::plugin;
 pub use vfio_user::vfio_user;
 pub use wire_esp::wire_esp;
