@@ -31,17 +31,19 @@ fn either_way<M: Message>(octets: &[u8]) {
 
 fn to_secure(datagrams: &[u8], ours: &OwnedFd, theirs: OwnedFd) {
     let Ok(mut end) = SecureEnd::of_socket(theirs, None) else { return };
-    send_all(datagrams, ours, || loop {
-        match end.try_recv() {
-            Received::Request(token, request) => {
-                assert!(codec::encode(&*request).is_ok());
-                end.reply(token, Reply::Ok);
-            }
-            Received::Nothing => return true,
-            Received::Closed => {
-                // Nothing comes after the end, whatever is said.
-                assert!(matches!(end.try_recv(), Received::Closed));
-                return false;
+    send_all(datagrams, ours, || {
+        loop {
+            match end.try_recv() {
+                Received::Request(token, request) => {
+                    assert!(codec::encode(&*request).is_ok());
+                    end.reply(token, Reply::Ok);
+                }
+                Received::Nothing => return true,
+                Received::Closed => {
+                    // Nothing comes after the end, whatever is said.
+                    assert!(matches!(end.try_recv(), Received::Closed));
+                    return false;
+                }
             }
         }
     });

@@ -2,8 +2,8 @@
 
 use ipc::codec::{self, Message};
 use ipc::{
-    AuthInput, CertData, IkeSaRef, Offered, PeerProof, Refusal, Reply, Request, Role, RouteChange, TunOffload,
-    TunSpec,
+    AuthInput, CertData, IkeSaRef, Offered, PeerProof, Refusal, Reply, Request, Role, RouteChange,
+    TunOffload, TunSpec,
 };
 use policy::Identity;
 use spi::{Hash, Prf};
@@ -12,12 +12,17 @@ const SECURE: u8 = 0;
 const NETWORK: u8 = 1;
 
 pub(super) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
-    let all = [make(), check(), Request::Forget { sa: IkeSaRef(7) }, Request::OpenTun(tun()), route(), address()];
+    let all =
+        [make(), check(), Request::Forget { sa: IkeSaRef(7) }, Request::OpenTun(tun()), route(), address()];
     let requests = all.iter().enumerate().map(|(n, request)| whole(n as u64, request)).collect::<Vec<_>>();
     let proof = Reply::Proof { method: 14, data: vec![5; 64], certs: certs() };
     let refused = Reply::Refused(Refusal::AuthenticationFailed("another pre-shared key".into()));
-    let replies =
-        [whole(0, &Reply::Ok), whole(1, &proof), whole(2, &Reply::PeerAccepted { how: "PSK".into() }), whole(3, &refused)];
+    let replies = [
+        whole(0, &Reply::Ok),
+        whole(1, &proof),
+        whole(2, &Reply::PeerAccepted { realm: "site".into(), how: "PSK".into() }),
+        whole(3, &refused),
+    ];
     let queue = Reply::Tun { queues: Vec::new(), name: "ipsec0".into(), offload: TunOffload::default() };
     let cut = |last: bool, part: &[u8]| [&[u8::from(last)][..], &4u64.to_le_bytes(), part].concat();
     let octets = codec::encode(&check()).expect("a question");
@@ -30,7 +35,10 @@ pub(super) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         ("with_a_descriptor", with_descriptor(SECURE, &whole(1, &adopt))),
         ("a_descriptor_too_many", with_descriptor(SECURE, &whole(1, &make()))),
         ("answers", script(NETWORK, &replies)),
-        ("answered_twice", script(NETWORK, &[whole(1, &Reply::Ok), whole(1, &Reply::Ok), whole(77, &Reply::Ok)])),
+        (
+            "answered_twice",
+            script(NETWORK, &[whole(1, &Reply::Ok), whole(1, &Reply::Ok), whole(77, &Reply::Ok)]),
+        ),
         ("a_device", with_descriptor(NETWORK, &whole(2, &queue))),
         ("a_device_without_one", script(NETWORK, &[whole(2, &queue)])),
     ]
@@ -68,7 +76,12 @@ fn certs() -> Vec<CertData> {
 }
 
 fn make() -> Request {
-    let offered = Offered { hashes: vec![Hash::Sha256, Hash::Identity], authorities: vec![[9; 20]] };
+    let offered = Offered {
+        hashes: vec![Hash::Sha256, Hash::Identity],
+        authorities: vec![[9; 20]],
+        ocsp: true,
+        urls: false,
+    };
     Request::MakeAuth {
         sa: IkeSaRef(1),
         realm: "site".into(),
@@ -83,8 +96,8 @@ fn check() -> Request {
     let proof = PeerProof { method: 14, data: vec![4; 64], certs: certs() };
     Request::CheckAuth {
         sa: IkeSaRef(1),
-        realm: "site".into(),
-        own_id: id("moon.lab.test"),
+        realms: vec!["site".into(), "other".into()],
+        asked: Some(id("moon.lab.test")),
         peer_id: Identity::KeyId(vec![1, 2, 3]),
         input: input(Role::Responder),
         proof,
