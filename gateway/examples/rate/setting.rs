@@ -107,7 +107,11 @@ impl Setting {
             responder.credentials.insert("gate".into(), ca.credentials(&cert, &key));
         } else {
             for config in [&mut *initiator, &mut *responder] {
-                config.psks.push(Psk { ids: vec![], realm: None, secret: Secret::from_slice(b"load-test-psk") });
+                config.psks.push(Psk {
+                    ids: vec![],
+                    realm: None,
+                    secret: Secret::from_slice(b"load-test-psk"),
+                });
             }
         }
         initiator.realms = initiators.clone();

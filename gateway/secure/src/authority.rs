@@ -9,6 +9,9 @@
 //! What the operator is told about a refusal is in its text and in the log; the peer is told AUTHENTICATION_FAILED and
 //! nothing else.
 
+mod belief;
+mod first_use;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -20,11 +23,11 @@ use ipc::{
 use policy::{AuthPolicy, Claims, Identity, Realm, SignMethod, dn};
 use spi::cert::{CertDone, CertError, CertInfo, CertJob, CertQueue};
 use spi::{
-    CryptoDone, CryptoJob, CryptoOp, CryptoOutput, FaultKind, Hash, InFlight, KeyId, Outcome, SignScheme,
-    Token,
+    CryptoDone, CryptoJob, CryptoOp, CryptoOutput, FaultKind, InFlight, KeyId, Outcome, SignScheme, Token,
 };
 use wire::numbers::{AuthMethod, CertEncoding};
 
+use self::belief::{Belief, Disbelief, untaken};
 use crate::candidates::{Candidates, proof_of};
 use crate::cert::Cert;
 use crate::config::Config;
@@ -34,9 +37,7 @@ use crate::key::{self, KeyKind};
 use crate::method;
 use crate::octets::{self, Prover};
 use crate::path;
-use crate::pins;
 use crate::psk::{self, NoPsk};
-use crate::usage;
 use crate::validator::Validator;
 use crate::vault::{Believed, Problem, Vault};
 
@@ -90,7 +91,7 @@ struct Peer {
     token: Token,
     sa: IkeSaRef,
     /// The realm, and others it may be.
-    realms: Candidates,
+    realms: Box<Candidates>,
     id: Identity,
     /// Its key is to be remembered when it has turned out to have it.
     first_use: Option<Vec<u8>>,
@@ -354,7 +355,7 @@ impl Authority {
         let realms = Candidates::of(&self.vault, realms, asked)?;
         let (octets, binding) = build(input, Prover::peer(input.role))?;
         self.table.check_auth(sa, input.role, binding)?;
-        let peer = Peer { token, sa, realms, id: peer_id, first_use: None };
+        let peer = Peer { token, sa, realms: Box::new(realms), id: peer_id, first_use: None };
         match self.check_further(at, peer, input, octets, proof) {
             Ok(()) => {}
             Err((peer, refusal)) => self.refuse(peer, refusal),
@@ -530,59 +531,6 @@ impl Authority {
             }
             None => Ok(Belief::Chain(Arc::clone(&believes.anchors))),
         }
-    }
-
-    /// The key of a peer in a realm that believes the first one: the one it sent, if it had no other before. What a certificate
-    /// around it says is of no interest; anybody can have made it.
-    fn remembered(&self, peer: &Peer, certs: &[CertData]) -> Result<Belief, Disbelief> {
-        let pins = self.vault.pins().map_err(Disbelief::Refused)?;
-        let first = certs.first().ok_or_else(|| {
-            Disbelief::Refused("the peer sent no certificate or public key that could be remembered".into())
-        })?;
-        let spki = match CertEncoding(first.encoding) {
-            CertEncoding::RAW_PUBLIC_KEY => first.data.clone(),
-            _ => Cert::parse(&first.data).map_err(|e| Disbelief::Refused(e.to_string()))?.spki,
-        };
-        let kind = key::inspect(&spki, self.vault.rules.min_rsa_bits)
-            .map_err(|e| Disbelief::Refused(e.to_string()))?;
-        let print = self.fingerprint(&spki).map_err(Disbelief::Refused)?;
-        let realm = &peer.realm().name;
-        match pins
-            .find(realm, &peer.id)
-            .map_err(|e| Disbelief::Refused(format!("its key cannot be looked up: {e}")))?
-        {
-            Some(pin) if pin.fingerprint == print => {
-                Ok(Belief::Keys(vec![(spki, kind, format!("remembered key {print}"))]))
-            }
-            Some(pin) => Err(Disbelief::Refused(format!(
-                "`{}` has another key than the one that was remembered for it: it came with {print}, and had {}; if it was given a new \
-                 one, `tussock pki pins --remove {realm}/{}` lets it in",
-                peer.id, pin.fingerprint, peer.id
-            ))),
-            None => {
-                let described = format!("first use of key {print}");
-                Ok(Belief::First((spki, kind, described)))
-            }
-        }
-    }
-
-    fn fingerprint(&self, spki: &[u8]) -> Result<String, String> {
-        let hash =
-            self.devices.short().hash(Hash::Sha256, &[spki]).map_err(|fault| format!("SHA-256: {fault}"))?;
-        Ok(pins::fingerprint(&hash))
-    }
-
-    /// Remembers the key of a peer that has just shown that it has it.
-    fn remember(&self, peer: &Peer, spki: &[u8], at: SystemTime) -> Result<(), String> {
-        let fingerprint = self.fingerprint(spki)?;
-        let pins = self.vault.pins()?;
-        let realm = peer.realm().name.to_string();
-        let pin = pins::Pin { realm, peer: peer.id.clone(), fingerprint, since: at };
-        tracing::warn!(
-            realm = %peer.realm().name, peer = %peer.id, fingerprint = %pin.fingerprint,
-            "first use: nobody vouches for this key, and from now on it is the peer's; compare the fingerprint"
-        );
-        pins.remember(pin).map_err(|e| format!("its key cannot be remembered, so it is not let in: {e}"))
     }
 
     /// Every way the proof may be good, with devices that can tell.
@@ -793,71 +741,6 @@ impl Authority {
         self.table.checked(peer.sa, None);
         tracing::warn!(realm = %peer.realm().name, peer = %peer.id, sa = peer.sa.0, why = %what, "peer refused");
         self.replies.push_back((peer.token, Reply::Refused(Refusal::AuthenticationFailed(what))));
-    }
-}
-
-/// Which signatures a realm takes instead of the one that came.
-fn untaken(realm: &Realm, came: &str) -> String {
-    let names: Vec<&str> = realm.methods.iter().map(|method| method.name()).collect();
-    format!("the peer signed with {came}, and realm `{}` takes only {}", realm.name, names.join(", "))
-}
-
-/// What a peer's certificates are judged by.
-enum Belief {
-    /// These keys, believed as they are: SubjectPublicKeyInfo, kind, description.
-    Keys(Vec<(Vec<u8>, KeyKind, String)>),
-    /// This one, because there was none before.
-    First((Vec<u8>, KeyKind, String)),
-    /// A path to one of these CAs.
-    Chain(Arc<[Vec<u8>]>),
-}
-
-/// Why they are not, in words.
-enum Disbelief {
-    /// The realm knows nobody who would vouch for the peer; another one may.
-    Unknown(String),
-    /// It is no good.
-    Refused(String),
-}
-
-impl Believed {
-    /// Whether the key may speak for the identity: the operator wrote the two down together, or the certificate says so.
-    fn speaks_for(&self, at: SystemTime, realm: &Realm, id: &Identity) -> Result<(), String> {
-        let named = realm.remote_id.the_one() == Some(id);
-        match &self.cert {
-            Some(cert) => {
-                // The length of RSA keys was looked at when the certificate was read.
-                usage::check_any(cert, at, 0)
-                    .and_then(|()| usage::check_end_entity(cert))
-                    .map_err(|e| e.to_string())?;
-                let info = cert.info();
-                let claims = Claims { cert: Some(&info), ..Claims::of(id, AuthPolicy::Pubkey) };
-                if realm.rank(&claims).is_none() {
-                    return Err(format!(
-                        "the certificate of {} fits no rule of the realm",
-                        identity::spoken_for(&info)
-                    ));
-                }
-                if !named && !identity::covers(&info, id) {
-                    return Err(format!(
-                        "the certificate speaks for {}, not for `{id}`",
-                        identity::spoken_for(&info)
-                    ));
-                }
-                Ok(())
-            }
-            None if named => Ok(()),
-            None => {
-                Err("a raw public key cannot say whose it is, and the realm accepts many identities".into())
-            }
-        }
-    }
-
-    fn describe(&self) -> String {
-        match &self.cert {
-            Some(cert) => format!("pinned certificate of {}", cert.subject_text()),
-            None => format!("public key {}", self.name),
-        }
     }
 }
 

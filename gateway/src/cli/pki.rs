@@ -21,7 +21,7 @@ use spi::alg::Curve;
 pub enum Pki {
     /// Keys and certificates in PKCS #11 tokens
     #[command(subcommand)]
-    Token(Token),
+    Token(Box<Token>),
     /// Show the keys of peers that were believed at first use, or forget one
     Pins(pins::Pins),
 }
@@ -130,7 +130,7 @@ pub struct Import {
 /// Carries a command out.
 pub fn run(pki: &Pki) -> anyhow::Result<()> {
     let token = match pki {
-        Pki::Token(token) => token,
+        Pki::Token(token) => &**token,
         Pki::Pins(pins) => return pins::run(pins),
     };
     match token {
