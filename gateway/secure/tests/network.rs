@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ipc::{NetworkEnd, Refusal, Reply, Request, RouteChange, TunSpec};
 use policy::{
-    AuthPolicy, Child, ChildMode, Childless, Dpd, DpdAction, Encap, EspProposal, IdMatch, Identity,
+    AuthPolicy, Child, ChildMode, Childless, Dpd, DpdAction, Encap, EspProposal, Identity,
     IkeProposal, Lifetime, Realm, SelectorSpec, Start, VirtualIpRequest,
 };
 use spi::{Secret, Token};
@@ -87,7 +87,7 @@ fn config() -> Config {
         unique: true,
         worker: None,
     };
-    let psks = vec![Psk { ids: vec![], secret: Secret::from_slice(b"x") }];
+    let psks = vec![Psk { ids: vec![], realm: None, secret: Secret::from_slice(b"x") }];
     Config { realms: vec![Arc::new(realm)], psks, ..Config::default() }
 }
 
