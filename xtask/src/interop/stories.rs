@@ -20,6 +20,7 @@ mod path_mtu;
 mod plugins;
 mod providers;
 mod reactions;
+mod realms;
 mod reload;
 mod suites;
 mod tokens;
@@ -90,6 +91,7 @@ const SUBJECTS: &[&[Story]] = &[
     providers::STORIES,
     plugins::STORIES,
     tokens::STORIES,
+    realms::STORIES,
 ];
 
 /// All of them.
