@@ -354,6 +354,7 @@ fn first_use(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
     let (mut moon, mut sun) = place.sites()?;
     steps.begin("both make themselves a certificate");
     for (end, host, peer) in [(&moon, "moon", "sun"), (&sun, "sun", "moon")] {
+        remember_nothing(end)?;
         trust_first(place, end, host, peer, "1")?;
     }
     steps.begin("the first time, with a warning");
@@ -410,6 +411,7 @@ fn first_use_of_another(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
         sun.start()?;
         Ok(sun)
     };
+    remember_nothing(&moon)?;
     moon.start()?;
     for again in [false, true] {
         steps.begin(if again { "another certificate of its own is refused" } else { "the first is taken" });
@@ -426,7 +428,33 @@ fn first_use_of_another(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
         }
         sun.stop()?;
     }
-    Ok(())
+    steps.begin("we prove ourselves by a raw key, and send it along");
+    let public = place.results.join("sun/swanctl/pubkey/moon.pub");
+    let key = Pki::of(KeyType::Ecdsa)?.key("moon");
+    moon.set(
+        SITE,
+        "local_auth",
+        &format!("{{ method = \"pubkey\", id = \"moon.lab.test\", key = {} }}", quoted(&shown(&key))),
+    )?;
+    moon.stop()?;
+    remember_nothing(&moon)?;
+    moon.start()?;
+    let mut sun = ours()?;
+    sun.stop()?;
+    fs::create_dir_all(place.results.join("sun/swanctl/pubkey"))?;
+    process::run(openssl(&["pkey", "-pubout"]).arg("-in").arg(&key).arg("-out").arg(&public))?;
+    let conf = place.results.join("sun/swanctl/swanctl.conf");
+    let text = fs::read_to_string(&conf)?;
+    let remote = text.find("    remote {").context("no section `remote`")?;
+    let (before, after) = text.split_at(remote);
+    fs::write(
+        &conf,
+        before.to_owned()
+            + &after.replacen("auth = pubkey\n", "auth = pubkey\n      pubkeys = moon.pub\n", 1),
+    )?;
+    sun.start()?;
+    sun.up()?;
+    place.pings()
 }
 
 fn nobody(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
@@ -444,6 +472,10 @@ fn nobody(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
     moon.down()?;
     await_nothing(&sun, "after the end")?;
     steps.begin("one side alone says who it is");
+    // Who is nobody shares a secret with sun all the same, but not under a name.
+    for end in [&moon, &sun] {
+        end.set("[[psk]]", "ids", "[\"sun.lab.test\"]")?;
+    }
     sun.set(SITE, "local_auth", &of("sun.lab.test"))?;
     moon.set(SITE, "remote_auth", &of("sun.lab.test"))?;
     moon.order(&["reload"])?;
@@ -525,6 +557,15 @@ fn trust_first(place: &Place<'_>, end: &Tussock<'_>, host: &str, peer: &str, nth
         "remote_auth",
         &format!("{{ method = \"pubkey\", id = \"{peer}.lab.test\", trust = \"first-use\" }}"),
     )
+}
+
+/// What stories before this one have remembered.
+fn remember_nothing(end: &Tussock<'_>) -> Result<()> {
+    let state = end.socket();
+    match fs::remove_file(state.with_file_name("pins")) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    }
 }
 
 fn pins(place: &Place<'_>, end: &Tussock<'_>, more: &[&str]) -> Result<String> {
