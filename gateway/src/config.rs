@@ -60,6 +60,10 @@ pub struct Loaded {
     pub guarded: BTreeSet<(Arc<str>, Arc<str>)>,
     /// How packets are worked on, by realm, where it is not as usual.
     pub works: BTreeMap<Arc<str>, RealmWork>,
+    /// Where the accelerators stand in the file, in the order of the settings; without a text, for whoever has something to say of one.
+    pub accel_places: Vec<Problem>,
+    /// Where the realms stand, likewise.
+    pub realm_places: BTreeMap<Arc<str>, Problem>,
     /// What is worth a word.
     pub warnings: Vec<Problem>,
     /// Realms that secrets say they belong to, and where.
@@ -160,6 +164,7 @@ impl File<'_> {
         };
         let dispatch = root.take("dispatch").map(|value| self.dispatch(value)).unwrap_or_default();
         let accel = root.take("accel").map(|value| self.accelerators(value)).unwrap_or_default();
+        let (accel, accel_places) = accel.into_iter().unzip();
         let mut loaded = Loaded {
             settings: Settings { dispatch, accel, ..settings },
             realms: Vec::new(),
@@ -168,6 +173,8 @@ impl File<'_> {
             dummies: BTreeMap::new(),
             guarded: BTreeSet::new(),
             works: BTreeMap::new(),
+            accel_places,
+            realm_places: BTreeMap::new(),
             warnings: Vec::new(),
             psk_realms: Vec::new(),
         };
@@ -197,6 +204,8 @@ impl File<'_> {
             self.problems.error(self.source, key.span(), unknown("table", key.get_ref(), &known));
         }
         self.across_realms(&loaded, &places);
+        let place = |at: &Range<usize>| self.source.problem(at.clone(), "");
+        loaded.realm_places = places.iter().map(|one| (one.realm.clone(), place(&one.at))).collect();
         loaded.secure.realms = loaded.realms.clone();
         loaded.secure.mark = loaded.settings.mark;
         loaded.secure.state_dir = Some(loaded.settings.state_dir.clone());
@@ -220,16 +229,19 @@ impl File<'_> {
         dispatch::table(&raw.unwrap_or_default(), &mut self.reader())
     }
 
-    fn accelerators(&mut self, value: Spanned<DeValue<'_>>) -> Vec<registry::Accel> {
+    /// The sections, each with its place.
+    fn accelerators(&mut self, value: Spanned<DeValue<'_>>) -> Vec<(registry::Accel, Problem)> {
         let sections = Section::of("accel", value, self.source, self.problems);
-        let mut all: Vec<registry::Accel> = Vec::new();
+        let mut all: Vec<(registry::Accel, Problem)> = Vec::new();
         for (name, value) in sections.into_iter().flat_map(|sections| sections.table) {
             let at = name.span();
             let name = name.into_inner().into_owned();
             let section = Section::of(format!("accel.{name}"), value, self.source, self.problems);
+            let place = self.source.problem(at.clone(), "");
+            let before: Vec<registry::Accel> = all.iter().map(|(accel, _)| accel.clone()).collect();
             let read =
-                section.and_then(|section| accel::section(&name, section, at, &all, &mut self.reader()));
-            all.extend(read);
+                section.and_then(|section| accel::section(&name, section, at, &before, &mut self.reader()));
+            all.extend(read.map(|accel| (accel, place)));
         }
         all
     }

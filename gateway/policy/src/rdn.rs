@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
+use serde::{Deserialize, Serialize};
+
 use crate::dn::{self, DnError, Folded};
 
 /// RDNs that a subject has to have. `OU=Sales, O=Example` is in `C=CH, O=example, OU=Sales, CN=carol`. Attributes joined by `+` have
 /// to be in one RDN of the subject; what else that RDN has does not matter.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RdnSet {
     /// Each sorted, all sorted, none twice.
     rdns: Vec<Vec<Folded>>,

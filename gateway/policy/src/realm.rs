@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use spi::SignScheme;
 use wire::TrafficSelector;
 
@@ -13,7 +14,7 @@ use crate::proposal::{EspProposal, IkeProposal};
 use crate::rule::Peers;
 
 /// A realm.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Realm {
     /// Name in the configuration.
     pub name: Arc<str>,
@@ -64,7 +65,7 @@ pub struct Realm {
 }
 
 /// Where a peer may be.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RemoteAddress {
     /// One address; the first of these is where we initiate to.
     Host(IpAddr),
@@ -73,7 +74,7 @@ pub enum RemoteAddress {
 }
 
 /// A way of authenticating.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AuthPolicy {
     /// Pre-shared key (RFC 7296 section 2.15).
     Psk,
@@ -86,7 +87,7 @@ pub enum AuthPolicy {
 }
 
 /// A kind of signature, as far as a realm may insist on one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SignMethod {
     /// RSASSA-PKCS1-v1_5.
     RsaPkcs1,
@@ -147,7 +148,7 @@ impl Realm {
 }
 
 /// When to set up an SA by ourselves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Start {
     /// As soon as the gateway runs.
     Boot,
@@ -158,7 +159,7 @@ pub enum Start {
 }
 
 /// How ESP travels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Encap {
     /// In UDP when the peer is one of ours or there is a NAT; raw otherwise.
     Auto,
@@ -169,7 +170,7 @@ pub enum Encap {
 }
 
 /// IKE SAs without a Child SA.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Childless {
     /// If the peer asks for it.
     Allow,
@@ -180,7 +181,7 @@ pub enum Childless {
 }
 
 /// A Child SA to be.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Child {
     /// Name in the configuration, unique in its realm.
     pub name: Arc<str>,
@@ -209,7 +210,7 @@ pub struct Child {
 }
 
 /// Tunnel or transport.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ChildMode {
     /// A packet in a packet.
     Tunnel,
@@ -218,7 +219,7 @@ pub enum ChildMode {
 }
 
 /// A traffic selector as configured.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SelectorSpec {
     /// A fixed range.
     Fixed(TrafficSelector),
@@ -234,7 +235,7 @@ pub enum SelectorSpec {
 }
 
 /// Addresses to ask for (RFC 7296 section 3.15).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VirtualIpRequest {
     /// INTERNAL_IP4_ADDRESS.
     pub v4: bool,
@@ -243,7 +244,7 @@ pub struct VirtualIpRequest {
 }
 
 /// Addresses to hand out.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pool {
     /// Network and prefix length; network, broadcast and the first address are not handed out.
     pub v4: Option<(Ipv4Addr, u8)>,

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
 use spi::cert::CertInfo;
 use thiserror::Error;
 
@@ -58,7 +59,7 @@ enum Kind {
 }
 
 /// One rule.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Rule {
     /// About the identity of the ID payload.
     Id(IdMatch),
@@ -74,7 +75,7 @@ pub enum Rule {
 }
 
 /// Which EAP identities.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum EapPattern {
     /// This one.
     User(String),
@@ -249,7 +250,7 @@ impl fmt::Display for Rule {
 }
 
 /// The peers of a realm: those that fit at least one of its rules.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Peers(Vec<Rule>);
 
 impl Peers {

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use ipc::{NetworkEnd, Refusal, Reply, Request, RouteChange, TunSpec};
 use policy::{
-    AuthPolicy, Child, ChildMode, Childless, Dpd, DpdAction, Encap, EspProposal, Identity,
-    IkeProposal, Lifetime, Realm, SelectorSpec, Start, VirtualIpRequest,
+    AuthPolicy, Child, ChildMode, Childless, Dpd, DpdAction, Encap, EspProposal, Identity, IkeProposal,
+    Lifetime, Realm, SelectorSpec, Start, VirtualIpRequest,
 };
 use spi::{Secret, Token};
 use tussock_secure::{Config, Psk};
@@ -87,7 +87,7 @@ fn config() -> Config {
         unique: true,
         worker: None,
     };
-    let psks = vec![Psk { ids: vec![], realm: None, secret: Secret::from_slice(b"x") }];
+    let psks = vec![Psk { realm: None, ids: vec![], secret: Secret::from_slice(b"x") }];
     Config { realms: vec![Arc::new(realm)], psks, ..Config::default() }
 }
 
