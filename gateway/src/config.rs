@@ -205,11 +205,12 @@ impl File<'_> {
         }
         self.across_realms(&loaded, &places);
         let place = |at: &Range<usize>| self.source.problem(at.clone(), "");
-        loaded.realm_places = places.iter().map(|one| (one.realm.clone(), place(&one.at))).collect();
+        loaded.realm_places = places.iter().map(|each| (each.realm.clone(), place(&each.at))).collect();
         loaded.secure.realms = loaded.realms.clone();
         loaded.secure.mark = loaded.settings.mark;
         loaded.secure.state_dir = Some(loaded.settings.state_dir.clone());
         loaded.secure.devices = loaded.settings.devices();
+        loaded.secure.crl_dir = Some(loaded.settings.state_dir.join("crls"));
         loaded
     }
 

@@ -60,7 +60,9 @@ impl Authority {
                 name: "generated".into(),
                 source: KeySource::Der(Secret::from_slice(key)),
                 certs: vec![certificate(cert).into()],
+                url: None,
             }),
+            also: Vec::new(),
             trust: Trust { anchors: vec![certificate(&self.der)], ..Trust::default() },
         }
     }

@@ -173,6 +173,9 @@ pub(crate) struct Setup {
     pub(crate) hashes: Vec<Hash>,
     /// CAs the peer named in CERTREQ.
     pub(crate) authorities: Vec<[u8; 20]>,
+    /// Whether it asked for an OCSP answer with our certificate, and whether it fetches certificates.
+    pub(crate) wants_ocsp: bool,
+    pub(crate) takes_urls: bool,
     /// The child that goes along in IKE_AUTH (initiator).
     pub(crate) child: Option<ChildOffer>,
     /// Children to bring up: the first goes along, the others follow.
@@ -213,6 +216,8 @@ impl Setup {
             claimed: None,
             hashes: Vec::new(),
             authorities: Vec::new(),
+            wants_ocsp: false,
+            takes_urls: false,
             child: None,
             wanted: VecDeque::new(),
         }

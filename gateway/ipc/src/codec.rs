@@ -113,7 +113,7 @@ impl Message for Request {
                 identity(own_id)?;
                 peer_id.as_ref().map_or(Ok(()), identity)?;
                 auth_input(input)?;
-                let Offered { hashes, authorities } = offered;
+                let Offered { hashes, authorities, ocsp: _, urls: _ } = offered;
                 within("hashes", hashes.len(), MAX_HASHES)?;
                 within("authorities", authorities.len(), MAX_AUTHORITIES)
             }

@@ -107,6 +107,22 @@ pub struct Offered {
     pub hashes: Vec<Hash>,
     /// Hashes of CA public keys from its CERTREQ payloads, 20 octets each.
     pub authorities: Vec<[u8; 20]>,
+    /// Whether it asks for an OCSP answer about our certificate (RFC 4806).
+    pub ocsp: bool,
+    /// Whether it fetches certificates (HTTP_CERT_LOOKUP_SUPPORTED, RFC 7296 section 3.6).
+    pub urls: bool,
+}
+
+/// What the peers of a realm are asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CertAsks {
+    /// Hashes of the keys of its CAs.
+    pub authorities: Vec<[u8; 20]>,
+    /// Hashes of the keys of OCSP responders it believes, besides its CAs and whom these name; `None`: it does not look at
+    /// revocation.
+    pub responders: Option<Vec<[u8; 20]>>,
+    /// Whether it fetches certificates by their URL.
+    pub urls: bool,
 }
 
 /// A CERT payload.

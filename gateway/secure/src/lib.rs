@@ -13,6 +13,9 @@
 //! | [`pins`] | keys that were believed at first use |
 //! | `vault`, `devices` | keys that are open, and where |
 //! | `validator`, `path`, `usage`, `cert`, `key`, `identity` | certificates: from CERT payloads to a key that speaks for an identity |
+//! | `constraints` | which names a CA may vouch for |
+//! | `revocation`, `crl`, `ocsp` | whether a certificate was revoked |
+//! | `fetch` | what has to be fetched from elsewhere, by threads of their own |
 //! | `known` | chains that were found good |
 //! | `permit`, `kernel`, `rules`, `netlink`, `tun_ioctl` | TUN devices, addresses, routes: who may ask, and how it is done |
 
@@ -21,7 +24,10 @@ mod authority;
 mod candidates;
 mod cert;
 pub mod config;
+mod constraints;
+mod crl;
 mod devices;
+mod fetch;
 mod handed;
 mod identity;
 mod kernel;
@@ -30,11 +36,13 @@ mod known;
 pub mod load;
 mod method;
 mod netlink;
+mod ocsp;
 mod octets;
 mod path;
 mod permit;
 pub mod pins;
 mod psk;
+mod revocation;
 mod rules;
 mod run;
 #[cfg(test)]
@@ -46,7 +54,10 @@ mod usage;
 mod validator;
 mod vault;
 
-pub use config::{Certificate, Config, Credentials, OwnCertificate, OwnKey, Psk, RawKey, Rules, Trust};
+pub use config::{
+    Certificate, Config, Credentials, CrlSource, Lookups, OwnCertificate, OwnKey, Psk, RawKey, Revocation,
+    RevocationMode, Rules, Trust,
+};
 pub use load::LoadError;
 pub use run::{Handle, Running, check, run, spawn, spawn_on};
 pub use validator::Validator;

@@ -5,4 +5,5 @@ mod chain;
 mod golden;
 mod proofs;
 mod realms;
+mod status;
 mod turns;

@@ -165,6 +165,24 @@ pub(crate) struct Auth {
     pub(crate) key: Option<Word>,
     pub(crate) ca: Option<Vec<Word>>,
     pub(crate) pubkey: Option<Word>,
+    pub(crate) url: Option<Word>,
+    pub(crate) also: Option<Vec<Spanned<OwnKey>>>,
+    pub(crate) intermediate: Option<Vec<Word>>,
+    pub(crate) usages: Option<Vec<Word>>,
+    pub(crate) revocation: Option<Word>,
+    pub(crate) crl: Option<Vec<Word>>,
+    pub(crate) ocsp: Option<Word>,
+    pub(crate) ocsp_signer: Option<Vec<Word>>,
+    pub(crate) lookup: Option<Word>,
+}
+
+/// `also = [{ … }]` in `local_auth`
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct OwnKey {
+    pub(crate) cert: Option<Vec<Word>>,
+    pub(crate) key: Option<Word>,
+    pub(crate) url: Option<Word>,
 }
 
 /// `virtual_ip = { … }`

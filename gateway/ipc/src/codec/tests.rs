@@ -51,9 +51,12 @@ fn address() -> impl Strategy<Value = IpAddr> {
 
 fn request() -> impl Strategy<Value = Request> {
     let hash = prop_oneof![Just(Hash::Sha1), Just(Hash::Sha512), Just(Hash::Identity)];
-    let offered =
-        (proptest::collection::vec(hash, 0..=5), proptest::collection::vec(any::<[u8; 20]>(), 0..=40))
-            .prop_map(|(hashes, authorities)| Offered { hashes, authorities });
+    let offered = (
+        proptest::collection::vec(hash, 0..=5),
+        proptest::collection::vec(any::<[u8; 20]>(), 0..=40),
+        any::<[bool; 2]>(),
+    )
+        .prop_map(|(hashes, authorities, [ocsp, urls])| Offered { hashes, authorities, ocsp, urls });
     let peer = proptest::option::of(identity_of_any_kind());
     let make = (any::<u64>(), realm(), identity_of_any_kind(), peer, input(), offered).prop_map(
         |(sa, realm, own_id, peer_id, input, offered)| Request::MakeAuth {

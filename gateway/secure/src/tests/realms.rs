@@ -29,7 +29,7 @@ fn of(name: &str, rules: &[&str]) -> Realm {
 fn side(realms: Vec<(Realm, Trust)>) -> Side {
     let mut config = Config { psks: vec![psk(&[], "for everybody")], ..Config::default() };
     for (realm, trust) in realms {
-        config.credentials.insert(realm.name.to_string(), Credentials { own: None, trust });
+        config.credentials.insert(realm.name.to_string(), Credentials { trust, ..Credentials::default() });
         config.realms.push(Arc::new(realm));
     }
     Side::new(config)
