@@ -14,11 +14,14 @@ mod memory;
 pub mod request;
 mod socket;
 pub mod table;
+mod talk;
 
 pub use channel::{NetworkEnd, Received, SecureEnd, Unsent, pair, pair_of};
 pub use request::{
-    AuthInput, CertAsks, CertData, IkeSaRef, MAX_CANDIDATES, Offered, PeerProof, Refusal, Reply, Request,
-    Role, RouteChange, TAP_ADDRESS, TunOffload, TunSpec,
+    AuthInput, CertAsks, CertData, EapGrant, EapStep, IkeSaRef, MAX_CANDIDATES, MAX_EAP_LIST, MAX_EAP_PACKET,
+    MAX_EAP_ROUNDS, MAX_EAP_TEXT, Offered, PeerProof, Refusal, Reply, Request, Role, RouteChange,
+    TAP_ADDRESS, TunOffload, TunSpec,
 };
 pub use socket::{Party, socket_pair};
 pub use table::{Binding, Table};
+pub use talk::Talk;

@@ -1,7 +1,7 @@
 //! The thread of the key side: questions in, work to the devices and the kernel, answers out.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::SystemTime;
@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use ipc::{NetworkEnd, Received, Refusal, Reply, Request, SecureEnd, Table};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use spi::cert::CertQueue;
-use spi::{Device, Doorbell, Token};
+use spi::{Device, Doorbell, Secret, Token};
 
 use crate::authority::{Authority, NetRequest};
 use crate::config::Config;
@@ -22,6 +22,8 @@ use crate::vault::{Problem, Vault};
 
 /// Questions taken in one turn, so that answers do not wait behind a flood.
 const BUDGET: usize = 64;
+/// Passwords that may wait to be taken.
+const MAX_PASSWORDS: usize = 64;
 /// Sleep while a device without a doorbell has work out.
 const BLIND_WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000 };
 
@@ -31,6 +33,8 @@ type Swap = (Config, std::sync::mpsc::Sender<Vec<Problem>>);
 #[derive(Default)]
 struct Inbox {
     swap: Vec<Swap>,
+    /// Realm, user, password.
+    passwords: Vec<(String, Option<String>, Secret)>,
     stop: bool,
     /// Nobody looks any more.
     gone: bool,
@@ -40,6 +44,8 @@ struct Inbox {
 pub struct Handle {
     inbox: Arc<Mutex<Inbox>>,
     bell: Doorbell,
+    /// Rings when the thread ends.
+    ended: Doorbell,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -64,6 +70,33 @@ impl Handle {
     }
 }
 
+impl Handle {
+    /// Gives a password of a user of a realm, for EAP; without a user that of whoever's is wanted there.
+    ///
+    /// # Errors
+    /// The key side is gone, or has not taken the last ones.
+    pub fn give_password(&self, realm: String, user: Option<String>, password: Secret) -> io::Result<()> {
+        let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        if inbox.gone {
+            return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the key side is gone"));
+        }
+        if inbox.passwords.len() >= MAX_PASSWORDS {
+            return Err(io::Error::new(io::ErrorKind::WouldBlock, "the key side is busy"));
+        }
+        inbox.passwords.push((realm, user, password));
+        drop(inbox);
+        self.bell.ring();
+        Ok(())
+    }
+}
+
+impl Handle {
+    /// Readable once the key side has ended, and not before.
+    pub fn ended(&self) -> BorrowedFd<'_> {
+        self.ended.as_fd()
+    }
+}
+
 impl Drop for Handle {
     fn drop(&mut self) {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner).stop = true;
@@ -74,11 +107,17 @@ impl Drop for Handle {
     }
 }
 
-/// A key side that runs on its own thread.
+/// A key side that runs on its own thread, and where to ask it.
 pub struct Running {
     /// Where to ask.
     pub end: NetworkEnd,
-    /// Reload and shutdown. The key side also ends when `end` is dropped.
+    /// The rest.
+    pub served: Served,
+}
+
+/// A key side that runs on its own thread.
+pub struct Served {
+    /// Reload and shutdown. The key side also ends when the network side is gone.
     pub handle: Handle,
     /// What is wrong with the configuration; realms not named here work.
     pub problems: Vec<Problem>,
@@ -91,15 +130,24 @@ pub struct Running {
 /// # Errors
 /// No device to be had, no thread, no file descriptor, no netlink socket.
 pub fn spawn(config: Config) -> io::Result<Running> {
+    let (end, other) = ipc::pair()?;
+    Ok(Running { end, served: serve(config, other)? })
+}
+
+/// The same, for whoever asks at the other end of `end`.
+///
+/// # Errors
+/// As [`spawn`].
+pub fn serve(config: Config, end: SecureEnd) -> io::Result<Served> {
     let drivers = registry::key_drivers(&config.devices);
     let (opened, missing) = open(&drivers);
     for why in &missing {
         tracing::warn!("a device for keys does not open: {why}");
     }
-    let kernel = Box::new(Linux::new(config.mark)?);
+    let kernel = Box::new(Linux::new(config.mark, config.inherits)?);
     let devices = opened.iter().map(|opened| Arc::clone(&opened.device)).collect();
-    let running = spawn_with(config, devices, missing, kernel)?;
-    Ok(Running { devices: opened, ..running })
+    let served = spawn_with(config, devices, missing, kernel, end)?;
+    Ok(Served { devices: opened, ..served })
 }
 
 /// What opens, and why the rest does not.
@@ -113,23 +161,9 @@ fn open(drivers: &[Box<dyn spi::Driver>]) -> (Vec<registry::Opened>, Vec<String>
 /// # Errors
 /// As [`spawn`].
 pub fn spawn_on(config: Config, devices: Vec<Arc<dyn Device>>) -> io::Result<Running> {
-    let kernel = Box::new(Linux::new(config.mark)?);
-    spawn_with(config, devices, Vec::new(), kernel)
-}
-
-/// The key side on the caller's thread, until the other end is dropped: for a process of its own. Says in the log what is
-/// wrong with the configuration.
-///
-/// # Errors
-/// As [`spawn`], but for the thread.
-pub fn run(end: SecureEnd, config: Config, devices: Vec<Arc<dyn Device>>) -> io::Result<()> {
-    let kernel = Box::new(Linux::new(config.mark)?);
-    let (authority, problems) = authority(config, devices, Vec::new())?;
-    for problem in problems {
-        tracing::warn!(realm = %problem.realm, what = %problem.what, "a realm will not work");
-    }
-    Secure::new(end, authority, kernel)?.run();
-    Ok(())
+    let kernel = Box::new(Linux::new(config.mark, config.inherits)?);
+    let (end, other) = ipc::pair()?;
+    Ok(Running { end, served: spawn_with(config, devices, Vec::new(), kernel, other)? })
 }
 
 fn spawn_with(
@@ -137,14 +171,14 @@ fn spawn_with(
     devices: Vec<Arc<dyn Device>>,
     missing: Vec<String>,
     kernel: Box<dyn Kernel>,
-) -> io::Result<Running> {
+    end: SecureEnd,
+) -> io::Result<Served> {
     let (authority, problems) = authority(config, devices, missing)?;
-    let (end, other) = ipc::pair()?;
-    let secure = Secure::new(other, authority, kernel)?;
-    let (inbox, bell) = (Arc::clone(&secure.inbox), secure.bell.clone());
+    let secure = Secure::new(end, authority, kernel)?;
+    let (inbox, bell, ended) = (Arc::clone(&secure.inbox), secure.bell.clone(), secure.ended.clone());
     let thread = std::thread::Builder::new().name("secure".into()).spawn(move || secure.run())?;
-    let handle = Handle { inbox, bell, thread: Some(thread) };
-    Ok(Running { end, handle, problems, devices: Vec::new() })
+    let handle = Handle { inbox, bell, ended, thread: Some(thread) };
+    Ok(Served { handle, problems, devices: Vec::new() })
 }
 
 /// Looks at a configuration as [`spawn`] does, with the registry's devices, and says what is wrong with it.
@@ -170,7 +204,7 @@ fn authority(
     let certs: Box<CertQueue> = Box::new(validator);
     let checks = Checks::new(config.crl_dir.clone(), Arc::clone(devices.short()))?;
     let (vault, problems) = Vault::open(config, &devices, SystemTime::now());
-    Ok((Authority::new(vault, devices, certs, checks, Table::default()), problems))
+    Ok((Authority::new(vault, devices, certs, checks, Table::default(), Doorbell::new()?), problems))
 }
 
 struct Secure {
@@ -180,12 +214,13 @@ struct Secure {
     permits: Permits,
     inbox: Arc<Mutex<Inbox>>,
     bell: Doorbell,
+    ended: Doorbell,
 }
 
 impl Secure {
     fn new(end: SecureEnd, authority: Authority, kernel: Box<dyn Kernel>) -> io::Result<Self> {
-        let (inbox, bell) = (Arc::default(), Doorbell::between_threads()?);
-        Ok(Secure { end, authority, kernel, permits: Permits::default(), inbox, bell })
+        let (inbox, bell, ended) = (Arc::default(), Doorbell::between_threads()?, Doorbell::new()?);
+        Ok(Secure { end, authority, kernel, permits: Permits::default(), inbox, bell, ended })
     }
 
     fn run(mut self) {
@@ -214,8 +249,11 @@ impl Secure {
 
     fn take_inbox(&mut self) -> bool {
         self.bell.answer();
-        let Inbox { swap, stop, .. } =
+        let Inbox { swap, passwords, stop, .. } =
             std::mem::take(&mut *self.inbox.lock().unwrap_or_else(PoisonError::into_inner));
+        for (realm, user, password) in passwords {
+            self.authority.eap.give_password(&realm, user.as_deref(), password);
+        }
         for (config, to) in swap {
             let problems = self.authority.reload(config, SystemTime::now());
             tracing::info!(problems = problems.len(), "the configuration of the key side was replaced");
@@ -253,6 +291,24 @@ impl Secure {
                 self.permits.made(&spec.name);
                 tracing::info!(device = %spec.name, mtu = spec.mtu, queues = queues.len(), ?offload, "TUN device made");
                 Ok(Reply::Tun { queues, name: spec.name, offload })
+            }
+            NetRequest::AdoptTun(spec, queue) => {
+                self.permits.tun(&spec).map_err(Refusal::NotAllowed)?;
+                let queue =
+                    queue.ok_or_else(|| Refusal::NotAllowed("a device without a queue of it".into()))?;
+                let is_it = self
+                    .kernel
+                    .is_queue_of(&spec, &queue)
+                    .map_err(|e| system(&format!("TUN device `{}`", spec.name), &e))?;
+                if !is_it {
+                    return Err(Refusal::NotAllowed(format!(
+                        "what was shown is no queue of `{}`",
+                        spec.name
+                    )));
+                }
+                self.permits.made(&spec.name);
+                tracing::info!(device = %spec.name, "TUN device taken over");
+                Ok(Reply::Ok)
             }
             NetRequest::Route(change) => {
                 if change.add {
@@ -297,6 +353,7 @@ impl Drop for Secure {
         let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
         inbox.swap.clear();
         inbox.gone = true;
+        self.ended.ring();
     }
 }
 
@@ -341,6 +398,10 @@ mod tests {
             Ok((queues.collect(), TunOffload::default()))
         }
 
+        fn is_queue_of(&mut self, _: &TunSpec, _: &OwnedFd) -> io::Result<bool> {
+            Ok(false)
+        }
+
         fn route(&mut self, change: &RouteChange) -> io::Result<()> {
             let (address, len) = change.destination;
             self.write(format!("route {address}/{len} {} {}", change.device, change.add))
@@ -373,9 +434,10 @@ mod tests {
 
     fn start() -> (Running, Paper) {
         let paper = Paper::default();
-        let running = spawn_with(config(), devices(), Vec::new(), Box::new(paper.clone())).unwrap();
-        assert_eq!(running.problems, []);
-        (running, paper)
+        let (end, other) = ipc::pair().unwrap();
+        let served = spawn_with(config(), devices(), Vec::new(), Box::new(paper.clone()), other).unwrap();
+        assert_eq!(served.problems, []);
+        (Running { end, served }, paper)
     }
 
     fn answer(end: &mut NetworkEnd) -> Reply {
@@ -456,7 +518,7 @@ mod tests {
         let (mut running, paper) = start();
         assert!(matches!(ask(&mut running.end, tun("ipsec0")), Reply::Tun { .. }));
         assert!(matches!(ask(&mut running.end, route("10.2.0.0/16", "ipsec0")), Reply::Ok));
-        running.handle.reload(Config::default()).unwrap();
+        running.served.handle.reload(Config::default()).unwrap();
         let remove = |destination| {
             let Request::Route(change) = route(destination, "ipsec0") else { panic!() };
             Request::Route(RouteChange { add: false, ..change })
@@ -469,14 +531,15 @@ mod tests {
     #[test]
     fn a_reload_is_in_use_when_it_returns() {
         let (mut running, _) = start();
-        let problems = running.handle.reload(Config { psks: vec![], ..config() }).unwrap();
+        let problems = running.served.handle.reload(Config { psks: vec![], ..config() }).unwrap();
         assert!(problems[0].what.contains("no pre-shared key"), "{problems:?}");
         assert!(matches!(refusal(ask(&mut running.end, make(1))), Refusal::NoCredential(_)));
-        assert_eq!(running.handle.reload(config()).unwrap(), []);
+        assert_eq!(running.served.handle.reload(config()).unwrap(), []);
         proof(ask(&mut running.end, make(2)));
         drop(running.end);
         assert!(
-            running.handle.reload(config()).is_err() || running.handle.reload(config()).is_err(),
+            running.served.handle.reload(config()).is_err()
+                || running.served.handle.reload(config()).is_err(),
             "it ended"
         );
     }
@@ -484,7 +547,8 @@ mod tests {
     #[test]
     fn dropping_the_handle_ends_the_thread_and_what_is_out_is_refused() {
         let (running, _) = start();
-        let Running { mut end, handle, .. } = running;
+        let Running { mut end, served } = running;
+        let handle = served.handle;
         drop(handle);
         assert!(end.is_closed());
         assert!(end.submit(Token(1), make(1)).unwrap_err().closed);

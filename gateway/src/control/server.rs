@@ -8,14 +8,16 @@ use std::time::Duration;
 
 use anyhow::Context;
 use serde::Serialize;
+use spi::Secret;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, broadcast, oneshot};
+use zeroize::{Zeroize, Zeroizing};
 
 use super::protocol::{Answer, MAX_REQUEST, Request};
 use crate::backlog;
 use crate::events::Events;
-use crate::keyside::KeyDevices;
+use crate::report::AccelDevice;
 use crate::worker::order::{Order, Orders};
 
 /// Clients at one time.
@@ -32,6 +34,12 @@ const IDLE: Duration = Duration::from_secs(60);
 /// Reads the configuration again; says what came of it.
 pub type Reloader = Arc<dyn Fn() -> Result<String, String> + Send + Sync>;
 
+/// Takes a password for a realm, and whose it is, to the key side.
+pub type Passwords = Arc<dyn Fn(String, Option<String>, Secret) -> Result<(), String> + Send + Sync>;
+
+/// How devices are that hold keys. May take a moment: a token is asked who it is.
+pub type Looker = Arc<dyn Fn() -> Vec<AccelDevice> + Send + Sync>;
+
 /// What clients reach.
 #[derive(Clone)]
 pub struct Server {
@@ -42,7 +50,9 @@ pub struct Server {
     /// What `reload` does. May block for a moment.
     pub reloader: Reloader,
     /// Devices that hold keys.
-    pub keys: KeyDevices,
+    pub keys: Looker,
+    /// Where passwords go.
+    pub passwords: Passwords,
 }
 
 /// Makes the socket, in the place of one that a killed gateway left; only its owner may use it.
@@ -99,9 +109,10 @@ impl Server {
         mut to: impl AsyncWriteExt + Unpin,
     ) -> io::Result<()> {
         let mut from = BufReader::new(from);
-        let mut line = Vec::new();
+        // A line may have a password in it; with all the room there can be, none is left behind elsewhere.
+        let mut line = Zeroizing::new(Vec::with_capacity(MAX_REQUEST));
         loop {
-            line.clear();
+            line.zeroize();
             let mut limited = (&mut from).take(MAX_REQUEST as u64);
             let request = limited.read_until(b'\n', &mut line);
             let got = tokio::time::timeout(IDLE, request).await.map_err(too_slow)??;
@@ -150,9 +161,9 @@ impl Server {
                 let (answer, accel) = oneshot::channel();
                 match self.order(Order::Accel(answer), accel).await {
                     Ok(mut accel) => {
-                        let keys = self.keys.clone();
+                        let keys = Arc::clone(&self.keys);
                         // A token that hangs keeps one thread, and this one client.
-                        let devices = tokio::task::spawn_blocking(move || keys.look()).await;
+                        let devices = tokio::task::spawn_blocking(move || keys()).await;
                         accel.devices.extend(devices.unwrap_or_default());
                         Answer { ok: true, accel: Some(accel), ..Answer::default() }
                     }
@@ -167,6 +178,13 @@ impl Server {
                 }
             }
             Request::Reload {} => self.reload().await,
+            Request::Password { realm, user, password } => {
+                let secret = Secret::from_slice(password.0.as_bytes());
+                match (self.passwords)(realm, user, secret) {
+                    Ok(()) => Answer::done("the key side has it"),
+                    Err(why) => Answer::failed(why),
+                }
+            }
             _ => Answer::failed("not here"),
         }
     }
@@ -267,8 +285,12 @@ mod tests {
     fn server() -> (Server, Taker) {
         let (orders, taker) = channel().unwrap();
         let reloader: Reloader = Arc::new(|| Err("g.toml:3:1: unknown key `x`".to_owned()));
-        let keys = KeyDevices::new(Vec::new());
-        (Server { orders, events: Events::default(), reloader, keys }, taker)
+        let keys: Looker = Arc::new(Vec::new);
+        let passwords: Passwords = Arc::new(|realm, user, secret| match secret.expose() {
+            b"right" if realm == "home" && user.as_deref() == Some("carol") => Ok(()),
+            _ => Err("another".to_owned()),
+        });
+        (Server { orders, events: Events::default(), reloader, keys, passwords }, taker)
     }
 
     /// Answers orders as a worker would, until the test drops the server.
@@ -287,7 +309,7 @@ mod tests {
                         to.give(b"header".to_vec()).unwrap();
                         to.give(b"packet".to_vec()).unwrap();
                     }
-                    Order::Reload { .. } | Order::Stop(_) => {}
+                    Order::Reload { .. } | Order::KeySide(_) | Order::Stop(_) => {}
                 }
             }
         });
