@@ -16,7 +16,6 @@ mod wire_ike;
 pub use eap::{eap, eap_ends};
 pub use ike_state::{ike_events, ike_state};
 pub use self::ipc::ipc;
-pub use ike_state::{ike_events, ike_state};
 pub use plugin::plugin;
 pub use vfio_user::vfio_user;
 pub use wire_esp::wire_esp;

@@ -212,12 +212,15 @@ pub fn canonical(der: &[u8]) -> Vec<u8> {
 }
 
 /// Attributes by RDN, each by the octets of its type's OID and its value folded as [`canonical`] does.
-pub(crate) fn folded(der: &[u8]) -> Result<Vec<Vec<(Vec<u8>, Vec<u8>)>>, DnError> {
+pub(crate) fn folded(der: &[u8]) -> Result<Vec<Vec<Folded>>, DnError> {
     let pair = |(oid, value): &(ObjectIdentifier, Any)| (oid.as_bytes().to_vec(), fold(value));
     Ok(attributes(der)?.iter().map(|rdn| rdn.iter().map(pair).collect()).collect())
 }
 
 type Rdn = Vec<(ObjectIdentifier, Any)>;
+
+/// An attribute for comparing: the octets of its type's OID, and its value folded.
+pub(crate) type Folded = (Vec<u8>, Vec<u8>);
 
 fn attributes(der: &[u8]) -> Result<Vec<Rdn>, DnError> {
     let sequence = RdnSequence::from_der(der).map_err(|_| DnError::BadDer)?;

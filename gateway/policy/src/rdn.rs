@@ -7,17 +7,14 @@ use std::hash::{Hash, Hasher};
 
 use serde::{Deserialize, Serialize};
 
-use crate::dn::{self, DnError};
-
-/// One attribute: its type, and its value folded for comparing.
-type Attribute = (Vec<u8>, Vec<u8>);
+use crate::dn::{self, DnError, Folded};
 
 /// RDNs that a subject has to have. `OU=Sales, O=Example` is in `C=CH, O=example, OU=Sales, CN=carol`. Attributes joined by `+` have
 /// to be in one RDN of the subject; what else that RDN has does not matter.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RdnSet {
     /// Each sorted, all sorted, none twice.
-    rdns: Vec<Vec<Attribute>>,
+    rdns: Vec<Vec<Folded>>,
     /// As it is shown.
     der: Vec<u8>,
 }
@@ -72,7 +69,7 @@ impl RdnSet {
     }
 }
 
-fn folded(der: &[u8]) -> Result<Vec<Vec<Attribute>>, DnError> {
+fn folded(der: &[u8]) -> Result<Vec<Vec<Folded>>, DnError> {
     let mut rdns = dn::folded(der)?;
     for rdn in &mut rdns {
         rdn.sort();

@@ -333,6 +333,7 @@ mod tests {
             email: email.into_iter().map(str::to_owned).collect(),
             addresses: vec![],
             not_after: SystemTime::UNIX_EPOCH,
+            path: std::sync::Arc::default(),
         }
     }
 

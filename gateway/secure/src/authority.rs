@@ -10,6 +10,8 @@
 //! What the operator is told about a refusal is in its text and in the log; the peer is told AUTHENTICATION_FAILED and
 //! nothing else.
 
+mod belief;
+mod first_use;
 mod papers;
 
 use std::collections::{HashMap, VecDeque};
@@ -22,13 +24,14 @@ use ipc::{
     TunSpec,
 };
 use policy::{AuthPolicy, Claims, Identity, Realm, SignMethod, dn};
-use spi::cert::{CertDone, CertError, CertInfo, CertJob, CertQueue, Usages};
+use spi::cert::{CertDone, CertError, CertInfo, CertJob, CertQueue};
 use spi::{
-    CryptoDone, CryptoJob, CryptoOp, CryptoOutput, Doorbell, FaultKind, Hash, InFlight, KeyId, Outcome,
-    SignScheme, Token,
+    CryptoDone, CryptoJob, CryptoOp, CryptoOutput, Doorbell, FaultKind, InFlight, KeyId, Outcome, SignScheme,
+    Token,
 };
 use wire::numbers::{AuthMethod, CertEncoding};
 
+use self::belief::{Belief, Disbelief, untaken};
 use crate::candidates::{Candidates, proof_of};
 use crate::cert::Cert;
 use crate::config::Config;
@@ -38,20 +41,16 @@ use crate::identity;
 use crate::key::{self, KeyKind};
 use crate::method;
 use crate::octets::{self, Prover};
-use crate::pins;
-use crate::psk::{self, NoPsk};
+use crate::psk::{self, no_psk};
 use crate::revocation::Checks;
-use crate::usage;
 use crate::validator::Validator;
-use crate::vault::{Believed, Problem, Vault};
+use crate::vault::{Problem, Vault};
 use papers::{Parked, Unchecked, Waiting};
 
 /// Operations at once.
 const MAX_OPEN: usize = 4096;
 /// Times that what a device has done is followed up in one turn.
 const ROUNDS: usize = 8;
-/// Keys that are tried when a peer sends no certificate.
-const MAX_KEYS_TRIED: usize = 16;
 /// How often a signature is begun again after a device was reset.
 const MAX_TRIES: usize = 3;
 
@@ -105,7 +104,7 @@ struct Peer {
     token: Token,
     sa: IkeSaRef,
     /// The realm, and others it may be.
-    realms: Candidates,
+    realms: Box<Candidates>,
     id: Identity,
     /// Its key is to be remembered when it has turned out to have it.
     first_use: Option<Vec<u8>>,
@@ -437,7 +436,7 @@ impl Authority {
         let realms = Candidates::of(&self.vault, realms, asked)?;
         let (octets, binding) = build(input, Prover::peer(input.role))?;
         self.table.check_auth(sa, input.role, binding)?;
-        let peer = Peer { token, sa, realms, id: peer_id, first_use: None };
+        let peer = Peer { token, sa, realms: Box::new(realms), id: peer_id, first_use: None };
         match self.check_further(at, peer, input, octets, proof) {
             Ok(()) => {}
             Err((peer, refusal)) => self.refuse(peer, refusal),
@@ -562,107 +561,6 @@ impl Authority {
                 Err(Disbelief::Refused(what)) => return Err((peer, what)),
             }
         }
-    }
-
-    /// What the peer's certificates are to be judged by.
-    fn believed(&self, at: SystemTime, peer: &Peer, certs: &[CertData]) -> Result<Belief, Disbelief> {
-        let unknown = |what: &str| Disbelief::Unknown(what.to_owned());
-        let realm = peer.realm();
-        let believes =
-            self.vault.believes(&realm.name).ok_or_else(|| unknown("the realm believes nobody"))?;
-        if believes.first_use {
-            return self.remembered(peer, certs);
-        }
-        let named = |b: &&Believed| b.speaks_for(at, realm, &peer.id).is_ok();
-        let as_key = |b: &Believed| (b.spki.clone(), b.kind, b.describe());
-        let Some(first) = certs.first() else {
-            // RFC 7296 section 3.6: a peer whose key we have need not send it.
-            let keys: Vec<_> = believes.keys.iter().filter(named).take(MAX_KEYS_TRIED).map(as_key).collect();
-            return match keys.is_empty() {
-                false => Ok(Belief::Keys(keys)),
-                true => Err(unknown("the peer sent no certificate, and none is known for it")),
-            };
-        };
-        let raw = first.encoding == CertEncoding::RAW_PUBLIC_KEY.0;
-        let pinned = believes.keys.iter().find(|b| match &b.cert {
-            Some(cert) if !raw => cert.der == first.data,
-            _ if raw => b.spki == first.data,
-            _ => false,
-        });
-        // A certificate around a raw key that is believed: the key counts, the paper does not.
-        let pinned = pinned.or_else(|| {
-            if raw || believes.keys.iter().all(|b| b.cert.is_some()) {
-                return None;
-            }
-            let spki = Cert::parse(&first.data).ok()?.spki;
-            believes.keys.iter().find(|b| b.cert.is_none() && b.spki == spki)
-        });
-        match pinned {
-            Some(b) => {
-                b.speaks_for(at, realm, &peer.id).map_err(Disbelief::Refused)?;
-                Ok(Belief::Keys(vec![as_key(b)]))
-            }
-            None if raw => Err(unknown("the raw public key of the peer is not one the realm believes")),
-            None if believes.anchors.is_empty() => {
-                Err(unknown("the certificate of the peer is not one the realm believes"))
-            }
-            None => {
-                Ok(Belief::Chain(Arc::clone(&believes.anchors), believes.between.clone(), believes.usages))
-            }
-        }
-    }
-
-    /// The key of a peer in a realm that believes the first one: the one it sent, if it had no other before. What a certificate
-    /// around it says is of no interest; anybody can have made it.
-    fn remembered(&self, peer: &Peer, certs: &[CertData]) -> Result<Belief, Disbelief> {
-        let pins = self.vault.pins().map_err(Disbelief::Refused)?;
-        let first = certs.first().ok_or_else(|| {
-            Disbelief::Refused("the peer sent no certificate or public key that could be remembered".into())
-        })?;
-        let spki = match CertEncoding(first.encoding) {
-            CertEncoding::RAW_PUBLIC_KEY => first.data.clone(),
-            _ => Cert::parse(&first.data).map_err(|e| Disbelief::Refused(e.to_string()))?.spki,
-        };
-        let kind = key::inspect(&spki, self.vault.rules.min_rsa_bits)
-            .map_err(|e| Disbelief::Refused(e.to_string()))?;
-        let print = self.fingerprint(&spki).map_err(Disbelief::Refused)?;
-        let realm = &peer.realm().name;
-        match pins
-            .find(realm, &peer.id)
-            .map_err(|e| Disbelief::Refused(format!("its key cannot be looked up: {e}")))?
-        {
-            Some(pin) if pin.fingerprint == print => {
-                Ok(Belief::Keys(vec![(spki, kind, format!("remembered key {print}"))]))
-            }
-            Some(pin) => Err(Disbelief::Refused(format!(
-                "`{}` has another key than the one that was remembered for it: it came with {print}, and had {}; if it was given a new \
-                 one, `tussock pki pins --remove {realm}/{}` lets it in",
-                peer.id, pin.fingerprint, peer.id
-            ))),
-            None => {
-                let described = format!("first use of key {print}");
-                Ok(Belief::First((spki, kind, described)))
-            }
-        }
-    }
-
-    fn fingerprint(&self, spki: &[u8]) -> Result<String, String> {
-        let hash =
-            self.devices.short().hash(Hash::Sha256, &[spki]).map_err(|fault| format!("SHA-256: {fault}"))?;
-        Ok(pins::fingerprint(&hash))
-    }
-
-    /// Remembers the key of a peer that has just shown that it has it.
-    fn remember(&self, peer: &Peer, spki: &[u8], at: SystemTime) -> Result<(), String> {
-        let fingerprint = self.fingerprint(spki)?;
-        let pins = self.vault.pins()?;
-        let realm = peer.realm().name.to_string();
-        let pin = pins::Pin { realm, peer: peer.id.clone(), fingerprint, since: at };
-        tracing::warn!(
-            realm = %peer.realm().name, peer = %peer.id, fingerprint = %pin.fingerprint,
-            "first use: nobody vouches for this key, and from now on it is the peer's; compare the fingerprint"
-        );
-        pins.remember(pin).map_err(|e| format!("its key cannot be remembered, so it is not let in: {e}"))
     }
 
     /// Every way the proof may be good, with devices that can tell.
@@ -885,71 +783,6 @@ impl Authority {
     }
 }
 
-/// Which signatures a realm takes instead of the one that came.
-fn untaken(realm: &Realm, came: &str) -> String {
-    let names: Vec<&str> = realm.methods.iter().map(|method| method.name()).collect();
-    format!("the peer signed with {came}, and realm `{}` takes only {}", realm.name, names.join(", "))
-}
-
-/// What a peer's certificates are judged by.
-enum Belief {
-    /// These keys, believed as they are: SubjectPublicKeyInfo, kind, description.
-    Keys(Vec<(Vec<u8>, KeyKind, String)>),
-    /// This one, because there was none before.
-    First((Vec<u8>, KeyKind, String)),
-    /// A path to one of these CAs, perhaps over some of the others, for these usages.
-    Chain(Arc<[Vec<u8>]>, Vec<Vec<u8>>, Usages),
-}
-
-/// Why they are not, in words.
-enum Disbelief {
-    /// The realm knows nobody who would vouch for the peer; another one may.
-    Unknown(String),
-    /// It is no good.
-    Refused(String),
-}
-
-impl Believed {
-    /// Whether the key may speak for the identity: the operator wrote the two down together, or the certificate says so.
-    fn speaks_for(&self, at: SystemTime, realm: &Realm, id: &Identity) -> Result<(), String> {
-        let named = realm.remote_id.the_one() == Some(id);
-        match &self.cert {
-            Some(cert) => {
-                // The length of RSA keys was looked at when the certificate was read.
-                usage::check_any(cert, at, 0)
-                    .and_then(|()| usage::check_end_entity(cert, Usages::all()))
-                    .map_err(|e| e.to_string())?;
-                let info = cert.info();
-                let claims = Claims { cert: Some(&info), ..Claims::of(id, AuthPolicy::Pubkey) };
-                if realm.rank(&claims).is_none() {
-                    return Err(format!(
-                        "the certificate of {} fits no rule of the realm",
-                        identity::spoken_for(&info)
-                    ));
-                }
-                if !named && !identity::covers(&info, id) {
-                    return Err(format!(
-                        "the certificate speaks for {}, not for `{id}`",
-                        identity::spoken_for(&info)
-                    ));
-                }
-                Ok(())
-            }
-            None if named => Ok(()),
-            None => {
-                Err("a raw public key cannot say whose it is, and the realm accepts many identities".into())
-            }
-        }
-    }
-
-    fn describe(&self) -> String {
-        match &self.cert {
-            Some(cert) => format!("pinned certificate of {}", cert.subject_text()),
-            None => format!("public key {}", self.name),
-        }
-    }
-}
-
 /// A question about the network, to be answered by [`crate::permit`] and [`crate::kernel`].
 pub(crate) enum NetRequest {
     OpenTun(TunSpec),
@@ -972,13 +805,5 @@ fn build(input: &AuthInput, prover: Prover) -> Result<(Vec<u8>, Binding), Refusa
         // Our own engine does not ask such things: either it has a fault or it is no longer our own.
         tracing::warn!(why = %e, "octets that are not IKE_SA_INIT were to be proved");
         Refusal::NotAllowed(e.to_string())
-    })
-}
-
-fn no_psk(why: NoPsk, own: &Identity, peer: Option<&Identity>) -> Refusal {
-    let peer = peer.map_or_else(|| "a peer not known yet".to_owned(), |p| format!("`{p}`"));
-    Refusal::NoCredential(match why {
-        NoPsk::Unknown => format!("no pre-shared key for `{own}` and {peer}"),
-        NoPsk::Ambiguous => format!("several pre-shared keys for `{own}` and {peer}"),
     })
 }

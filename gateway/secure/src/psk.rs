@@ -1,5 +1,6 @@
 //! Pre-shared keys: which one two identities share, and the proof made with it.
 
+use ipc::Refusal;
 use policy::{IdMatch, Identity};
 use spi::{Fault, Prf, Secret, ShortOps};
 
@@ -53,6 +54,15 @@ pub(crate) fn find<'a>(
         Some((_, psk)) => Ok(psk),
         None => Err(NoPsk::Unknown),
     }
+}
+
+/// What the network side is told when there is none.
+pub(crate) fn no_psk(why: NoPsk, own: &Identity, peer: Option<&Identity>) -> Refusal {
+    let peer = peer.map_or_else(|| "a peer not known yet".to_owned(), |p| format!("`{p}`"));
+    Refusal::NoCredential(match why {
+        NoPsk::Unknown => format!("no pre-shared key for `{own}` and {peer}"),
+        NoPsk::Ambiguous => format!("several pre-shared keys for `{own}` and {peer}"),
+    })
 }
 
 /// How well a list of identities fits: by the peer first, since that is what tells the keys of one gateway apart.

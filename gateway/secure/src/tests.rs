@@ -7,6 +7,7 @@ mod directory;
 mod eap;
 mod golden;
 mod proofs;
+mod realms;
 mod second;
 mod status;
 mod turns;

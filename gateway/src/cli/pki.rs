@@ -46,7 +46,7 @@ pub enum Pki {
     Join(invite::Join),
     /// Keys and certificates in PKCS #11 tokens
     #[command(subcommand)]
-    Token(Token),
+    Token(Box<Token>),
     /// Show the keys of peers that were believed at first use, or forget one
     Pins(pins::Pins),
 }
@@ -155,6 +155,7 @@ pub struct Import {
 /// Carries a command out.
 pub fn run(pki: &Pki) -> anyhow::Result<()> {
     let token = match pki {
+        Pki::Token(token) => &**token,
         Pki::Init(init) => {
             ca::init(init)?;
             return super::print(&format!("{} holds a CA now\n", init.folder.dir.display()));
@@ -184,7 +185,6 @@ pub fn run(pki: &Pki) -> anyhow::Result<()> {
         Pki::Invite(invite) => return super::print(&invite::invite(invite)?),
         Pki::Join(join) => return super::print(&invite::join(join)?),
         Pki::Pins(pins) => return pins::run(pins),
-        Pki::Token(token) => token,
     };
     match token {
         Token::List(at) => list(at),

@@ -21,6 +21,7 @@ mod path_mtu;
 mod plugins;
 mod providers;
 mod reactions;
+mod realms;
 mod reload;
 mod revocation;
 mod suites;
@@ -94,6 +95,7 @@ const SUBJECTS: &[&[Story]] = &[
     plugins::STORIES,
     tokens::STORIES,
     revocation::STORIES,
+    realms::STORIES,
 ];
 
 /// All of them.

@@ -70,6 +70,12 @@ pub struct Node {
     /// Whether the process is there; what comes to one that is not is lost.
     pub alive: bool,
     psk: Vec<u8>,
+    /// Whether it proves nothing, and whether it wants nothing proved.
+    pub null: (bool, bool),
+    /// What the key side was asked to choose from, each time.
+    pub candidates: std::cell::RefCell<Vec<Vec<Arc<str>>>>,
+    /// The realm that it finds the peer in, if not the best.
+    pub verdict: Option<Arc<str>>,
     /// Jobs to fail with `Aborted`.
     pub aborts: usize,
     /// Largest datagram sent.
@@ -142,6 +148,9 @@ impl World {
                 packets: 0,
                 alive: true,
                 psk: b"secret".to_vec(),
+                null: (false, false),
+                candidates: Default::default(),
+                verdict: None,
                 aborts: 0,
                 largest: 0,
                 jobs: 0,
@@ -479,12 +488,19 @@ impl World {
         let psk = &self.nodes[node].psk;
         let proof = |input: &ipc::AuthInput| self.proof(psk, input);
         Some(match request {
+            Request::MakeAuth { .. } if self.nodes[node].null.0 => {
+                Reply::Proof { method: 13, data: Vec::new(), certs: Vec::new() }
+            }
             Request::MakeAuth { input, .. } => {
                 Reply::Proof { method: 2, data: proof(&input), certs: Vec::new() }
             }
             Request::CheckAuth { realms, input, proof: theirs, .. } => {
+                self.nodes[node].candidates.borrow_mut().push(realms.clone());
+                let realm = self.nodes[node].verdict.clone().unwrap_or_else(|| realms[0].clone());
                 if theirs.method == 2 && Secret::new(theirs.data).ct_eq(&proof(&input)) {
-                    Reply::PeerAccepted { realm: realms[0].clone(), how: "PSK".into() }
+                    Reply::PeerAccepted { realm, how: "PSK".into() }
+                } else if theirs.method == 13 && self.nodes[node].null.1 {
+                    Reply::PeerAccepted { realm, how: "nothing".into() }
                 } else {
                     Reply::Refused(Refusal::AuthenticationFailed("wrong secret".into()))
                 }
