@@ -1,0 +1,420 @@
+//! The client against FreeRADIUS. Skipped, loudly, where that is not installed.
+
+mod lab;
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant, SystemTime};
+
+use eap::{Conversation, Grant, Step};
+use lab::{FreeRadius, SECRET, Set, is_there, radclient, until};
+use md5::{Digest, Md5};
+use radius::{
+    Cause, Client, Config, Demanded, Details, Dynamic, DynamicClient, ErrorCause, Passthrough, Patience, Running,
+    Session, Traffic, Verdict, What,
+};
+use spi::{Doorbell, Secret};
+
+const USERS: &str = r#"
+alice Cleartext-Password := "wonder"
+ Reply-Message = "welcome",
+ Framed-IP-Address = 10.9.0.7,
+ Framed-IPv6-Address = fd00:9::7,
+ MS-Primary-DNS-Server = 10.9.0.1,
+ DNS-Server-IPv6-Address = fd00:9::1,
+ Session-Timeout = 3600,
+ Acct-Interim-Interval = 120,
+ Class = "staff",
+ Filter-Id = "lan",
+ Tunnel-Private-Group-Id = "blue"
+bob Cleartext-Password := "builder"
+"#;
+
+fn users() -> Set {
+    Set { users: USERS.into(), ..Set::default() }
+}
+
+fn start(servers: Vec<radius::Server>, dynamic: Option<Dynamic>) -> (Running, Doorbell) {
+    let bell = Doorbell::between_threads().unwrap();
+    let config = Config {
+        nas_identifier: "gw.lab.test".into(),
+        nas_address: Some("192.0.2.1".parse().unwrap()),
+        servers,
+        patience: Patience { first: Duration::from_millis(500), tries: 3 },
+        dynamic,
+    };
+    (Running::start(config, bell.clone()).unwrap(), bell)
+}
+
+fn details(session: &str) -> Details {
+    Details {
+        peer: "198.51.100.7".parse().unwrap(),
+        called: "gw.lab.test".into(),
+        session: session.into(),
+        connect_info: "IKEv2".into(),
+        mtu: 1024,
+        identity: None,
+    }
+}
+
+/// The next step that is not a wait.
+fn on(conversation: &mut dyn Conversation, step: Step) -> Step {
+    match step {
+        Step::Wait => until("an answer of the server", || match conversation.poll() {
+            Step::Wait => None,
+            step => Some(step),
+        }),
+        step => step,
+    }
+}
+
+fn response(identifier: u8, kind: u8, data: &[u8]) -> Vec<u8> {
+    let length = (5 + data.len()) as u16;
+    [&[2, identifier], length.to_be_bytes().as_slice(), &[kind], data].concat()
+}
+
+/// A peer by EAP-MD5 (RFC 3748 section 5.4): how far the two sides come, without any key.
+struct Md5Peer {
+    name: &'static str,
+    password: &'static str,
+}
+
+impl Md5Peer {
+    fn answer(&self, request: &[u8]) -> Vec<u8> {
+        let identifier = request[1];
+        match request[4] {
+            1 => response(identifier, 1, self.name.as_bytes()),
+            4 => {
+                let challenge = &request[6..6 + usize::from(request[5])];
+                let hash = Md5::new()
+                    .chain_update([identifier])
+                    .chain_update(self.password)
+                    .chain_update(challenge)
+                    .finalize();
+                response(identifier, 4, &[&[16], hash.as_slice()].concat())
+            }
+            // Anything else is declined for MD5.
+            _ => response(identifier, 3, &[4]),
+        }
+    }
+}
+
+fn talk(client: &Client, details: Details, peer: &Md5Peer) -> Result<(Vec<u8>, Box<Grant>), String> {
+    let mut conversation = Passthrough::new(client.clone(), details);
+    let mut step = conversation.receive(None);
+    loop {
+        step = match on(&mut conversation, step) {
+            Step::Send(packet) => conversation.receive(Some(&peer.answer(&packet))),
+            Step::Accepted { packet, grant } => return Ok((packet.unwrap(), grant)),
+            Step::Refused { packet, why } => {
+                assert_eq!(packet.unwrap()[0], 4, "an EAP failure");
+                return Err(why);
+            }
+            Step::Wait => unreachable!(),
+        };
+    }
+}
+
+const ALICE: Md5Peer = Md5Peer { name: "alice", password: "wonder" };
+
+fn silent(name: &str) -> radius::Server {
+    // Bound, so that nobody else has it, and never read.
+    let socket = Box::leak(Box::new(std::net::UdpSocket::bind("127.0.0.1:0").unwrap()));
+    closed(name, socket.local_addr().unwrap())
+}
+
+fn closed(name: &str, at: SocketAddr) -> radius::Server {
+    radius::Server {
+        name: name.into(),
+        access: Some(at),
+        accounting: Some(at),
+        secret: Secret::from_slice(SECRET.as_bytes()),
+        tls: None,
+    }
+}
+
+#[test]
+fn a_user_comes_in_with_what_the_server_grants() {
+    if !is_there("a_user_comes_in_with_what_the_server_grants") {
+        return;
+    }
+    let server = FreeRadius::start("grants", &users());
+    let (running, _) = start(vec![server.server("one")], None);
+    let (packet, grant) = talk(&running.client, details("s1"), &ALICE).unwrap();
+    assert_eq!((packet[0], packet.len()), (3, 4), "an EAP success");
+    assert_eq!(grant.identity, "alice");
+    assert_eq!(grant.method, "RADIUS, EAP-MD5");
+    assert!(grant.msk.is_none(), "this method has none");
+    let granted = grant.granted;
+    let addresses: Vec<String> = granted.addresses.iter().chain(&granted.dns).map(ToString::to_string).collect();
+    assert_eq!(addresses, ["10.9.0.7", "fd00:9::7", "10.9.0.1", "fd00:9::1"]);
+    assert_eq!(granted.session_timeout, Some(Duration::from_secs(3600)));
+    assert_eq!(granted.interim, Some(Duration::from_secs(120)));
+    assert_eq!(granted.groups, ["staff", "lan", "blue"]);
+    assert_eq!(granted.class, [b"staff".to_vec()]);
+    let log = std::fs::read_to_string(server.folder.join("log")).unwrap();
+    for line in [
+        "NAS-Identifier = \"gw.lab.test\"",
+        "NAS-IP-Address = 192.0.2.1",
+        "NAS-Port-Type = Virtual",
+        "Service-Type = Framed-User",
+        "Calling-Station-Id = \"198.51.100.7\"",
+        "Called-Station-Id = \"gw.lab.test\"",
+        "Framed-MTU = 1024",
+        "Connect-Info = \"IKEv2\"",
+        "Acct-Session-Id = \"s1\"",
+    ] {
+        assert!(log.contains(line), "the server was not told {line}");
+    }
+}
+
+#[test]
+fn a_wrong_password_and_an_unknown_user_are_refused_alike() {
+    if !is_there("a_wrong_password_and_an_unknown_user_are_refused_alike") {
+        return;
+    }
+    let server = FreeRadius::start("refused", &users());
+    let (running, _) = start(vec![server.server("one")], None);
+    let mallory = |name| Md5Peer { name, password: "guess" };
+    assert_eq!(talk(&running.client, details("s1"), &mallory("alice")).err().unwrap(), "one refuses alice");
+    assert_eq!(talk(&running.client, details("s2"), &mallory("nobody")).err().unwrap(), "one refuses nobody");
+}
+
+#[test]
+fn an_identity_that_is_known_already_is_not_asked_for() {
+    if !is_there("an_identity_that_is_known_already_is_not_asked_for") {
+        return;
+    }
+    let server = FreeRadius::start("known", &users());
+    let (running, _) = start(vec![server.server("one")], None);
+    let given = Details { identity: Some("alice".into()), ..details("s1") };
+    let (_, grant) = talk(&running.client, given, &ALICE).unwrap();
+    assert_eq!(grant.identity, "alice");
+}
+
+#[test]
+fn a_dead_first_server_costs_a_moment_and_two_dead_ones_are_said() {
+    if !is_there("a_dead_first_server_costs_a_moment_and_two_dead_ones_are_said") {
+        return;
+    }
+    let server = FreeRadius::start("second", &users());
+    let (running, _) = start(vec![silent("one"), server.server("two")], None);
+    talk(&running.client, details("s1"), &ALICE).unwrap();
+    let status = running.client.status();
+    assert!(status.access[0].dead.is_some() && status.access[1].dead.is_none());
+    // The next one goes past the dead one.
+    let asked = status.access_counters.again;
+    talk(&running.client, details("s2"), &ALICE).unwrap();
+    assert_eq!(running.client.status().access_counters.again, asked);
+
+    let nobody = SocketAddr::from(([127, 0, 0, 1], lab::udp_port()));
+    let (running, _) = start(vec![silent("one"), closed("two", nobody)], None);
+    let why = talk(&running.client, details("s1"), &ALICE).err().unwrap();
+    assert_eq!(why, "RADIUS: one: no answer to 3 tries; two: nothing listens there");
+    let why = talk(&running.client, details("s1"), &ALICE).err().unwrap();
+    assert_eq!(why, "RADIUS: one is down: no answer to 3 tries; two is down: nothing listens there");
+}
+
+#[test]
+fn a_server_that_comes_back_is_found_by_its_status() {
+    if !is_there("a_server_that_comes_back_is_found_by_its_status") {
+        return;
+    }
+    let server = FreeRadius::start("back", &users());
+    server.signal("STOP");
+    let (running, _) = start(vec![server.server("one")], None);
+    assert!(talk(&running.client, details("s1"), &ALICE).is_err());
+    assert!(running.client.status().access[0].dead.is_some());
+    server.signal("CONT");
+    until("its status", || running.client.status().access[0].dead.is_none().then_some(()));
+    talk(&running.client, details("s2"), &ALICE).unwrap();
+    let counters = running.client.status().access_counters;
+    assert_eq!((counters.unsigned, counters.forged), (0, 0));
+}
+
+#[test]
+fn another_secret_is_a_server_that_does_not_answer() {
+    if !is_there("another_secret_is_a_server_that_does_not_answer") {
+        return;
+    }
+    let server = FreeRadius::start("secret", &users());
+    let told = radius::Server { secret: Secret::from_slice(b"wrong"), ..server.server("one") };
+    let (running, _) = start(vec![told], None);
+    let why = talk(&running.client, details("s1"), &ALICE).err().unwrap();
+    assert_eq!(why, "RADIUS: one: no answer to 3 tries");
+}
+
+#[test]
+fn five_hundred_conversations_at_once() {
+    if !is_there("five_hundred_conversations_at_once") {
+        return;
+    }
+    let server = FreeRadius::start("crowd", &users());
+    let (running, bell) = start(vec![server.server("one")], None);
+    let mut out: Vec<Option<Passthrough>> =
+        (0..500).map(|n| Some(Passthrough::new(running.client.clone(), details(&format!("s{n}"))))).collect();
+    let mut steps: Vec<(usize, Step)> =
+        out.iter_mut().enumerate().map(|(n, c)| (n, c.as_mut().unwrap().receive(None))).collect();
+    let mut accepted = 0;
+    let end = Instant::now() + 3 * lab::PATIENCE;
+    while accepted < 500 {
+        assert!(Instant::now() < end, "{accepted} came in: {:?}", running.client.status());
+        for (n, step) in std::mem::take(&mut steps) {
+            match step {
+                Step::Send(packet) => {
+                    steps.push((n, out[n].as_mut().unwrap().receive(Some(&ALICE.answer(&packet)))));
+                }
+                Step::Accepted { .. } => {
+                    accepted += 1;
+                    out[n] = None;
+                }
+                Step::Refused { why, .. } => panic!("{why}"),
+                Step::Wait => {}
+            }
+        }
+        if steps.is_empty() && !bell.answer() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        for (n, conversation) in out.iter_mut().enumerate() {
+            if let Some(conversation) = conversation {
+                match conversation.poll() {
+                    Step::Wait => {}
+                    step => steps.push((n, step)),
+                }
+            }
+        }
+    }
+    let counters = running.client.status().access_counters;
+    assert_eq!(counters.unanswered, 0);
+    eprintln!("500 conversations: {counters:?}");
+}
+
+fn session(id: &str) -> Session {
+    Session {
+        id: id.into(),
+        user: "alice".into(),
+        peer: "198.51.100.7".parse().unwrap(),
+        called: "gw.lab.test".into(),
+        addresses: vec!["10.9.0.7".parse().unwrap(), "fd00:9::7".parse().unwrap()],
+        class: vec![b"staff".to_vec()],
+    }
+}
+
+#[test]
+fn a_session_is_in_the_servers_books_from_start_to_stop() {
+    if !is_there("a_session_is_in_the_servers_books_from_start_to_stop") {
+        return;
+    }
+    let server = FreeRadius::start("books", &users());
+    let (running, _) = start(vec![server.server("one")], None);
+    let client = &running.client;
+    let traffic = Traffic { octets_in: (1 << 32) + 5, octets_out: 6, packets_in: 7, packets_out: 8 };
+    client.account(session("s1"), What::Start).unwrap();
+    // One after the other, or the interim record would give way to the stop.
+    until("the start", || (client.status().ledger.written >= 2).then_some(()));
+    client.account(session("s1"), What::Interim { traffic, time: Duration::from_secs(60) }).unwrap();
+    until("the interim", || (client.status().ledger.written >= 3).then_some(()));
+    let time = Duration::from_secs(99);
+    client.account(session("s1"), What::Stop { traffic, time, cause: Cause::SessionTimeout }).unwrap();
+    assert_eq!(running.finish(lab::PATIENCE), 0);
+    let records = server.records();
+    let kinds: Vec<&str> = records
+        .iter()
+        .map(|record| record.lines().find_map(|l| l.trim().strip_prefix("Acct-Status-Type = ")).unwrap())
+        .collect();
+    assert_eq!(kinds, ["Accounting-On", "Start", "Interim-Update", "Stop", "Accounting-Off"]);
+    for line in [
+        "Acct-Session-Id = \"s1\"",
+        "User-Name = \"alice\"",
+        "Framed-IP-Address = 10.9.0.7",
+        "Framed-IPv6-Address = fd00:9::7",
+        "Class = 0x7374616666",
+        "Acct-Authentic = RADIUS",
+        "Acct-Input-Octets = 5",
+        "Acct-Input-Gigawords = 1",
+        "Acct-Output-Octets = 6",
+        "Acct-Input-Packets = 7",
+        "Acct-Output-Packets = 8",
+        "Acct-Session-Time = 99",
+        "Acct-Terminate-Cause = Session-Timeout",
+        "Acct-Delay-Time = 0",
+    ] {
+        assert!(records[3].contains(line), "no {line} in {}", records[3]);
+    }
+}
+
+#[test]
+fn records_wait_while_no_server_takes_them() {
+    if !is_there("records_wait_while_no_server_takes_them") {
+        return;
+    }
+    let server = FreeRadius::start("patience", &users());
+    server.signal("STOP");
+    let (running, _) = start(vec![server.server("one")], None);
+    for n in 0..50 {
+        running.client.account(session(&format!("s{n}")), What::Start).unwrap();
+    }
+    let status = until("the server to be found dead", || {
+        Some(running.client.status()).filter(|status| status.accounting[0].dead.is_some())
+    });
+    assert_eq!((status.ledger.waiting, status.ledger.written), (51, 0));
+    server.signal("CONT");
+    assert_eq!(running.finish(lab::PATIENCE), 0);
+    let records = server.records().join("\n");
+    for n in 0..50 {
+        assert!(records.contains(&format!("Acct-Session-Id = \"s{n}\"")), "s{n} was lost");
+    }
+}
+
+#[test]
+fn radclient_disconnects_and_changes_and_is_told_what_does_not_go() {
+    if !is_there("radclient_disconnects_and_changes_and_is_told_what_does_not_go") {
+        return;
+    }
+    let listen = SocketAddr::from(([127, 0, 0, 1], lab::udp_port()));
+    let clients = vec![DynamicClient {
+        address: "127.0.0.1".parse().unwrap(),
+        secret: Secret::from_slice(SECRET.as_bytes()),
+    }];
+    let (running, bell) = start(Vec::new(), Some(Dynamic { listen, clients, strict: true }));
+    let client = running.client.clone();
+    let (to, stop) = std::sync::mpsc::channel::<()>();
+    let owner = std::thread::spawn(move || {
+        let mut demands = Vec::new();
+        while stop.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+            bell.answer();
+            while let Some(demand) = client.poll_demand() {
+                let known = demand.which.session.as_deref() == Some("s1");
+                let verdict = if known { Verdict::Done } else { Verdict::Refused(ErrorCause::NoSession) };
+                client.answer(demand.id, verdict).unwrap();
+                demands.push(demand);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        demands
+    });
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let send = |kind: &str, which: &str| {
+        let attributes = format!("Event-Timestamp = {now}\nMessage-Authenticator = 0x00\n{which}\n");
+        radclient(listen, kind, SECRET, &attributes)
+    };
+    let said = send("disconnect", "Acct-Session-Id = s1");
+    assert!(said.contains("Received Disconnect-ACK"), "{said}");
+    let said = send("disconnect", "User-Name = nobody");
+    assert!(said.contains("Received Disconnect-NAK") && said.contains("Session-Context-Not-Found"), "{said}");
+    let said = send("coa", "Acct-Session-Id = s1\nSession-Timeout = 60");
+    assert!(said.contains("Received CoA-ACK"), "{said}");
+    let said = send("coa", "Acct-Session-Id = s1\nFilter-Id = lan");
+    assert!(said.contains("Received CoA-NAK") && said.contains("Unsupported-Attribute"), "{said}");
+    let said = radclient(listen, "disconnect", "wrong", &format!("Event-Timestamp = {now}\nAcct-Session-Id = s1"));
+    assert!(said.contains("No reply from server"), "{said}");
+    to.send(()).unwrap();
+    let demands = owner.join().unwrap();
+    assert_eq!(demands.len(), 3);
+    assert_eq!(
+        demands[2].what,
+        Demanded::Change { timeout: Some(Duration::from_secs(60)), interim: None }
+    );
+    let counters = running.client.status().dynamic;
+    assert_eq!((counters.done, counters.refused), (2, 2), "{counters:?}");
+    assert!(counters.forged + counters.unsigned >= 1, "{counters:?}");
+}
