@@ -138,6 +138,8 @@ struct Entry {
     /// Without Acct-Delay-Time.
     attributes: Written,
     since: Instant,
+    /// Whether it is about all sessions: what came before it goes before, and what comes after it after.
+    all: bool,
     out: bool,
 }
 
@@ -151,6 +153,8 @@ pub(crate) struct Ledger {
     sessions: BTreeMap<String, VecDeque<u64>>,
     /// Those that are first of their session and not out.
     ready: BTreeSet<u64>,
+    /// Those about all sessions.
+    all: BTreeSet<u64>,
     out: usize,
     pause: Option<(Instant, Duration)>,
     status: LedgerStatus,
@@ -187,7 +191,14 @@ impl Ledger {
         }
         attributes.number(Kind::EVENT_TIMESTAMP, seconds(at));
         let interim = matches!(what, What::Interim { .. });
-        self.insert(Entry { session: session.id.clone(), interim, attributes, since: now, out: false });
+        self.insert(Entry {
+            session: session.id.clone(),
+            interim,
+            attributes,
+            since: now,
+            all: false,
+            out: false,
+        });
     }
 
     /// The gateway starts, or ends: whatever sessions servers think it has are over.
@@ -197,7 +208,7 @@ impl Ledger {
         attributes.text(Kind::ACCT_SESSION_ID, &session);
         attributes.append(nas);
         attributes.number(Kind::EVENT_TIMESTAMP, seconds(at));
-        self.insert(Entry { session, interim: false, attributes, since: now, out: false });
+        self.insert(Entry { session, interim: false, attributes, since: now, all: true, out: false });
     }
 
     /// Records to send now.
@@ -207,8 +218,13 @@ impl Ledger {
             return questions;
         }
         while self.out < OUT
-            && let Some(number) = self.ready.pop_first()
+            && let Some(number) = self.ready.first().copied()
         {
+            let waits = self.all.first().is_some_and(|all| number > *all || (number == *all && self.out > 0));
+            if waits {
+                break;
+            }
+            self.ready.remove(&number);
             let Some(entry) = self.entries.get_mut(&number) else { continue };
             entry.out = true;
             self.out += 1;
@@ -282,11 +298,15 @@ impl Ledger {
         if numbers.len() == 1 {
             self.ready.insert(number);
         }
+        if entry.all {
+            self.all.insert(number);
+        }
         self.entries.insert(number, entry);
     }
 
     fn remove(&mut self, number: u64) {
         self.ready.remove(&number);
+        self.all.remove(&number);
         let Some(entry) = self.entries.remove(&number) else { return };
         let Some(numbers) = self.sessions.get_mut(&entry.session) else { return };
         numbers.retain(|n| *n != number);
@@ -462,6 +482,32 @@ mod tests {
         assert_eq!(number(&question, Kind::ACCT_DELAY_TIME), Some(182));
         book.ledger.on_answer(book.now, ticket, &written());
         assert_eq!(book.ledger.status().waiting, 0);
+    }
+
+    #[test]
+    fn the_gateways_own_records_go_before_and_after_all_others() {
+        let mut book = Book::new();
+        let own = |book: &mut Book, on| {
+            book.ledger.add_own(book.now, SystemTime::UNIX_EPOCH, &Written::new(), "gw".into(), on);
+        };
+        own(&mut book, true);
+        book.add("s1", What::Start);
+        book.add("s2", What::Start);
+        own(&mut book, false);
+        let mut kinds = Vec::new();
+        loop {
+            let questions = book.ledger.poll(book.now);
+            if questions.is_empty() {
+                break;
+            }
+            kinds.push(
+                questions.iter().map(|(_, q)| number(q, Kind::ACCT_STATUS_TYPE).unwrap()).collect::<Vec<_>>(),
+            );
+            for (ticket, _) in questions {
+                book.ledger.on_answer(book.now, ticket, &written());
+            }
+        }
+        assert_eq!(kinds, [vec![7], vec![1, 1], vec![8]]);
     }
 
     #[test]

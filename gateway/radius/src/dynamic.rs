@@ -195,7 +195,13 @@ impl Desk {
         }
     }
 
-    pub(crate) fn on_datagram(&mut self, now: Instant, at: SystemTime, from: SocketAddr, bytes: &[u8]) -> Heard {
+    pub(crate) fn on_datagram(
+        &mut self,
+        now: Instant,
+        at: SystemTime,
+        from: SocketAddr,
+        bytes: &[u8],
+    ) -> Heard {
         self.tidy(now);
         let Some(client) = self.client(from) else {
             self.counters.strangers += 1;
@@ -271,10 +277,9 @@ impl Desk {
 
     /// Refuses what whoever has the sessions did not answer.
     pub(crate) fn on_time(&mut self, now: Instant) -> Vec<(SocketAddr, Vec<u8>)> {
-        let late: Vec<DemandId> = self.out.iter().filter(|(_, out)| out.until <= now).map(|(id, _)| *id).collect();
-        late.into_iter()
-            .filter_map(|id| self.answer(id, Verdict::Refused(ErrorCause::NoResources)))
-            .collect()
+        let late: Vec<DemandId> =
+            self.out.iter().filter(|(_, out)| out.until <= now).map(|(id, _)| *id).collect();
+        late.into_iter().filter_map(|id| self.answer(id, Verdict::Refused(ErrorCause::NoResources))).collect()
     }
 
     pub(crate) fn due(&self) -> Option<Instant> {
@@ -297,7 +302,8 @@ impl Desk {
         let (mut timeout, mut interim) = (None, None);
         let mut unsupported = false;
         let seconds = |attribute: &Attribute<'_>| {
-            let seconds = attribute.number().filter(|seconds| *seconds > 0).ok_or(ErrorCause::InvalidValue)?;
+            let seconds =
+                attribute.number().filter(|seconds| *seconds > 0).ok_or(ErrorCause::InvalidValue)?;
             Ok(Some(Duration::from_secs(seconds.into())))
         };
         for attribute in packet.attributes.iter() {
@@ -459,7 +465,10 @@ mod tests {
         lab.now += MEMORY;
         lab.at += MEMORY;
         assert_eq!(lab.hear(&packet), Heard::Nothing, "forgotten, and too old by then");
-        assert_eq!(lab.desk.counters(), DynamicCounters { done: 1, repeated: 2, stale: 1, ..Default::default() });
+        assert_eq!(
+            lab.desk.counters(),
+            DynamicCounters { done: 1, repeated: 2, stale: 1, ..Default::default() }
+        );
     }
 
     #[test]
@@ -486,8 +495,14 @@ mod tests {
         }
         lab.from = "192.0.2.2:4000".parse().unwrap();
         assert_eq!(lab.hear(&good), Heard::Nothing);
-        let want =
-            DynamicCounters { unsigned: 1, forged: 1, malformed: 2, stale: 4, strangers: 1, ..Default::default() };
+        let want = DynamicCounters {
+            unsigned: 1,
+            forged: 1,
+            malformed: 2,
+            stale: 4,
+            strangers: 1,
+            ..Default::default()
+        };
         assert_eq!(lab.desk.counters(), want);
         // Without `strict` the first two kinds pass, the rest does not.
         let mut lax = self::lab(false);
@@ -513,7 +528,11 @@ mod tests {
             (Code::COA_REQUEST, with(Kind::SESSION_TIMEOUT, b"x"), (Code::COA_NAK, Some(407))),
             (Code::COA_REQUEST, with(Kind::SERVICE_TYPE, &[0, 0, 0, 17]), (Code::COA_NAK, Some(405))),
             (Code::DISCONNECT_REQUEST, with(Kind::NAS_IDENTIFIER, b"x"), (Code::DISCONNECT_NAK, Some(403))),
-            (Code::DISCONNECT_REQUEST, with(Kind::FRAMED_IP_ADDRESS, b"x"), (Code::DISCONNECT_NAK, Some(407))),
+            (
+                Code::DISCONNECT_REQUEST,
+                with(Kind::FRAMED_IP_ADDRESS, b"x"),
+                (Code::DISCONNECT_NAK, Some(407)),
+            ),
         ] {
             let packet = request(code, &attributes);
             let Heard::Reply(reply) = lab.hear(&packet) else { panic!("{want:?}") };
@@ -521,10 +540,7 @@ mod tests {
         }
         let packet = request(Code::COA_REQUEST, &with(Kind::SESSION_TIMEOUT, &[0, 0, 0, 9]));
         let Heard::Demand(demand) = lab.hear(&packet) else { panic!() };
-        assert_eq!(
-            demand.what,
-            Demanded::Change { timeout: Some(Duration::from_secs(9)), interim: None }
-        );
+        assert_eq!(demand.what, Demanded::Change { timeout: Some(Duration::from_secs(9)), interim: None });
         let (_, reply) = lab.desk.answer(demand.id, Verdict::Refused(ErrorCause::NoSession)).unwrap();
         assert_eq!(cause(&packet, &reply), (Code::COA_NAK, Some(503)));
     }

@@ -334,7 +334,9 @@ impl Engine {
             return;
         }
         let secret = &self.servers[server.0].peer.secret;
-        let signed = self.service == Service::Access;
+        // What lets somebody in has to be signed. That a server is alive may be said without, as many older ones do; who
+        // forges it gains a question that is sent in vain.
+        let signed = self.service == Service::Access && !probe;
         match packet.prove_reply(&flight.authenticator, secret, signed) {
             Ok(()) => {}
             Err(Unproven::Missing) => {
@@ -372,7 +374,8 @@ impl Engine {
         for id in (0..self.servers.len()).map(ServerId) {
             self.probe(now, id);
             let server = &mut self.servers[id.0];
-            let idle: Vec<LaneKey> = server.lanes.iter().filter(|(_, l)| l.idle(now, IDLE)).map(|(k, _)| *k).collect();
+            let idle: Vec<LaneKey> =
+                server.lanes.iter().filter(|(_, l)| l.idle(now, IDLE)).map(|(k, _)| *k).collect();
             for key in idle {
                 server.lanes.remove(&key);
                 self.effects.push_back(Effect::Close(key));
@@ -520,7 +523,13 @@ impl Engine {
             ),
             (_, probe) => {
                 let code = if probe { Code::STATUS_SERVER } else { Code::ACCESS_REQUEST };
-                packet::access_request(code, flight.identifier, flight.authenticator, &asked.attributes, secret)
+                packet::access_request(
+                    code,
+                    flight.identifier,
+                    flight.authenticator,
+                    &asked.attributes,
+                    secret,
+                )
             }
         };
         let Ok(packet) = made else {
@@ -554,7 +563,8 @@ impl Engine {
         }
         if stream || flight.tries >= self.patience.tries {
             let tries = flight.tries;
-            let text = if tries == 1 { "no answer".to_owned() } else { format!("no answer to {tries} tries") };
+            let text =
+                if tries == 1 { "no answer".to_owned() } else { format!("no answer to {tries} tries") };
             self.no_answer(now, ticket, &text);
             return;
         }
@@ -630,12 +640,21 @@ impl Engine {
     /// Asks a dead server whether it is there.
     fn probe(&mut self, now: Instant, id: ServerId) {
         let server = &mut self.servers[id.0];
-        let Some(dead) = server.dead.as_mut().filter(|dead| !dead.probing && dead.probe_at <= now) else { return };
+        let Some(dead) = server.dead.as_mut().filter(|dead| !dead.probing && dead.probe_at <= now) else {
+            return;
+        };
         dead.probing = true;
         let ticket = Ticket(self.next_probe);
         self.next_probe += 1;
         let attributes = Written::new();
-        let asked = Asked { attributes, probe: true, only: Some(id), failed: Vec::new(), broken: false, flight: None };
+        let asked = Asked {
+            attributes,
+            probe: true,
+            only: Some(id),
+            failed: Vec::new(),
+            broken: false,
+            flight: None,
+        };
         self.asked.insert(ticket, asked);
         if !self.launch(now, ticket, id) {
             self.give_up_on(now, ticket, "no socket");

@@ -39,7 +39,8 @@ pub(crate) fn granted(attributes: Attributes<'_>) -> Granted {
         .into_iter()
         .flat_map(|kind| attributes.vendor(MICROSOFT, kind))
         .filter_map(|value| address(value).filter(IpAddr::is_ipv4));
-    let dns6 = attributes.all(Kind::DNS_SERVER_IPV6_ADDRESS).filter_map(|a| a.address().filter(IpAddr::is_ipv6));
+    let dns6 =
+        attributes.all(Kind::DNS_SERVER_IPV6_ADDRESS).filter_map(|a| a.address().filter(IpAddr::is_ipv6));
     let class = || attributes.all(Kind::CLASS).map(|a| a.value);
     let named = attributes.all(Kind::FILTER_ID).map(|a| a.value);
     let tunnels = attributes.all(Kind::TUNNEL_PRIVATE_GROUP_ID).map(|a| untagged(a.value));
@@ -86,7 +87,9 @@ fn untagged(value: &[u8]) -> &[u8] {
 /// RFC 3162 section 2.3: a reserved octet, the length in bits, the prefix.
 fn whole_prefix(value: &[u8]) -> Option<IpAddr> {
     match value {
-        [_, 128, prefix @ ..] => <[u8; 16]>::try_from(prefix).ok().map(|octets| Ipv6Addr::from(octets).into()),
+        [_, 128, prefix @ ..] => {
+            <[u8; 16]>::try_from(prefix).ok().map(|octets| Ipv6Addr::from(octets).into())
+        }
         _ => None,
     }
 }

@@ -315,10 +315,7 @@ mod tests {
         assert_eq!(accept.prove_reply(&request.authenticator, &secret(), true), Err(Unproven::Missing));
         assert_eq!(accept.prove_reply(&[0; 16], &secret(), false), Err(Unproven::Authenticator));
         let other = Secret::from_slice(b"xyzzy5462");
-        assert_eq!(
-            accept.prove_reply(&request.authenticator, &other, false),
-            Err(Unproven::Authenticator)
-        );
+        assert_eq!(accept.prove_reply(&request.authenticator, &other, false), Err(Unproven::Authenticator));
     }
 
     /// RFC 2865 section 7.2: with CHAP, and a longer answer.

@@ -95,8 +95,12 @@ impl Passthrough {
     fn begin(&mut self) -> Step {
         if let Some(identity) = self.details.identity.take() {
             let data = identity.as_bytes();
-            let response =
-                EapMessage { code: EapCode::RESPONSE, identifier: FIRST, kind: Some(EapType::IDENTITY), data };
+            let response = EapMessage {
+                code: EapCode::RESPONSE,
+                identifier: FIRST,
+                kind: Some(EapType::IDENTITY),
+                data,
+            };
             let Some(packet) = response.emit() else {
                 return self.refuse(FIRST, "an identity longer than EAP can carry".to_owned());
             };
@@ -115,13 +119,7 @@ impl Passthrough {
         self.ask(identifier, packet, None, None)
     }
 
-    fn ask(
-        &mut self,
-        identifier: u8,
-        packet: &[u8],
-        only: Option<ServerId>,
-        state: Option<Vec<u8>>,
-    ) -> Step {
+    fn ask(&mut self, identifier: u8, packet: &[u8], only: Option<ServerId>, state: Option<Vec<u8>>) -> Step {
         let mut attributes = Written::new();
         if attributes.push(Kind::USER_NAME, &self.name).is_err() {
             return self.refuse(identifier, "an identity that does not fit".to_owned());
@@ -181,7 +179,8 @@ impl Passthrough {
                 }
                 self.state = State::Over;
                 let named = read.first(Kind::USER_NAME).map(|name| shown(name.value));
-                let method = self.method.map_or("RADIUS".to_owned(), |kind| format!("RADIUS, {}", method(kind)));
+                let method =
+                    self.method.map_or("RADIUS".to_owned(), |kind| format!("RADIUS, {}", method(kind)));
                 let grant = Grant {
                     identity: named.filter(|name| !name.is_empty()).unwrap_or_else(|| shown(&self.name)),
                     method,
@@ -245,9 +244,7 @@ impl Conversation for Passthrough {
             State::ExpectIdentity if response.kind == Some(EapType::IDENTITY) => {
                 self.identify(response.data, response.identifier, packet)
             }
-            State::ExpectPeer { server, state } => {
-                self.ask(response.identifier, packet, Some(server), state)
-            }
+            State::ExpectPeer { server, state } => self.ask(response.identifier, packet, Some(server), state),
             State::Over => self.refuse(response.identifier, "it is over".to_owned()),
             before => {
                 self.state = before;

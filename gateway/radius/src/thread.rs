@@ -15,7 +15,7 @@ use crate::accounting::Ledger;
 use crate::client::{Order, Shared, Slot, Status};
 use crate::config::{Config, Server, Tls};
 use crate::dynamic::{Desk, Heard};
-use crate::engine::{Answer, Effect, Engine, Peer, Service, ServerId, Ticket};
+use crate::engine::{Answer, Effect, Engine, Peer, ServerId, Service, Ticket};
 use crate::lane::LaneKey;
 use crate::packet::MAX_PACKET;
 use crate::tls::{Looked, TlsLane};

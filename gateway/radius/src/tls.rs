@@ -54,7 +54,13 @@ impl TlsLane {
             .map_err(|error| io::Error::new(ErrorKind::InvalidInput, error))?;
         // What waits is bounded by the questions that are out.
         connection.set_buffer_limit(None);
-        Ok(TlsLane { tcp: socket.into(), tls: connection, connected: false, told: false, received: Vec::new() })
+        Ok(TlsLane {
+            tcp: socket.into(),
+            tls: connection,
+            connected: false,
+            told: false,
+            received: Vec::new(),
+        })
     }
 
     /// Takes a packet to send; [`TlsLane::look`] sends it.

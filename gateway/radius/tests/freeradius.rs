@@ -9,8 +9,8 @@ use eap::{Conversation, Grant, Step};
 use lab::{FreeRadius, SECRET, Set, is_there, radclient, until};
 use md5::{Digest, Md5};
 use radius::{
-    Cause, Client, Config, Demanded, Details, Dynamic, DynamicClient, ErrorCause, Passthrough, Patience, Running,
-    Session, Traffic, Verdict, What,
+    Cause, Client, Config, Demanded, Details, Dynamic, DynamicClient, ErrorCause, Passthrough, Patience,
+    Running, Session, Traffic, Verdict, What,
 };
 use spi::{Doorbell, Secret};
 
@@ -145,7 +145,8 @@ fn a_user_comes_in_with_what_the_server_grants() {
     assert_eq!(grant.method, "RADIUS, EAP-MD5");
     assert!(grant.msk.is_none(), "this method has none");
     let granted = grant.granted;
-    let addresses: Vec<String> = granted.addresses.iter().chain(&granted.dns).map(ToString::to_string).collect();
+    let addresses: Vec<String> =
+        granted.addresses.iter().chain(&granted.dns).map(ToString::to_string).collect();
     assert_eq!(addresses, ["10.9.0.7", "fd00:9::7", "10.9.0.1", "fd00:9::1"]);
     assert_eq!(granted.session_timeout, Some(Duration::from_secs(3600)));
     assert_eq!(granted.interim, Some(Duration::from_secs(120)));
@@ -175,7 +176,7 @@ fn a_wrong_password_and_an_unknown_user_are_refused_alike() {
     let server = FreeRadius::start("refused", &users());
     let (running, _) = start(vec![server.server("one")], None);
     let mallory = |name| Md5Peer { name, password: "guess" };
-    assert_eq!(talk(&running.client, details("s1"), &mallory("alice")).err().unwrap(), "one refuses alice");
+    assert_eq!(talk(&running.client, details("s1"), &mallory("bob")).err().unwrap(), "one refuses bob");
     assert_eq!(talk(&running.client, details("s2"), &mallory("nobody")).err().unwrap(), "one refuses nobody");
 }
 
@@ -354,7 +355,8 @@ fn records_wait_while_no_server_takes_them() {
         running.client.account(session(&format!("s{n}")), What::Start).unwrap();
     }
     let status = until("the server to be found dead", || {
-        Some(running.client.status()).filter(|status| status.accounting[0].dead.is_some())
+        Some(running.client.status())
+            .filter(|s| s.accounting.first().is_some_and(|server| server.dead.is_some()))
     });
     assert_eq!((status.ledger.waiting, status.ledger.written), (51, 0));
     server.signal("CONT");
@@ -405,15 +407,13 @@ fn radclient_disconnects_and_changes_and_is_told_what_does_not_go() {
     assert!(said.contains("Received CoA-ACK"), "{said}");
     let said = send("coa", "Acct-Session-Id = s1\nFilter-Id = lan");
     assert!(said.contains("Received CoA-NAK") && said.contains("Unsupported-Attribute"), "{said}");
-    let said = radclient(listen, "disconnect", "wrong", &format!("Event-Timestamp = {now}\nAcct-Session-Id = s1"));
+    let said =
+        radclient(listen, "disconnect", "wrong", &format!("Event-Timestamp = {now}\nAcct-Session-Id = s1"));
     assert!(said.contains("No reply from server"), "{said}");
     to.send(()).unwrap();
     let demands = owner.join().unwrap();
     assert_eq!(demands.len(), 3);
-    assert_eq!(
-        demands[2].what,
-        Demanded::Change { timeout: Some(Duration::from_secs(60)), interim: None }
-    );
+    assert_eq!(demands[2].what, Demanded::Change { timeout: Some(Duration::from_secs(60)), interim: None });
     let counters = running.client.status().dynamic;
     assert_eq!((counters.done, counters.refused), (2, 2), "{counters:?}");
     assert!(counters.forged + counters.unsigned >= 1, "{counters:?}");

@@ -22,11 +22,8 @@ struct Lab {
 }
 
 fn lab(service: Service, servers: &[&str], stream: bool) -> Lab {
-    let peers = servers.iter().map(|name| Peer {
-        name: (*name).into(),
-        secret: Secret::from_slice(SECRET),
-        stream,
-    });
+    let peers =
+        servers.iter().map(|name| Peer { name: (*name).into(), secret: Secret::from_slice(SECRET), stream });
     let mut seed = 0u8;
     let random = move || {
         seed = seed.wrapping_add(1);
@@ -325,6 +322,7 @@ fn a_server_gets_as_much_as_it_can_take_and_the_rest_waits_in_its_order() {
     let (lane, packet) = lab.sent[5].clone();
     lab.hear(lane, &reply(&packet, Code::ACCESS_REJECT));
     assert_eq!(lab.sent.len(), WINDOW + 1);
+    assert_eq!(Packet::parse(&packet).unwrap().code, Code::ACCESS_REQUEST);
     // Those that wait are not lost when the server dies, they are told.
     lab.pass(7);
     assert_eq!(lab.done.len(), MAX_ASKED + 1);

@@ -1,5 +1,5 @@
 //! FreeRADIUS from Debian, unprivileged, in a folder of its own with a configuration of ours.
-#![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(unreachable_pub, reason = "`pub` marks what is for the tests")]
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -96,7 +96,7 @@ fn try_start(folder: &Path, set: &Set, ports: [u16; 2]) -> Option<Child> {
     std::fs::write(folder.join("dictionary"), "$INCLUDE /usr/share/freeradius/dictionary\n").unwrap();
     let log = std::fs::File::create(folder.join("log")).unwrap();
     let mut child = Command::new(PROGRAM)
-        .args(["-f", "-X", "-d"])
+        .args(["-f", "-xx", "-l", "stdout", "-d"])
         .arg(folder)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -127,21 +127,26 @@ fn configuration(folder: &Path, set: &Set, [access, accounting]: [u16; 2]) -> St
     let folder = folder.display();
     let listen = match &set.tls {
         None => format!(
-            "listen {{\n type = auth\n ipaddr = 127.0.0.1\n port = {access}\n }}
-             listen {{\n type = acct\n ipaddr = 127.0.0.1\n port = {accounting}\n }}"
+            "listen {{\n type = auth\n ipaddr = 127.0.0.1\n port = {access}\n}}\n\
+             listen {{\n type = acct\n ipaddr = 127.0.0.1\n port = {accounting}\n}}\n"
         ),
         Some([ca, certificate, key]) => format!(
-            "listen {{\n type = auth+acct\n proto = tcp\n ipaddr = 127.0.0.1\n port = {access}\n clients = radsec
-               tls {{\n ca_file = {}\n certificate_file = {}\n private_key_file = {}
-                 require_client_cert = yes\n tls_min_version = \"1.2\"\n tls_max_version = \"1.2\"\n }} }}",
+            "listen {{\n type = auth+acct\n proto = tcp\n ipaddr = 127.0.0.1\n port = {access}\n clients = radsec\n\
+             tls {{\n ca_file = {}\n certificate_file = {}\n private_key_file = {}\n require_client_cert = yes\n\
+             tls_min_version = \"1.2\"\n tls_max_version = \"1.2\"\n}}\n}}\n",
             ca.display(),
             certificate.display(),
             key.display()
         ),
     };
     let clients = match set.tls {
-        None => format!("client lab {{\n ipaddr = 127.0.0.1\n secret = {SECRET}\n require_message_authenticator = yes\n }}"),
-        Some(_) => "clients radsec {\n client lab {\n ipaddr = 127.0.0.1\n proto = tls\n secret = radsec\n } }".into(),
+        None => format!(
+            "client lab {{\n ipaddr = 127.0.0.1\n secret = {SECRET}\n require_message_authenticator = yes\n}}\n"
+        ),
+        Some(_) => {
+            "clients radsec {\n client lab {\n ipaddr = 127.0.0.1\n proto = tls\n secret = radsec\n}\n}\n"
+                .into()
+        }
     };
     format!(
         r#"
@@ -158,37 +163,66 @@ cleanup_delay = 5
 max_requests = 16384
 log {{ destination = stdout }}
 security {{ status_server = yes }}
-thread pool {{ start_servers = 4
+thread pool {{
+ start_servers = 4
  max_servers = 8
  min_spare_servers = 1
- max_spare_servers = 4 }}
+ max_spare_servers = 4
+}}
 modules {{
  eap {{
   default_eap_type = mschapv2
   timer_expire = 60
-  md5 {{ }}
-  mschapv2 {{ }}
+  max_sessions = 16384
+  md5 {{
+  }}
+  mschapv2 {{
+  }}
  }}
- mschap {{ }}
- pap {{ }}
- files {{ filename = {folder}/users }}
- detail {{ filename = {folder}/detail
-  permissions = 0600 }}
- always ok {{ rcode = ok }}
+ mschap {{
+ }}
+ pap {{
+ }}
+ files {{
+  filename = {folder}/users
+ }}
+ detail {{
+  filename = {folder}/detail
+  permissions = 0600
+ }}
+ always ok {{
+  rcode = ok
+ }}
 }}
 {clients}
 server default {{
  {listen}
- authorize {{ files
-  eap {{ ok = return }}
-  pap }}
- authenticate {{ Auth-Type MS-CHAP {{ mschap }}
+ authorize {{
+  files
+  eap {{
+   ok = return
+  }}
+  pap
+ }}
+ authenticate {{
+  Auth-Type MS-CHAP {{
+   mschap
+  }}
   mschap
   pap
-  eap }}
- preacct {{ ok }}
- accounting {{ detail }}
- post-auth {{ Post-Auth-Type REJECT {{ eap }} }}
+  eap
+ }}
+ preacct {{
+  ok
+ }}
+ accounting {{
+  detail
+ }}
+ post-auth {{
+  Post-Auth-Type REJECT {{
+   eap
+  }}
+ }}
 }}
 "#
     )
