@@ -43,6 +43,37 @@ pub struct Tls {
     pub name: rustls::pki_types::ServerName<'static>,
 }
 
+impl Tls {
+    /// TLS 1.2 or 1.3 with a server that has a certificate for `name` by one of the `roots`; `own`: our certificate, the
+    /// end entity's first, and its key as PKCS #8, PKCS #1 or SEC 1. All in DER.
+    ///
+    /// # Errors
+    /// What does not fit together.
+    pub fn new(roots: Vec<Vec<u8>>, own: Option<(Vec<Vec<u8>>, &Secret)>, name: &str) -> Result<Tls, String> {
+        let mut store = rustls::RootCertStore::empty();
+        for root in roots {
+            store.add(root.into()).map_err(|error| format!("a CA cannot be used: {error}"))?;
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?
+            .with_root_certificates(store);
+        let config = match own {
+            Some((chain, key)) => {
+                let key = rustls::pki_types::PrivateKeyDer::try_from(key.expose().to_vec())
+                    .map_err(|error| format!("our key: {error}"))?;
+                let chain = chain.into_iter().map(Into::into).collect();
+                builder.with_client_auth_cert(chain, key).map_err(|error| format!("our key: {error}"))?
+            }
+            None => builder.with_no_client_auth(),
+        };
+        let name = rustls::pki_types::ServerName::try_from(name.to_owned())
+            .map_err(|_| format!("`{name}` is no name that a certificate can have"))?;
+        Ok(Tls { config: Arc::new(config), name })
+    }
+}
+
 /// How long a server is waited for. A question is sent `tries` times, each time waited for twice as long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Patience {

@@ -268,7 +268,6 @@ fn method(kind: EapType) -> String {
         EapType::MSCHAPV2 => "EAP-MSCHAPv2".to_owned(),
         EapType::GTC => "EAP-GTC".to_owned(),
         EapType::MD5_CHALLENGE => "EAP-MD5".to_owned(),
-        EapType::PEAP => "EAP-PEAP".to_owned(),
         kind => kind.name().map_or_else(|| format!("EAP method {}", kind.0), str::to_owned),
     }
 }

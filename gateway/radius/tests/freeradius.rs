@@ -3,11 +3,11 @@
 mod lab;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use eap::{Conversation, Grant, Step};
+use eap::{Conversation, Grant, MethodKind, Password, Peer, PeerConfig, Step};
 use lab::{FreeRadius, SECRET, Set, is_there, radclient, until};
-use md5::{Digest, Md5};
 use radius::{
     Cause, Client, Config, Demanded, Details, Dynamic, DynamicClient, ErrorCause, Passthrough, Patience,
     Running, Session, Traffic, Verdict, What,
@@ -67,54 +67,62 @@ fn on(conversation: &mut dyn Conversation, step: Step) -> Step {
     }
 }
 
-fn response(identifier: u8, kind: u8, data: &[u8]) -> Vec<u8> {
-    let length = (5 + data.len()) as u16;
-    [&[2, identifier], length.to_be_bytes().as_slice(), &[kind], data].concat()
-}
-
-/// A peer by EAP-MD5 (RFC 3748 section 5.4): how far the two sides come, without any key.
-struct Md5Peer {
+/// Who wants to come in, by EAP-MSCHAPv2.
+#[derive(Clone, Copy)]
+struct User {
     name: &'static str,
     password: &'static str,
 }
 
-impl Md5Peer {
-    fn answer(&self, request: &[u8]) -> Vec<u8> {
-        let identifier = request[1];
-        match request[4] {
-            1 => response(identifier, 1, self.name.as_bytes()),
-            4 => {
-                let challenge = &request[6..6 + usize::from(request[5])];
-                let hash = Md5::new()
-                    .chain_update([identifier])
-                    .chain_update(self.password)
-                    .chain_update(challenge)
-                    .finalize();
-                response(identifier, 4, &[&[16], hash.as_slice()].concat())
-            }
-            // Anything else is declined for MD5.
-            _ => response(identifier, 3, &[4]),
-        }
+const ALICE: User = User { name: "alice", password: "wonder" };
+
+fn peer(user: User) -> Peer {
+    let config = PeerConfig {
+        identity: user.name.into(),
+        anonymous: None,
+        password: Password::Known(Secret::from_slice(user.password.as_bytes())),
+        methods: vec![MethodKind::MsChapV2],
+        inner: Vec::new(),
+        tls: None,
+        allow_keyless: false,
+    };
+    let random = Arc::new(|octets: &mut [u8]| aws_lc_rs::rand::fill(octets).unwrap());
+    Peer::new(Arc::new(config), random)
+}
+
+fn answer(peer: &mut Peer, request: &[u8]) -> Vec<u8> {
+    match peer.receive(Some(request)) {
+        Step::Send(packet) => packet,
+        Step::Refused { why, .. } => panic!("the peer gives up: {why}"),
+        Step::Wait | Step::Accepted { .. } => panic!("the peer has nothing to say"),
     }
 }
 
-fn talk(client: &Client, details: Details, peer: &Md5Peer) -> Result<(Vec<u8>, Box<Grant>), String> {
+/// Both sides until the end. The keys that they have then are the same.
+fn talk(client: &Client, details: Details, user: User) -> Result<Box<Grant>, String> {
     let mut conversation = Passthrough::new(client.clone(), details);
+    let mut peer = peer(user);
     let mut step = conversation.receive(None);
     loop {
         step = match on(&mut conversation, step) {
-            Step::Send(packet) => conversation.receive(Some(&peer.answer(&packet))),
-            Step::Accepted { packet, grant } => return Ok((packet.unwrap(), grant)),
+            Step::Send(packet) => conversation.receive(Some(&answer(&mut peer, &packet))),
+            Step::Accepted { packet, grant } => {
+                let Step::Accepted { grant: its, .. } = peer.receive(packet.as_deref()) else {
+                    panic!("the peer does not take the success");
+                };
+                let (ours, its) = (grant.msk.as_ref().unwrap(), its.msk.unwrap());
+                assert!(ours.ct_eq(its.expose()), "not the same key");
+                assert_eq!(ours.len(), 64);
+                return Ok(grant);
+            }
             Step::Refused { packet, why } => {
-                assert_eq!(packet.unwrap()[0], 4, "an EAP failure");
+                let Step::Refused { .. } = peer.receive(packet.as_deref()) else { panic!("no EAP failure") };
                 return Err(why);
             }
             Step::Wait => unreachable!(),
         };
     }
 }
-
-const ALICE: Md5Peer = Md5Peer { name: "alice", password: "wonder" };
 
 fn silent(name: &str) -> radius::Server {
     // Bound, so that nobody else has it, and never read.
@@ -139,11 +147,9 @@ fn a_user_comes_in_with_what_the_server_grants() {
     }
     let server = FreeRadius::start("grants", &users());
     let (running, _) = start(vec![server.server("one")], None);
-    let (packet, grant) = talk(&running.client, details("s1"), &ALICE).unwrap();
-    assert_eq!((packet[0], packet.len()), (3, 4), "an EAP success");
+    let grant = talk(&running.client, details("s1"), ALICE).unwrap();
     assert_eq!(grant.identity, "alice");
-    assert_eq!(grant.method, "RADIUS, EAP-MD5");
-    assert!(grant.msk.is_none(), "this method has none");
+    assert_eq!(grant.method, "RADIUS, EAP-MSCHAPv2");
     let granted = grant.granted;
     let addresses: Vec<String> =
         granted.addresses.iter().chain(&granted.dns).map(ToString::to_string).collect();
@@ -175,9 +181,9 @@ fn a_wrong_password_and_an_unknown_user_are_refused_alike() {
     }
     let server = FreeRadius::start("refused", &users());
     let (running, _) = start(vec![server.server("one")], None);
-    let mallory = |name| Md5Peer { name, password: "guess" };
-    assert_eq!(talk(&running.client, details("s1"), &mallory("bob")).err().unwrap(), "one refuses bob");
-    assert_eq!(talk(&running.client, details("s2"), &mallory("nobody")).err().unwrap(), "one refuses nobody");
+    let mallory = |name| User { name, password: "guess" };
+    assert_eq!(talk(&running.client, details("s1"), mallory("bob")).err().unwrap(), "one refuses bob");
+    assert_eq!(talk(&running.client, details("s2"), mallory("nobody")).err().unwrap(), "one refuses nobody");
 }
 
 #[test]
@@ -188,7 +194,7 @@ fn an_identity_that_is_known_already_is_not_asked_for() {
     let server = FreeRadius::start("known", &users());
     let (running, _) = start(vec![server.server("one")], None);
     let given = Details { identity: Some("alice".into()), ..details("s1") };
-    let (_, grant) = talk(&running.client, given, &ALICE).unwrap();
+    let grant = talk(&running.client, given, ALICE).unwrap();
     assert_eq!(grant.identity, "alice");
 }
 
@@ -199,19 +205,19 @@ fn a_dead_first_server_costs_a_moment_and_two_dead_ones_are_said() {
     }
     let server = FreeRadius::start("second", &users());
     let (running, _) = start(vec![silent("one"), server.server("two")], None);
-    talk(&running.client, details("s1"), &ALICE).unwrap();
+    talk(&running.client, details("s1"), ALICE).unwrap();
     let status = running.client.status();
     assert!(status.access[0].dead.is_some() && status.access[1].dead.is_none());
     // The next one goes past the dead one.
     let asked = status.access_counters.again;
-    talk(&running.client, details("s2"), &ALICE).unwrap();
+    talk(&running.client, details("s2"), ALICE).unwrap();
     assert_eq!(running.client.status().access_counters.again, asked);
 
     let nobody = SocketAddr::from(([127, 0, 0, 1], lab::udp_port()));
     let (running, _) = start(vec![silent("one"), closed("two", nobody)], None);
-    let why = talk(&running.client, details("s1"), &ALICE).err().unwrap();
+    let why = talk(&running.client, details("s1"), ALICE).err().unwrap();
     assert_eq!(why, "RADIUS: one: no answer to 3 tries; two: nothing listens there");
-    let why = talk(&running.client, details("s1"), &ALICE).err().unwrap();
+    let why = talk(&running.client, details("s1"), ALICE).err().unwrap();
     assert_eq!(why, "RADIUS: one is down: no answer to 3 tries; two is down: nothing listens there");
 }
 
@@ -223,11 +229,11 @@ fn a_server_that_comes_back_is_found_by_its_status() {
     let server = FreeRadius::start("back", &users());
     server.signal("STOP");
     let (running, _) = start(vec![server.server("one")], None);
-    assert!(talk(&running.client, details("s1"), &ALICE).is_err());
+    assert!(talk(&running.client, details("s1"), ALICE).is_err());
     assert!(running.client.status().access[0].dead.is_some());
     server.signal("CONT");
     until("its status", || running.client.status().access[0].dead.is_none().then_some(()));
-    talk(&running.client, details("s2"), &ALICE).unwrap();
+    talk(&running.client, details("s2"), ALICE).unwrap();
     let counters = running.client.status().access_counters;
     assert_eq!((counters.unsigned, counters.forged), (0, 0));
 }
@@ -240,7 +246,7 @@ fn another_secret_is_a_server_that_does_not_answer() {
     let server = FreeRadius::start("secret", &users());
     let told = radius::Server { secret: Secret::from_slice(b"wrong"), ..server.server("one") };
     let (running, _) = start(vec![told], None);
-    let why = talk(&running.client, details("s1"), &ALICE).err().unwrap();
+    let why = talk(&running.client, details("s1"), ALICE).err().unwrap();
     assert_eq!(why, "RADIUS: one: no answer to 3 tries");
 }
 
@@ -253,6 +259,7 @@ fn five_hundred_conversations_at_once() {
     let (running, bell) = start(vec![server.server("one")], None);
     let mut out: Vec<Option<Passthrough>> =
         (0..500).map(|n| Some(Passthrough::new(running.client.clone(), details(&format!("s{n}"))))).collect();
+    let mut peers: Vec<Peer> = (0..500).map(|_| peer(ALICE)).collect();
     let mut steps: Vec<(usize, Step)> =
         out.iter_mut().enumerate().map(|(n, c)| (n, c.as_mut().unwrap().receive(None))).collect();
     let mut accepted = 0;
@@ -262,7 +269,7 @@ fn five_hundred_conversations_at_once() {
         for (n, step) in std::mem::take(&mut steps) {
             match step {
                 Step::Send(packet) => {
-                    steps.push((n, out[n].as_mut().unwrap().receive(Some(&ALICE.answer(&packet)))));
+                    steps.push((n, out[n].as_mut().unwrap().receive(Some(&answer(&mut peers[n], &packet)))));
                 }
                 Step::Accepted { .. } => {
                     accepted += 1;
@@ -417,4 +424,78 @@ fn radclient_disconnects_and_changes_and_is_told_what_does_not_go() {
     let counters = running.client.status().dynamic;
     assert_eq!((counters.done, counters.refused), (2, 2), "{counters:?}");
     assert!(counters.forged + counters.unsigned >= 1, "{counters:?}");
+}
+
+/// A CA, and a certificate by it for a name; as files.
+fn certificate(
+    folder: &std::path::Path,
+    ca: &rcgen::CertifiedIssuer<'_, rcgen::KeyPair>,
+    name: &str,
+) -> [std::path::PathBuf; 3] {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+    params.distinguished_name.push(rcgen::DnType::CommonName, name);
+    let certificate = params.signed_by(&key, ca).unwrap();
+    let files = [
+        ("ca.pem".to_owned(), ca.pem()),
+        (format!("{name}.pem"), certificate.pem()),
+        (format!("{name}.key"), key.serialize_pem()),
+    ];
+    files.map(|(file, text)| {
+        let path = folder.join(file);
+        std::fs::write(&path, text).unwrap();
+        path
+    })
+}
+
+fn ca(name: &str) -> rcgen::CertifiedIssuer<'static, rcgen::KeyPair> {
+    let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    params.distinguished_name.push(rcgen::DnType::CommonName, name);
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    rcgen::CertifiedIssuer::self_signed(params, rcgen::KeyPair::generate().unwrap()).unwrap()
+}
+
+#[test]
+fn over_tls_it_is_the_same_and_certificates_are_looked_at() {
+    if !is_there("over_tls_it_is_the_same_and_certificates_are_looked_at") {
+        return;
+    }
+    let folder = std::env::temp_dir().join(format!("tussock-radsec-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let (ours, other) = (ca("lab"), ca("other"));
+    let server = FreeRadius::start(
+        "radsec",
+        &Set { tls: Some(certificate(&folder, &ours, "radius.lab.test")), ..users() },
+    );
+    let own = {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(vec!["gw.lab.test".to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &ours).unwrap();
+        (certificate.der().to_vec(), Secret::new(key.serialize_der()))
+    };
+    let told = |ca: &rcgen::CertifiedIssuer<'_, rcgen::KeyPair>, name: &str, with_own: bool| {
+        let own = with_own.then(|| (vec![own.0.clone()], &own.1));
+        let tls = radius::Tls::new(vec![ca.der().to_vec()], own, name).unwrap();
+        radius::Server { tls: Some(tls), secret: Secret::from_slice(b"radsec"), ..server.server("one") }
+    };
+    let (running, _) = start(vec![told(&ours, "radius.lab.test", true)], None);
+    for n in 0..3 {
+        let grant = talk(&running.client, details(&format!("s{n}")), ALICE).unwrap();
+        assert_eq!(grant.granted.session_timeout, Some(Duration::from_secs(3600)));
+    }
+    running.client.account(session("s1"), What::Start).unwrap();
+    assert_eq!(running.finish(lab::PATIENCE), 0);
+    assert!(server.records().iter().any(|record| record.contains("Acct-Status-Type = Start")));
+    for (server, says) in [
+        (told(&other, "radius.lab.test", true), "UnknownIssuer"),
+        (told(&ours, "other.lab.test", true), "other.lab.test"),
+    ] {
+        let (running, _) = start(vec![server], None);
+        let why = talk(&running.client, details("s9"), ALICE).err().unwrap();
+        assert!(why.contains("TLS") && why.contains(says), "{why}");
+    }
+    // Without a certificate of ours the server hangs up.
+    let (running, _) = start(vec![told(&ours, "radius.lab.test", false)], None);
+    assert!(talk(&running.client, details("s9"), ALICE).is_err());
+    std::fs::remove_dir_all(&folder).unwrap();
 }
