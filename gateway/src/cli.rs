@@ -1,6 +1,7 @@
 //! The commands. Exit codes: 0 done, 1 failed, 2 wrong use or wrong configuration.
 
 pub mod accel;
+pub mod credentials;
 pub mod pki;
 pub mod table;
 pub mod text;
@@ -42,6 +43,8 @@ pub enum Command {
     Down(Target),
     /// Rekey the IKE SA of a realm, or one child of it
     Rekey(RekeyTarget),
+    /// Give a password that EAP wants and that the configuration does not have
+    Credentials(credentials::Credentials),
     /// Show how the gateway is
     Status(Show),
     /// Show the accelerators: health, queues, latency, errors
@@ -214,9 +217,8 @@ fn check(path: &Path) -> ExitCode {
 fn ask(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Run(_) | Command::Check(_) | Command::Pki(_) => Ok(()),
-        Command::Up(Target { target: Name { realm, child }, reach }) => {
-            say(&reach, &Request::Up { realm, child })
-        }
+        Command::Up(Target { target: Name { realm, child }, reach }) => credentials::up(&reach, realm, child),
+        Command::Credentials(credentials) => credentials::give(&credentials),
         Command::Down(Target { target: Name { realm, child }, reach }) => {
             say(&reach, &Request::Down { realm, child })
         }
@@ -325,6 +327,8 @@ mod tests {
             "tussock check --config f",
             "tussock capture --out f",
             "tussock events",
+            "tussock credentials home",
+            "tussock credentials home --user carol",
             "tussock accel --json",
             "tussock pki token list --module p.so",
             "tussock pki token generate --module p.so --token pkcs11:token=lab --label moon --kind rsa3072",

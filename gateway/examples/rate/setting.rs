@@ -62,6 +62,7 @@ impl Authority {
                 certs: vec![certificate(cert).into()],
             }),
             trust: Trust { anchors: vec![certificate(&self.der)], pinned: vec![], keys: vec![] },
+            eap: None,
         }
     }
 }
@@ -134,6 +135,7 @@ impl Setting {
             local_auth: auth,
             remote_id: IdMatch::parse(peer)?,
             remote_auth: auth,
+            eap: policy::EapPolicy::default(),
             children: vec![],
             start: Start::Manual,
             encap: Encap::Udp,

@@ -89,6 +89,7 @@ mod tests {
             local_auth: AuthPolicy::Psk,
             remote_id: IdMatch::parse("any").unwrap(),
             remote_auth: AuthPolicy::Psk,
+            eap: policy::EapPolicy::default(),
             children: vec![],
             start: Start::Manual,
             encap: Encap::Auto,

@@ -4,11 +4,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ipc::{Request, Role};
+use ipc::{EapGrant, Request, Role};
 use policy::{Identity, Realm};
 use spi::{DhPrivate, Group, Hash, Secret, Token};
 use wire::ike::{Id, Payload, Sa, Spi};
 
+use crate::auth::EapRun;
 use crate::child::{ChildOffer, Children};
 use crate::core::{Core, Down, DownKind, Timer, Todo};
 use crate::create_child::{Ours, Theirs};
@@ -43,6 +44,12 @@ pub(crate) struct IkeSa {
     pub(crate) realm: Option<Arc<Realm>>,
     /// Only once it is proved.
     pub(crate) peer_id: Option<Identity>,
+    /// What the peer called itself in IKE, where EAP has named it otherwise.
+    pub(crate) ike_id: Option<Identity>,
+    /// What came of EAP.
+    pub(crate) granted: Option<Arc<EapGrant>>,
+    /// When the peer's session is over, if it was granted for a time.
+    pub(crate) session_until: Option<Instant>,
     pub(crate) how: Option<Arc<str>>,
     pub(crate) nat: Nat,
     pub(crate) ext: Extensions,
@@ -97,6 +104,8 @@ pub(crate) enum State {
     ExpectAuthRequest,
     /// The key side's word on the peer.
     ExpectPeerCheck,
+    /// The key side's next word of EAP, or somebody's password.
+    ExpectEap,
     /// Our proof, from the key side.
     ExpectOwnAuth,
     /// IKE_AUTH response.
@@ -121,6 +130,7 @@ impl State {
             State::ExpectSecret => "ExpectSecret",
             State::ExpectAuthRequest => "ExpectAuthRequest",
             State::ExpectPeerCheck => "ExpectPeerCheck",
+            State::ExpectEap => "ExpectEap",
             State::ExpectOwnAuth => "ExpectOwnAuth",
             State::ExpectAuthResponse => "ExpectAuthResponse",
             State::Established => "Established",
@@ -171,6 +181,8 @@ pub(crate) struct Setup {
     pub(crate) hashes: Vec<Hash>,
     /// CAs the peer named in CERTREQ.
     pub(crate) authorities: Vec<[u8; 20]>,
+    /// EAP, where that is how the initiator proves itself.
+    pub(crate) eap: Option<Box<EapRun>>,
     /// The child that goes along in IKE_AUTH (initiator).
     pub(crate) child: Option<ChildOffer>,
     /// Children to bring up: the first goes along, the others follow.
@@ -211,6 +223,7 @@ impl Setup {
             claimed: None,
             hashes: Vec::new(),
             authorities: Vec::new(),
+            eap: None,
             child: None,
             wanted: VecDeque::new(),
         }
@@ -230,6 +243,9 @@ impl IkeSa {
             reply_path: None,
             realm: None,
             peer_id: None,
+            ike_id: None,
+            granted: None,
+            session_until: None,
             how: None,
             nat: Nat::default(),
             ext: Extensions::default(),
@@ -408,6 +424,7 @@ impl IkeSa {
             Timer::ExpireIke(self.id),
             Timer::Tasks(self.id),
             Timer::Superseded(self.id),
+            Timer::Session(self.id),
         ] {
             cx.disarm(timer);
         }

@@ -5,6 +5,7 @@
 
 pub mod choose;
 pub mod dn;
+pub mod eap;
 pub mod id;
 pub mod lifetime;
 pub mod proposal;
@@ -14,6 +15,7 @@ mod token;
 
 pub use choose::{Ambiguity, ambiguities, choose_realm, realms_by_path};
 pub use dn::DnError;
+pub use eap::{EapMethod, EapPolicy, identity_of_user};
 pub use id::{IdError, IdMatch, Identity, MAX_ID_LEN};
 pub use lifetime::{Dpd, DpdAction, Lifetime, Retransmission};
 pub use proposal::{EspProposal, IkeProposal, ProposalError, SIGNATURE_HASHES};

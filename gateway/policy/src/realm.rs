@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use wire::TrafficSelector;
 
+use crate::eap::EapPolicy;
 use crate::id::{IdMatch, Identity};
 use crate::lifetime::{Dpd, Lifetime};
 use crate::proposal::{EspProposal, IkeProposal};
@@ -29,6 +30,8 @@ pub struct Realm {
     pub remote_id: IdMatch,
     /// How it must prove it.
     pub remote_auth: AuthPolicy,
+    /// How EAP is done, where one of the two is [`AuthPolicy::Eap`].
+    pub eap: EapPolicy,
     /// Children, preferred first when narrowing for a peer.
     pub children: Vec<Child>,
     /// When to bring it up by ourselves.
@@ -73,6 +76,9 @@ pub enum AuthPolicy {
     Psk,
     /// Signature by certificate or raw public key (RFC 7427 and the older methods).
     Pubkey,
+    /// EAP (RFC 7296 section 2.16); which methods, and how, says [`Realm::eap`]. The initiator's only; the responder's too
+    /// where EAP alone is agreed on (RFC 5998).
+    Eap,
 }
 
 /// When to set up an SA by ourselves.
@@ -205,6 +211,7 @@ pub(crate) mod tests {
             local_auth: AuthPolicy::Psk,
             remote_id: IdMatch::parse(remote_id).unwrap(),
             remote_auth: AuthPolicy::Psk,
+            eap: EapPolicy::default(),
             children: vec![],
             start: Start::Manual,
             encap: Encap::Auto,

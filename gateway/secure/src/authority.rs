@@ -10,6 +10,7 @@
 //! nothing else.
 
 use std::collections::VecDeque;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -20,13 +21,15 @@ use ipc::{
 use policy::{AuthPolicy, IdMatch, Identity, Realm, dn};
 use spi::cert::{CertDone, CertInfo, CertJob, CertQueue};
 use spi::{
-    CryptoDone, CryptoJob, CryptoOp, CryptoOutput, FaultKind, InFlight, KeyId, Outcome, SignScheme, Token,
+    CryptoDone, CryptoJob, CryptoOp, CryptoOutput, Doorbell, FaultKind, InFlight, KeyId, Outcome, SignScheme,
+    Token,
 };
 use wire::numbers::{AuthMethod, CertEncoding};
 
 use crate::cert::Cert;
 use crate::config::Config;
 use crate::devices::{Devices, Place};
+use crate::eap::Host;
 use crate::identity;
 use crate::key::{self, KeyKind};
 use crate::method;
@@ -60,6 +63,8 @@ pub(crate) struct Authority {
     replies: VecDeque<(Token, Reply)>,
     /// How a peer proved itself that knows the PSK, in words.
     by_psk: Arc<str>,
+    /// EAP conversations.
+    pub(crate) eap: Host,
 }
 
 /// What an operation that is out is for.
@@ -113,8 +118,15 @@ struct Chain {
 }
 
 impl Authority {
-    pub(crate) fn new(vault: Vault, devices: Devices, certs: Box<CertQueue>, table: Table) -> Self {
+    pub(crate) fn new(
+        vault: Vault,
+        devices: Devices,
+        certs: Box<CertQueue>,
+        table: Table,
+        bell: Doorbell,
+    ) -> Self {
         Authority {
+            eap: Host::new(bell),
             vault,
             devices,
             certs,
@@ -137,8 +149,23 @@ impl Authority {
             Request::CheckAuth { sa, realm, own_id, peer_id, input, proof } => {
                 self.check(at, token, sa, &realm, &own_id, peer_id, &input, proof)
             }
+            Request::EapBegin { sa, role, realm, own_id, peer_id, remote } => {
+                self.realm(&realm, &own_id).and_then(|realm| {
+                    let opens = self.vault.eap(&realm.name);
+                    self.eap.begin(&mut self.table, opens, at, token, sa, role, realm, peer_id, remote)
+                })
+            }
+            Request::EapPacket { sa, packet } => self.eap.packet(&mut self.table, at, token, sa, &packet),
+            Request::EapWait { sa } => self.eap.wait(&mut self.table, at, token, sa),
+            Request::EapMakeAuth { sa, input } => {
+                self.eap.make_auth(&mut self.table, &**self.devices.short(), token, sa, &input)
+            }
+            Request::EapCheckAuth { sa, input, proof } => {
+                self.eap.check_auth(&mut self.table, &**self.devices.short(), token, sa, &input, &proof)
+            }
             Request::Forget { sa } => {
                 self.table.forget(sa);
+                self.eap.forget(sa);
                 Ok(())
             }
             Request::OpenTun(spec) => return Some(NetRequest::OpenTun(spec)),
@@ -156,6 +183,7 @@ impl Authority {
     /// Lets the devices work; returns whether more can be done at once. What a device does at once is followed up at once:
     /// the signature of a peer when its certificates are good.
     pub(crate) fn poll(&mut self) -> bool {
+        self.eap.poll(&mut self.table);
         for _ in 0..ROUNDS {
             let (came, more) = self.turn();
             if !came {
@@ -190,12 +218,13 @@ impl Authority {
 
     /// The next answer.
     pub(crate) fn poll_reply(&mut self) -> Option<(Token, Reply)> {
-        self.replies.pop_front()
+        self.replies.pop_front().or_else(|| self.eap.replies.pop_front())
     }
 
     /// Doorbells to sleep on; and whether there is work out that rings none.
     pub(crate) fn doorbells(&self) -> (Vec<std::os::fd::BorrowedFd<'_>>, bool) {
         let (mut bells, mut blind) = self.devices.doorbells();
+        bells.push(self.eap.bell().as_fd());
         for queue in self.retired.iter().chain([&self.certs]) {
             match queue.doorbell() {
                 Some(bell) => bells.push(bell),
@@ -267,6 +296,9 @@ impl Authority {
                 Ok(())
             }
             AuthPolicy::Pubkey => self.sign(at, token, &realm, octets, offered),
+            AuthPolicy::Eap => {
+                Err(Refusal::NotAllowed(format!("realm `{}` proves itself by EAP alone", realm.name)))
+            }
         }
     }
 
@@ -351,6 +383,7 @@ impl Authority {
             (AuthPolicy::Psk, other) => {
                 Err((peer, format!("the realm wants a PSK, the peer came with {other}")))
             }
+            (AuthPolicy::Eap, _) => Err((peer, "the realm wants EAP".into())),
             (AuthPolicy::Pubkey, AuthMethod::SHARED_KEY_MIC) => {
                 Err((peer, "the realm wants a signature, the peer came with a PSK".into()))
             }

@@ -8,6 +8,7 @@
 //! | `authority` | proofs made and checked |
 //! | `octets` | what a proof is about, put together here and nowhere else |
 //! | `method`, `algorithm` | authentication methods and algorithm identifiers |
+//! | `eap`, `eap_methods` | EAP conversations, and what they bring; what they are made of |
 //! | `psk` | pre-shared keys by identity |
 //! | `vault`, `devices` | keys that are open, and where |
 //! | `validator`, `path`, `usage`, `cert`, `key`, `identity` | certificates: from CERT payloads to a key that speaks for an identity |
@@ -19,6 +20,8 @@ mod authority;
 mod cert;
 pub mod config;
 mod devices;
+mod eap;
+mod eap_methods;
 mod identity;
 mod kernel;
 mod key;
@@ -41,7 +44,12 @@ mod usage;
 mod validator;
 mod vault;
 
-pub use config::{Certificate, Config, Credentials, OwnCertificate, OwnKey, Psk, RawKey, Rules, Trust};
+/// EAP methods, by their names in the field.
+pub use ::eap::MethodKind as EapKind;
+pub use config::{
+    Certificate, Config, Credentials, EapCredentials, EapInner, EapUser, OwnCertificate, OwnKey, Psk, RawKey,
+    Rules, Trust,
+};
 pub use load::LoadError;
 pub use run::{Handle, Running, check, run, spawn, spawn_on};
 pub use validator::Validator;

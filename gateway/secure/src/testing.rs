@@ -79,6 +79,7 @@ pub(crate) fn realm(name: &str, local: &str, remote: &str, auth: AuthPolicy) -> 
         local_auth: auth,
         remote_id: IdMatch::parse(remote).unwrap(),
         remote_auth: auth,
+        eap: policy::EapPolicy::default(),
         children: vec![],
         start: Start::Manual,
         encap: Encap::Auto,
@@ -128,7 +129,8 @@ impl Side {
         let devices = Devices::new(devices, Vec::new()).unwrap();
         let validator = Validator::new(devices.verifier().unwrap(), config.rules.min_rsa_bits).unwrap();
         let (vault, problems) = Vault::open(config, &devices, now());
-        let authority = Authority::new(vault, devices, Box::new(validator), Table::default());
+        let bell = spi::Doorbell::new().unwrap();
+        let authority = Authority::new(vault, devices, Box::new(validator), Table::default(), bell);
         Side { authority, problems, at: now(), next: 1 }
     }
 
@@ -333,7 +335,7 @@ pub(crate) fn pubkey(local: &str, remote: &str, own: Option<OwnKey>, trust: Trus
     if own.is_none() {
         realm.local_auth = AuthPolicy::Psk;
     }
-    let credentials = [("r".to_owned(), Credentials { own, trust })].into();
+    let credentials = [("r".to_owned(), Credentials { own, trust, eap: None })].into();
     Config { realms: vec![Arc::new(realm)], credentials, ..Config::default() }
 }
 

@@ -11,6 +11,8 @@ use spi::{Hash, KeySource, ShortOps};
 use crate::cert::Cert;
 use crate::config::{Certificate, Config, OwnCertificate, OwnKey, Psk, Rules, Trust};
 use crate::devices::{Devices, Place};
+use crate::eap::Opens;
+use crate::eap_methods::Methods;
 use crate::identity;
 use crate::key::{self, KeyKind};
 use crate::psk::{self, NoPsk};
@@ -68,6 +70,8 @@ pub(crate) struct Vault {
     /// Keys of devices that did not open: a token that is put in later is used then.
     absent: HashMap<Arc<str>, OwnKey>,
     believes: HashMap<Arc<str>, Believes>,
+    /// What makes EAP conversations.
+    eap: HashMap<Arc<str>, Arc<dyn Opens>>,
     pub(crate) rules: Rules,
 }
 
@@ -75,7 +79,7 @@ impl Vault {
     /// Opens the keys and looks at everything once. Realms without a problem work whatever is wrong with others.
     pub(crate) fn open(config: Config, devices: &Devices, at: SystemTime) -> (Self, Vec<Problem>) {
         let mut problems = Vec::new();
-        let Config { realms, psks, mut credentials, rules, mark: _, devices: _ } = config;
+        let Config { realms, psks, users, mut credentials, rules, mark: _, devices: _ } = config;
         let mut vault = Vault {
             realms: HashMap::new(),
             // An empty key would be a proof anybody can make.
@@ -83,11 +87,20 @@ impl Vault {
             own: HashMap::new(),
             absent: HashMap::new(),
             believes: HashMap::new(),
+            eap: HashMap::new(),
             rules,
         };
         for realm in realms {
             let credentials = credentials.remove(&*realm.name).unwrap_or_default();
             let mut note = |what: String| problems.push(Problem { realm: realm.name.clone(), what });
+            if realm.local_auth == AuthPolicy::Eap || realm.remote_auth == AuthPolicy::Eap {
+                match Methods::of(&realm, &credentials, &users, devices.short()) {
+                    Ok(methods) => {
+                        vault.eap.insert(realm.name.clone(), Arc::new(methods));
+                    }
+                    Err(what) => note(what),
+                }
+            }
             if let Some(own) = credentials.own {
                 match open_own(&own, &realm, devices, rules, at, &mut note) {
                     Ok(open) => {
@@ -151,6 +164,10 @@ impl Vault {
 
     pub(crate) fn believes(&self, realm: &str) -> Option<&Believes> {
         self.believes.get(realm)
+    }
+
+    pub(crate) fn eap(&self, realm: &str) -> Option<&Arc<dyn Opens>> {
+        self.eap.get(realm)
     }
 
     /// Tries a key again that did not open before: its token may have been put in meanwhile.

@@ -71,6 +71,7 @@ fn config() -> Config {
         local_auth: AuthPolicy::Psk,
         remote_id: IdMatch::parse("sun.lab.test").unwrap(),
         remote_auth: AuthPolicy::Psk,
+        eap: policy::EapPolicy::default(),
         children: vec![child],
         start: Start::Manual,
         encap: Encap::Auto,

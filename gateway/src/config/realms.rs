@@ -10,6 +10,7 @@ use policy::{
 };
 use toml::Spanned;
 
+use super::eap;
 use super::raw::{self, Word};
 use super::reader::{Reader, network, network_v4, network_v6, prefix};
 use super::settings::device_name;
@@ -65,6 +66,7 @@ pub(crate) fn realm(
         }
         octets
     });
+    let eap = eap::policy(raw.local_auth.as_ref(), raw.remote_auth.as_ref(), reader);
     let local_auth = own(raw.local_auth.as_ref(), at.clone(), reader);
     let remote_auth = peers(raw.remote_auth.as_ref(), at, reader);
     let ((local_id, local_auth), (remote_id, remote_auth)) = (local_auth?, remote_auth?);
@@ -77,6 +79,7 @@ pub(crate) fn realm(
         local_auth,
         remote_id,
         remote_auth,
+        eap,
         children: Vec::new(),
         start,
         encap,
@@ -196,10 +199,12 @@ fn remote_addresses(words: &[Word], reader: &mut Reader<'_>) -> Vec<RemoteAddres
 fn method(raw: &Spanned<raw::Auth>, what: &str, reader: &mut Reader<'_>) -> Option<AuthPolicy> {
     match &raw.get_ref().method {
         Some(word) => {
-            reader.choice("method", word, &[("psk", AuthPolicy::Psk), ("pubkey", AuthPolicy::Pubkey)])
+            let choices =
+                [("psk", AuthPolicy::Psk), ("pubkey", AuthPolicy::Pubkey), ("eap", AuthPolicy::Eap)];
+            reader.choice("method", word, &choices)
         }
         None => {
-            reader.error(raw.span(), format!("`{what}` has no `method`: \"psk\" or \"pubkey\""));
+            reader.error(raw.span(), format!("`{what}` has no `method`: \"psk\", \"pubkey\" or \"eap\""));
             None
         }
     }

@@ -53,6 +53,11 @@ fn realm(realm: &Realm, guarded: &BTreeSet<(Arc<str>, Arc<str>)>, out: &mut Stri
     writeln!(out, "  between   {local} <-> {remote}")?;
     writeln!(out, "  we are    {} ({})", realm.local_id, method(realm.local_auth))?;
     writeln!(out, "  peer is   {} ({})", realm.remote_id, method(realm.remote_auth))?;
+    if realm.local_auth == AuthPolicy::Eap || realm.remote_auth == AuthPolicy::Eap {
+        let methods: Vec<&str> = realm.eap.methods.iter().map(|method| method.name()).collect();
+        let alone = if realm.eap.only { ", alone where the peer agrees" } else { "" };
+        writeln!(out, "  eap       {}{alone}", methods.join(", "))?;
+    }
     writeln!(out, "  ike       {}", join(&realm.ike))?;
     writeln!(
         out,
@@ -107,6 +112,7 @@ fn method(policy: AuthPolicy) -> &'static str {
     match policy {
         AuthPolicy::Psk => "pre-shared key",
         AuthPolicy::Pubkey => "public key",
+        AuthPolicy::Eap => "EAP",
     }
 }
 

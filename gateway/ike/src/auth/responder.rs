@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ipc::CertData;
-use policy::{Childless, Identity};
+use policy::{AuthPolicy, Childless, Identity};
 use wire::ike::{Auth, Body, Notify, Payload, PayloadList};
 use wire::numbers::{AuthMethod, ExchangeType, NotifyType};
 
@@ -20,6 +20,9 @@ impl IkeSa {
         if let Some(setup) = &mut self.setup {
             setup.request_id = id;
         }
+        if self.has_eap() {
+            return self.handle_eap_request(cx, id, message);
+        }
         let Some(idi) = message.id_i().cloned() else {
             return self.refuse_syntax(cx, ExchangeType::IKE_AUTH, id, "no IDi");
         };
@@ -32,10 +35,6 @@ impl IkeSa {
         if let Some(setup) = &mut self.setup {
             setup.claimed = Some(claimed.clone());
         }
-        if message.auth().is_none() {
-            let why = format!("{claimed} wants EAP, which no realm offers");
-            return self.fail_auth_as_responder(cx, Why::Incompatible(why));
-        }
         // RFC 7296 section 2.9.2 and 3.5: an IDr of the initiator says which of us it wants to meet.
         let idr = match message.id_r().map(|id| Identity::from_wire(id.kind, &id.data)) {
             None => None,
@@ -44,7 +43,18 @@ impl IkeSa {
                 return self.fail_auth_as_responder(cx, Why::PeerMisbehaved(format!("IDr: {error}")));
             }
         };
-        let candidates = self.setup.as_ref().map(|s| s.candidates.clone()).unwrap_or_default();
+        let mut candidates = self.setup.as_ref().map(|s| s.candidates.clone()).unwrap_or_default();
+        // RFC 7296 section 2.16: leaving AUTH out is how EAP is asked for.
+        let eap = message.auth().is_none();
+        candidates.retain(|realm| match realm.remote_auth {
+            AuthPolicy::Eap => eap,
+            // One in which we are the client of an EAP server has nothing for a peer that begins.
+            _ => !eap && realm.local_auth != AuthPolicy::Eap,
+        });
+        if eap && candidates.is_empty() {
+            let why = format!("{claimed} wants EAP, which no realm offers");
+            return self.fail_auth_as_responder(cx, Why::Incompatible(why));
+        }
         let (local, remote) = (self.path.local.ip(), self.path.remote.ip());
         let chosen =
             policy::choose_realm(candidates.iter().map(Arc::as_ref), local, remote, &claimed, idr.as_ref());
@@ -63,6 +73,9 @@ impl IkeSa {
                 "no Child SA asked for, and the realm needs one",
             );
         }
+        if eap {
+            return self.begin_eap_as_responder(cx, claimed, idi, message);
+        }
         if !self.ask_peer_check(cx, &idi, claimed, &message) {
             return self.fail_auth_as_responder(cx, Why::Device("key schedule failed".into()));
         }
@@ -73,13 +86,19 @@ impl IkeSa {
 
     /// RFC 7296 section 2.21.2: the answer says that it failed and not why, and the SA is gone.
     pub(super) fn fail_auth_as_responder(&mut self, cx: &mut Core, why: Why) {
+        self.fail_auth_saying(cx, None, why);
+    }
+
+    /// The same with a last word of EAP.
+    pub(super) fn fail_auth_saying(&mut self, cx: &mut Core, word: Option<Payload>, why: Why) {
         let why = match why {
             Why::Authentication(s) => Why::Authentication(format!("{}: {s}", self.claimed_text())),
             other => other,
         };
         let id = self.setup.as_ref().map_or(1, |s| s.request_id);
-        let failed = Notify::new(NotifyType::AUTHENTICATION_FAILED);
-        self.respond_error(cx, ExchangeType::IKE_AUTH, id, failed);
+        let failed = Notify::new(NotifyType::AUTHENTICATION_FAILED).into();
+        let payloads: Vec<Payload> = word.into_iter().chain([failed]).collect();
+        self.respond(cx, ExchangeType::IKE_AUTH, id, &payloads);
         self.close_lingering(cx, DownKind::Failed, why);
     }
 
@@ -87,6 +106,9 @@ impl IkeSa {
     pub(crate) fn auth_request_examined(&mut self, cx: &mut Core, message: Vec<Payload>) {
         if let Some(setup) = &mut self.setup {
             setup.auth_message = message;
+        }
+        if self.has_eap() {
+            return self.ask_eap_proof(cx);
         }
         let peer = self.peer_id.clone();
         self.ask_own_auth(cx, peer);
@@ -101,14 +123,19 @@ impl IkeSa {
         certs: Vec<CertData>,
     ) {
         let Some(mut setup) = self.setup.take() else { return };
-        let Some(id) = setup.own_id_payload.take() else { return };
-        let mut payloads: Vec<Payload> = vec![Body::IdR(id).into()];
-        payloads.extend(cert_payloads(certs));
+        let mut payloads: Vec<Payload> = Vec::new();
+        // After EAP the peer knows since the first response who we are.
+        if setup.eap.is_none() {
+            let Some(id) = setup.own_id_payload.take() else { return };
+            payloads.push(Body::IdR(id).into());
+            payloads.extend(cert_payloads(certs));
+        }
         payloads.push(Auth::new(AuthMethod(method), data).into());
         self.extend(cx, Stage::AuthResponse, &mut payloads);
         let message = std::mem::take(&mut setup.auth_message);
         self.establish(cx);
         self.announce(cx);
+        self.arm_session(cx);
         if message.sa().is_some() {
             self.answer_first_child(cx, &message, &setup.ni, &setup.nr, &mut payloads);
         }

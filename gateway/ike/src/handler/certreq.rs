@@ -39,16 +39,20 @@ impl Handler for CertRequests {
     }
 
     fn receive(&self, stage: Stage, sa: &mut IkeSa, _cx: &mut Core, message: &[Payload]) -> Flow {
-        if matches!(stage, Stage::InitResponse | Stage::AuthRequest)
-            && let Some(setup) = &mut sa.setup
-        {
-            let x509 = message.cert_requests().filter(|r| r.encoding == CertEncoding::X509_SIGNATURE);
-            for hash in x509.flat_map(|r| r.key_hashes()) {
-                if setup.authorities.len() < MAX_AUTHORITIES {
-                    setup.authorities.push(*hash);
-                }
-            }
+        if matches!(stage, Stage::InitResponse | Stage::AuthRequest) {
+            note_authorities(sa, message);
         }
         Flow::Continue
+    }
+}
+
+/// Keeps which CAs the peer trusts.
+pub(crate) fn note_authorities(sa: &mut IkeSa, message: &[Payload]) {
+    let Some(setup) = &mut sa.setup else { return };
+    let x509 = message.cert_requests().filter(|r| r.encoding == CertEncoding::X509_SIGNATURE);
+    for hash in x509.flat_map(|r| r.key_hashes()) {
+        if setup.authorities.len() < MAX_AUTHORITIES {
+            setup.authorities.push(*hash);
+        }
     }
 }

@@ -79,6 +79,9 @@ fn request(realm: &Realm) -> Option<Cp> {
 /// Hands out addresses to a client.
 fn assign(sa: &mut IkeSa, cx: &mut Core, message: &[Payload]) {
     let (Some(realm), Some(peer)) = (sa.realm.clone(), sa.peer_id.clone()) else { return };
+    if sa.granted.as_ref().is_some_and(|granted| !granted.addresses.is_empty()) {
+        return assign_granted(sa, message);
+    }
     let Some((pool, addresses)) = cx.pools.get_mut(&realm.name) else { return };
     let Some(cp) = message.cp().filter(|cp| cp.kind == CfgType::REQUEST) else {
         if message.sa().is_some() && realm.children.iter().all(|c| c.remote.iter().all(is_dynamic)) {
@@ -97,17 +100,14 @@ fn assign(sa: &mut IkeSa, cx: &mut Core, message: &[Payload]) {
         v6: v6.map(|a| a.ipv6().map_or(Ipv6Addr::UNSPECIFIED, |(address, _)| address)),
     };
     if wish.v4.is_none() && wish.v6.is_none() {
-        let reply = reply(pool, Lease::default());
+        let reply = reply(Some(pool), &dns(sa, Some(pool)), Lease::default());
         sa.inner().reply = Some(reply);
         return;
     }
     match addresses.lease(sa.id, &peer, wish, realm.unique) {
         Ok(lease) => {
-            let inner = sa.inner();
-            inner.reply = Some(reply(pool, lease));
-            let v4 = lease.v4.map(|a| InnerAddress { address: a.into(), prefix: 32 });
-            let v6 = lease.v6.map(|a| InnerAddress { address: a.into(), prefix: 128 });
-            inner.leased = v4.into_iter().chain(v6).collect();
+            let reply = reply(Some(pool), &dns(sa, Some(pool)), lease);
+            sa.hand_out(reply, lease);
         }
         Err(exhausted) => {
             // No fault of the client's: our pool is too small.
@@ -117,23 +117,48 @@ fn assign(sa: &mut IkeSa, cx: &mut Core, message: &[Payload]) {
     }
 }
 
-fn reply(pool: &Pool, lease: Lease) -> Cp {
+/// Hands out the addresses that the authentication server has named; whose they are, it knows better than our pool.
+fn assign_granted(sa: &mut IkeSa, message: &[Payload]) {
+    let Some(cp) = message.cp().filter(|cp| cp.kind == CfgType::REQUEST) else { return };
+    let Some(granted) = sa.granted.clone() else { return };
+    let wants = |kind| cp.all(kind).next().is_some();
+    let v4 = granted.addresses.iter().find_map(|a| if let IpAddr::V4(a) = a { Some(*a) } else { None });
+    let v6 = granted.addresses.iter().find_map(|a| if let IpAddr::V6(a) = a { Some(*a) } else { None });
+    let lease = Lease {
+        v4: v4.filter(|_| wants(CfgAttrType::INTERNAL_IP4_ADDRESS)),
+        v6: v6.filter(|_| wants(CfgAttrType::INTERNAL_IP6_ADDRESS)),
+    };
+    let realm = sa.realm.clone();
+    let pool = realm.as_ref().and_then(|realm| realm.pool.as_ref());
+    let reply = reply(pool, &dns(sa, pool), lease);
+    sa.hand_out(reply, lease);
+}
+
+/// Name servers for a client: the ones it was granted, or the realm's.
+fn dns(sa: &IkeSa, pool: Option<&Pool>) -> Vec<IpAddr> {
+    match &sa.granted {
+        Some(granted) if !granted.dns.is_empty() => granted.dns.clone(),
+        _ => pool.map(|pool| pool.dns.clone()).unwrap_or_default(),
+    }
+}
+
+fn reply(pool: Option<&Pool>, dns: &[IpAddr], lease: Lease) -> Cp {
     let mut attributes = Vec::new();
     let mut add = |kind, value: Vec<u8>| attributes.push(CfgAttr::new(kind, value));
     if let Some(a) = lease.v4 {
         add(CfgAttrType::INTERNAL_IP4_ADDRESS, a.octets().to_vec());
     }
     if let Some(a) = lease.v6 {
-        let len = pool.v6.map_or(128, |(_, len)| len);
+        let len = pool.and_then(|pool| pool.v6).map_or(128, |(_, len)| len);
         add(CfgAttrType::INTERNAL_IP6_ADDRESS, [&a.octets()[..], &[len]].concat());
     }
-    for server in &pool.dns {
+    for server in dns {
         match server {
             IpAddr::V4(a) => add(CfgAttrType::INTERNAL_IP4_DNS, a.octets().to_vec()),
             IpAddr::V6(a) => add(CfgAttrType::INTERNAL_IP6_DNS, a.octets().to_vec()),
         }
     }
-    for (network, len) in &pool.subnets {
+    for (network, len) in pool.iter().flat_map(|pool| &pool.subnets) {
         match network {
             IpAddr::V4(a) => {
                 let mask = u32::MAX.checked_shl(32 - u32::from((*len).min(32))).unwrap_or(0);
@@ -177,6 +202,14 @@ fn is_dynamic(spec: &SelectorSpec) -> bool {
 }
 
 impl IkeSa {
+    fn hand_out(&mut self, reply: Cp, lease: Lease) {
+        let v4 = lease.v4.map(|a| InnerAddress { address: a.into(), prefix: 32 });
+        let v6 = lease.v6.map(|a| InnerAddress { address: a.into(), prefix: 128 });
+        let inner = self.inner();
+        inner.reply = Some(reply);
+        inner.leased = v4.into_iter().chain(v6).collect();
+    }
+
     fn inner(&mut self) -> &mut Inner {
         self.ext.cfg.get_or_insert_default()
     }

@@ -73,6 +73,7 @@ fn realm(node: u8) -> Arc<Realm> {
         local_auth: AuthPolicy::Psk,
         remote_id: IdMatch::Exact(id(1 - node)),
         remote_auth: AuthPolicy::Psk,
+        eap: policy::EapPolicy::default(),
         children: Vec::new(),
         start: Start::Manual,
         encap: Encap::Raw,

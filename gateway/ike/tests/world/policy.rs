@@ -57,6 +57,7 @@ pub fn realm(node: usize) -> Realm {
         local_auth: AuthPolicy::Psk,
         remote_id: IdMatch::Exact(id(1 - node)),
         remote_auth: AuthPolicy::Psk,
+        eap: ::policy::EapPolicy::default(),
         children: vec![child(node, "net")],
         start: Start::Manual,
         encap: Encap::Raw,
