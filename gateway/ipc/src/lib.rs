@@ -13,8 +13,8 @@ pub mod table;
 
 pub use channel::{NetworkEnd, Received, SecureEnd, Unsent, pair, pair_of};
 pub use request::{
-    AuthInput, CertData, EapGrant, EapStep, IkeSaRef, MAX_EAP_LIST, MAX_EAP_PACKET, MAX_EAP_ROUNDS,
-    MAX_EAP_TEXT, Offered, PeerProof, Refusal, Reply, Request, Role, RouteChange, TAP_ADDRESS, TunOffload,
-    TunSpec,
+    Account, AuthInput, CertData, EapGrant, EapStep, IkeSaRef, MAX_EAP_LIST, MAX_EAP_PACKET, MAX_EAP_ROUNDS,
+    MAX_EAP_TEXT, MAX_ORDERED, Offered, PeerProof, Refusal, Reply, Request, Role, RouteChange, SessionChange,
+    SessionOrder, StopCause, TAP_ADDRESS, Traffic, TunOffload, TunSpec,
 };
 pub use table::{Binding, Table};

@@ -12,7 +12,7 @@
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use ipc::{
     AuthInput, Binding, CertData, IkeSaRef, Offered, PeerProof, Refusal, Reply, Request, RouteChange, Table,
@@ -36,6 +36,7 @@ use crate::method;
 use crate::octets::{self, Prover};
 use crate::path;
 use crate::psk::{self, NoPsk};
+use crate::radius::Radius;
 use crate::usage;
 use crate::validator::Validator;
 use crate::vault::{Believed, Problem, Vault};
@@ -65,6 +66,8 @@ pub(crate) struct Authority {
     by_psk: Arc<str>,
     /// EAP conversations.
     pub(crate) eap: Host,
+    /// Servers that some of them go through.
+    pub(crate) radius: Option<Radius>,
 }
 
 /// What an operation that is out is for.
@@ -127,6 +130,7 @@ impl Authority {
     ) -> Self {
         Authority {
             eap: Host::new(bell),
+            radius: None,
             vault,
             devices,
             certs,
@@ -151,7 +155,10 @@ impl Authority {
             }
             Request::EapBegin { sa, role, realm, own_id, peer_id, remote } => {
                 self.realm(&realm, &own_id).and_then(|realm| {
-                    let opens = self.vault.eap(&realm.name);
+                    let opens = match &self.radius {
+                        Some(radius) if realm.eap.radius => Some(radius.opens()),
+                        _ => self.vault.eap(&realm.name),
+                    };
                     self.eap.begin(&mut self.table, opens, at, token, sa, role, realm, peer_id, remote)
                 })
             }
@@ -163,9 +170,17 @@ impl Authority {
             Request::EapCheckAuth { sa, input, proof } => {
                 self.eap.check_auth(&mut self.table, &**self.devices.short(), token, sa, &input, &proof)
             }
+            Request::Account { session, what } => {
+                let account = self.radius().and_then(|radius| radius.account(Instant::now(), session, what));
+                account.map(|()| self.replies.push_back((token, Reply::Ok)))
+            }
+            Request::AwaitSessionOrder => self.radius().and_then(|radius| radius.await_order(token)),
             Request::Forget { sa } => {
                 self.table.forget(sa);
                 self.eap.forget(sa);
+                if let Some(radius) = &mut self.radius {
+                    radius.forget(sa);
+                }
                 Ok(())
             }
             Request::OpenTun(spec) => return Some(NetRequest::OpenTun(spec)),
@@ -183,7 +198,11 @@ impl Authority {
     /// Lets the devices work; returns whether more can be done at once. What a device does at once is followed up at once:
     /// the signature of a peer when its certificates are good.
     pub(crate) fn poll(&mut self) -> bool {
-        self.eap.poll(&mut self.table);
+        if self.eap.poll(&mut self.table)
+            && let Some(radius) = &mut self.radius
+        {
+            radius.poll();
+        }
         for _ in 0..ROUNDS {
             let (came, more) = self.turn();
             if !came {
@@ -218,7 +237,9 @@ impl Authority {
 
     /// The next answer.
     pub(crate) fn poll_reply(&mut self) -> Option<(Token, Reply)> {
-        self.replies.pop_front().or_else(|| self.eap.replies.pop_front())
+        let eap = || self.eap.replies.pop_front();
+        let radius = || self.radius.as_mut().and_then(|radius| radius.replies.pop_front());
+        self.replies.pop_front().or_else(eap).or_else(radius)
     }
 
     /// Doorbells to sleep on; and whether there is work out that rings none.
@@ -242,6 +263,10 @@ impl Authority {
         }
         std::mem::replace(&mut self.vault, vault).close(&self.devices);
         problems
+    }
+
+    fn radius(&mut self) -> Result<&mut Radius, Refusal> {
+        self.radius.as_mut().ok_or_else(|| Refusal::OutOfTurn("there is no RADIUS server".into()))
     }
 
     /// A validator for other rules. The old one ends what it began.

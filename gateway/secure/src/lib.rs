@@ -10,6 +10,7 @@
 //! | `method`, `algorithm` | authentication methods and algorithm identifiers |
 //! | `eap`, `eap_methods` | EAP conversations, and what they bring; what they are made of |
 //! | `psk` | pre-shared keys by identity |
+//! | `radius` | RADIUS servers: conversations through them, accounts of sessions, and orders about them |
 //! | `vault`, `devices` | keys that are open, and where |
 //! | `validator`, `path`, `usage`, `cert`, `key`, `identity` | certificates: from CERT payloads to a key that speaks for an identity |
 //! | `known` | chains that were found good |
@@ -33,6 +34,7 @@ mod octets;
 mod path;
 mod permit;
 mod psk;
+mod radius;
 mod rules;
 mod run;
 #[cfg(test)]
@@ -47,8 +49,8 @@ mod vault;
 /// EAP methods, by their names in the field.
 pub use ::eap::MethodKind as EapKind;
 pub use config::{
-    Certificate, Config, Credentials, EapCredentials, EapInner, EapUser, OwnCertificate, OwnKey, Psk, RawKey,
-    Rules, Trust,
+    Certificate, Config, Credentials, EapCredentials, EapInner, EapUser, OwnCertificate, OwnKey, Psk, Radius,
+    RadiusDynamic, RadiusServer, RadiusTls, RawKey, Rules, Trust,
 };
 pub use load::LoadError;
 pub use run::{Handle, Running, check, run, spawn, spawn_on};

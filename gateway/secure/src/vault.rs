@@ -79,7 +79,7 @@ impl Vault {
     /// Opens the keys and looks at everything once. Realms without a problem work whatever is wrong with others.
     pub(crate) fn open(config: Config, devices: &Devices, at: SystemTime) -> (Self, Vec<Problem>) {
         let mut problems = Vec::new();
-        let Config { realms, psks, users, mut credentials, rules, mark: _, devices: _ } = config;
+        let Config { realms, psks, users, mut credentials, radius: _, rules, mark: _, devices: _ } = config;
         let mut vault = Vault {
             realms: HashMap::new(),
             // An empty key would be a proof anybody can make.
@@ -93,7 +93,8 @@ impl Vault {
         for realm in realms {
             let credentials = credentials.remove(&*realm.name).unwrap_or_default();
             let mut note = |what: String| problems.push(Problem { realm: realm.name.clone(), what });
-            if realm.local_auth == AuthPolicy::Eap || realm.remote_auth == AuthPolicy::Eap {
+            let methods = realm.remote_auth == AuthPolicy::Eap && !realm.eap.radius;
+            if realm.local_auth == AuthPolicy::Eap || methods {
                 match Methods::of(&realm, &credentials, &users, devices.short()) {
                     Ok(methods) => {
                         vault.eap.insert(realm.name.clone(), Arc::new(methods));
