@@ -31,16 +31,20 @@ pub const LAB: &[&str] = &["iproute2", "nftables", "iputils-ping", "procps", "op
 /// What the demo adds.
 pub const DEMO: &[&str] = &["iperf3"];
 
-/// What interop adds: strongSwan with its user-space ESP (`kernel-libipsec` is in libcharon-extra-plugins), and
-/// tshark as a second pair of eyes on our IKE messages.
+/// What interop adds: strongSwan with its user-space ESP (`kernel-libipsec` is in libcharon-extra-plugins) and its EAP
+/// methods, and tshark as a second pair of eyes on our IKE messages.
 pub const INTEROP: &[&str] = &[
     "strongswan-charon",
     "strongswan-swanctl",
     "libcharon-extra-plugins",
+    "libcharon-extauth-plugins",
     "libstrongswan-standard-plugins",
     "libstrongswan-extra-plugins",
     "tshark",
 ];
+
+/// What tests with a RADIUS server add.
+pub const RADIUS: &[&str] = &["freeradius", "freeradius-utils"];
 
 /// What comparing with others adds.
 pub const PEERS: &[&str] = &["openvpn", "wireguard-tools"];

@@ -65,7 +65,7 @@ pub fn run(options: &Options) -> Result<bool> {
     }
     let mut tally = Tally::default();
     if unit {
-        packages::need(&[packages::TOKENS])?;
+        packages::need(&[packages::TOKENS, packages::RADIUS])?;
         kryoptic::module()?;
         run_unit("cargo test", &["--workspace"], only, &mut tally)?;
         if packages::IPSEC_MB.is_empty() {

@@ -19,6 +19,7 @@ mod padlock;
 mod path_mtu;
 mod plugins;
 mod providers;
+mod radius;
 mod reactions;
 mod reload;
 mod suites;
@@ -88,6 +89,7 @@ const SUBJECTS: &[&[Story]] = &[
     mixed::STORIES,
     padlock::STORIES,
     providers::STORIES,
+    radius::STORIES,
     plugins::STORIES,
     tokens::STORIES,
 ];
