@@ -168,7 +168,7 @@ impl IkeSa {
     }
 
     /// Whether it is EAP that proves the initiator.
-    pub(super) fn has_eap(&self) -> bool {
+    pub(crate) fn has_eap(&self) -> bool {
         self.setup.as_ref().is_some_and(|s| s.eap.is_some())
     }
 

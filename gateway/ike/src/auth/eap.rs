@@ -19,7 +19,7 @@ use ipc::{EapGrant, EapStep, MAX_EAP_PACKET, MAX_EAP_ROUNDS, PeerProof, Request,
 use policy::{AuthPolicy, Identity, identity_of_user};
 use spi::Secret;
 use wire::ike::{Auth, Body, Eap, Id, Notify, Payload, PayloadList};
-use wire::numbers::{AuthMethod, ExchangeType, NotifyType};
+use wire::numbers::{AuthMethod, EapCode, ExchangeType, NotifyType};
 
 use super::cert_payloads;
 use crate::core::{Core, DownKind, Timer};
@@ -39,6 +39,8 @@ pub(crate) struct EapRun {
     /// Packets of the peer so far.
     rounds: u16,
     grant: Option<Arc<EapGrant>>,
+    /// The server has said that it is over: it holds nothing any more.
+    over: bool,
 }
 
 /// Which message of the exchange is next.
@@ -54,7 +56,14 @@ enum Stage {
 
 impl EapRun {
     pub(super) fn new(peer: Option<Id>) -> Box<EapRun> {
-        Box::new(EapRun { stage: Stage::First, peer, packet: Vec::new(), rounds: 0, grant: None })
+        Box::new(EapRun {
+            stage: Stage::First,
+            peer,
+            packet: Vec::new(),
+            rounds: 0,
+            grant: None,
+            over: false,
+        })
     }
 }
 
@@ -93,6 +102,7 @@ impl IkeSa {
     fn ask_eap(&mut self, cx: &mut Core, packet: Vec<u8>) {
         let Some(eap) = self.eap() else { return };
         eap.rounds += 1;
+        eap.over = packet.first() == Some(&EapCode::FAILURE.0);
         let what = match packet.len() {
             _ if eap.rounds > MAX_EAP_ROUNDS => Some("EAP without end"),
             len if len > MAX_EAP_PACKET => Some("an EAP packet of impossible length"),
@@ -142,13 +152,31 @@ impl IkeSa {
     /// Ends it. The peer is told the same whatever the reason.
     fn fail_eap(&mut self, cx: &mut Core, packet: Option<Vec<u8>>, why: Why) {
         match self.role {
-            // The responder holds nothing to be established yet, and would take no INFORMATIONAL.
-            Role::Initiator => self.close(cx, DownKind::Failed, why),
+            Role::Initiator => self.give_up_eap(cx, why),
             Role::Responder => {
                 let packet = packet.map(|packet| Body::Eap(Eap(packet)).into());
                 self.fail_auth_saying(cx, packet, why);
             }
         }
+    }
+
+    /// RFC 7296 section 2.21.2: what fails at the initiator may be told by an INFORMATIONAL, so that the responder need not keep
+    /// what it has until its time is over. Said once: an answer is not waited for.
+    pub(super) fn give_up_eap(&mut self, cx: &mut Core, why: Why) {
+        let told = self.eap().is_some_and(|eap| eap.over);
+        if !told && self.send.next_id().is_some() {
+            let failed = Notify::new(NotifyType::AUTHENTICATION_FAILED).into();
+            self.send_request(cx, ExchangeType::INFORMATIONAL, &[failed]);
+        }
+        self.close(cx, DownKind::Failed, why);
+    }
+
+    /// The initiator gives up in the middle of EAP (RFC 7296 section 2.21.2). It has proved nothing, and nothing but this is done
+    /// for it.
+    pub(crate) fn handle_eap_given_up(&mut self, cx: &mut Core, id: u32) {
+        self.respond(cx, ExchangeType::INFORMATIONAL, id, &[]);
+        let why = format!("{} gave up in the middle of EAP", self.claimed_text());
+        self.close_lingering(cx, DownKind::Failed, Why::Authentication(why));
     }
 
     /// Asks for our proof by what EAP gave, or makes it where it gave nothing.
@@ -383,11 +411,11 @@ impl IkeSa {
             Ok(claimed) if realm.remote_id.matches(&claimed) => claimed,
             Ok(claimed) => {
                 let why = format!("the peer says it is {claimed}; we accept {}", realm.remote_id);
-                return self.close(cx, DownKind::Failed, Why::Authentication(why));
+                return self.give_up_eap(cx, Why::Authentication(why));
             }
             Err(error) => {
                 let why = Why::PeerMisbehaved(format!("IDr: {error}"));
-                return self.close(cx, DownKind::Failed, why);
+                return self.give_up_eap(cx, why);
             }
         };
         if let Some(eap) = self.eap() {
@@ -405,7 +433,7 @@ impl IkeSa {
             self.begin_eap(cx, claimed);
         } else {
             let why = "the peer wants our credentials and proves nothing itself".to_owned();
-            self.close(cx, DownKind::Failed, Why::Authentication(why));
+            self.give_up_eap(cx, Why::Authentication(why));
         }
     }
 
@@ -421,7 +449,7 @@ impl IkeSa {
         let keyless = self.realm.as_ref().is_some_and(|r| r.eap.keyless) && !self.ext.eap_alone;
         if !(grant.keyed || keyless) {
             let why = format!("{} gives no key, and the realm wants one", grant.method);
-            return self.close(cx, DownKind::Failed, Why::Authentication(why));
+            return self.give_up_eap(cx, Why::Authentication(why));
         }
         if let Some(eap) = self.eap() {
             eap.grant = Some(Arc::new(grant));

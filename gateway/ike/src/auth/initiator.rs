@@ -108,8 +108,10 @@ impl IkeSa {
 
     /// The responder takes the SA for established, so it is told (RFC 7296 section 2.21.2).
     pub(super) fn fail_auth_as_initiator(&mut self, cx: &mut Core, why: Why) {
-        let held = matches!(self.state, State::ExpectPeerCheck | State::ExpectAuthResponse);
-        if !held || self.is_eap_unfinished() {
+        if self.is_eap_unfinished() {
+            return self.give_up_eap(cx, why);
+        }
+        if !matches!(self.state, State::ExpectPeerCheck | State::ExpectAuthResponse) {
             return self.close(cx, DownKind::Failed, why);
         }
         let failed = Notify::new(NotifyType::AUTHENTICATION_FAILED).into();

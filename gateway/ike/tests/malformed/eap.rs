@@ -66,8 +66,7 @@ fn nothing_but_ike_auth_is_done_while_eap_runs() {
     for (exchange, payloads) in [
         (CREATE_CHILD_SA, child),
         (INFORMATIONAL, vec![]),
-        (INFORMATIONAL, vec![Delete::ike().into()]),
-        (INFORMATIONAL, vec![Notify::new(NotifyType::AUTHENTICATION_FAILED).into()]),
+        (INFORMATIONAL, vec![Notify::new(NotifyType::INITIAL_CONTACT).into()]),
         (ExchangeType::IKE_INTERMEDIATE, vec![]),
     ] {
         // After the first answer, in the middle, and when only AUTH is missing.
@@ -90,6 +89,16 @@ fn nothing_but_ike_auth_is_done_while_eap_runs() {
                 finish(&mut rig, &mut puppet);
             }
         }
+    }
+}
+
+#[test]
+fn a_client_that_says_that_it_gives_up_leaves_nothing() {
+    for payload in [Delete::ike().into(), Notify::new(NotifyType::AUTHENTICATION_FAILED).into()] {
+        let (mut rig, mut puppet) = begun();
+        let answer = puppet.exchange(&mut rig, INFORMATIONAL, vec![payload]);
+        assert!(answer.is_empty());
+        assert_eq!((rig.ike_sas(), rig.children.len(), rig.forgotten), (0, 0, 1));
     }
 }
 
@@ -256,7 +265,11 @@ fn a_server_that_proves_nothing_or_not_enough_sees_no_credential() {
         let before = rig.work.asked;
         let payloads = spoil(&puppet);
         puppet.respond(&mut rig, &request, payloads);
-        assert!(puppet.next_request(&mut rig).is_none(), "{what}: it went on");
+        // It may say that it gives up, and nothing more.
+        if let Some(told) = puppet.next_request(&mut rig) {
+            assert_eq!(told.header.exchange, INFORMATIONAL, "{what}: it went on");
+            assert_eq!(errors(&told.payloads), [NotifyType::AUTHENTICATION_FAILED], "{what}");
+        }
         assert!(rig.work.asked <= before + 1, "{what}");
         assert_eq!((rig.ike_sas(), rig.children.len()), (0, 0), "{what}");
     }
@@ -295,10 +308,11 @@ fn a_server_without_end_is_left() {
     let mut payloads = vec![puppet.id_payload().into(), puppet.auth_payload(), eap(1, 1)];
     for id in 2..=255 {
         puppet.respond(&mut rig, &request, payloads);
-        let Some(next) = puppet.next_request(&mut rig) else {
+        let next = puppet.next_request(&mut rig).unwrap();
+        if next.header.exchange == INFORMATIONAL {
             assert_eq!((u16::from(id), rig.ike_sas()), (MAX_EAP_ROUNDS + 2, 0));
             return;
-        };
+        }
         request = next;
         payloads = vec![eap(1, id)];
     }
