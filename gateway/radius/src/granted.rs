@@ -46,10 +46,10 @@ pub(crate) fn granted(attributes: Attributes<'_>) -> Granted {
     let tunnels = attributes.all(Kind::TUNNEL_PRIVATE_GROUP_ID).map(|a| untagged(a.value));
     let number = |kind| attributes.first(kind).as_ref().and_then(Attribute::number);
     let mut granted = Granted {
-        addresses: v4.chain(v6).chain(prefixes).take(MOST).collect(),
-        dns: microsoft.chain(dns6).take(MOST).collect(),
-        class: class().map(<[u8]>::to_vec).take(MOST).collect(),
-        groups: class().chain(named).chain(tunnels).filter_map(text).take(4 * MOST).collect(),
+        addresses: distinct(v4.chain(v6).chain(prefixes), MOST),
+        dns: distinct(microsoft.chain(dns6), MOST),
+        class: distinct(class().map(<[u8]>::to_vec), MOST),
+        groups: distinct(class().chain(named).chain(tunnels).filter_map(text), 4 * MOST),
         ..Granted::default()
     };
     granted.session_timeout =
@@ -69,6 +69,17 @@ pub(crate) fn message(attributes: Attributes<'_>) -> Option<String> {
 /// Octets of somebody else's as they may stand in a line of a log.
 pub(crate) fn shown(octets: &[u8]) -> String {
     String::from_utf8_lossy(octets).chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// Each once: servers with tunnelled methods may say everything twice.
+fn distinct<T: PartialEq>(all: impl Iterator<Item = T>, most: usize) -> Vec<T> {
+    let mut kept = Vec::new();
+    for one in all {
+        if kept.len() < most && !kept.contains(&one) {
+            kept.push(one);
+        }
+    }
+    kept
 }
 
 fn text(octets: &[u8]) -> Option<String> {
@@ -113,6 +124,7 @@ mod tests {
         written.number(Kind::ACCT_INTERIM_INTERVAL, 5);
         written.text(Kind::CLASS, "staff");
         written.push(Kind::CLASS, &[0, 255, 1]).unwrap();
+        written.text(Kind::FILTER_ID, "lan");
         written.text(Kind::FILTER_ID, "lan");
         written.push(Kind::TUNNEL_PRIVATE_GROUP_ID, b"\x01blue").unwrap();
         written.text(Kind::REPLY_MESSAGE, "hello\nyou");
