@@ -218,7 +218,78 @@ fn with_port(text: &str, port: u16) -> Result<SocketAddr, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::config::{Loaded, parse};
+
+    const GOOD: &str = r#"[radius]
+nas_identifier = "gw.lab.test"
+dynamic = { listen = "10.0.0.1", clients = ["10.0.0.5"], secret = "a secret of the laboratory" }
+
+[[radius.server]]
+name = "one"
+address = "10.0.0.5"
+secret = "a secret of the laboratory"
+
+[[radius.server]]
+name = "two"
+address = "10.0.0.6:1645"
+accounting = "none"
+secret = "a secret of the laboratory"
+"#;
+
+    fn load(text: &str) -> Result<Loaded, Vec<String>> {
+        parse(Path::new("g.toml"), text, 0o600)
+            .map_err(|problems| problems.errors.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn a_section_is_understood() {
+        let radius = load(GOOD).map_err(|errors| errors.join("\n")).unwrap().secure.radius.unwrap();
+        let [one, two] = &radius.servers[..] else { panic!() };
+        assert_eq!(
+            (one.access, one.accounting),
+            ("10.0.0.5:1812".parse().unwrap(), "10.0.0.5:1813".parse().ok())
+        );
+        assert_eq!((two.access, two.accounting), ("10.0.0.6:1645".parse().unwrap(), None));
+        let dynamic = radius.dynamic.unwrap();
+        assert_eq!((dynamic.listen, dynamic.strict), ("10.0.0.1:3799".parse().unwrap(), true));
+        assert_eq!(radius.interim, Some(INTERIM));
+    }
+
+    #[test]
+    fn every_mistake_is_said_at_its_line() {
+        let one = "address = \"10.0.0.5\"";
+        for (line, instead, want) in [
+            (one, "address = \"radius.lab.test\"", "g.toml:7:11: `radius.lab.test` is not an address"),
+            (one, "", "g.toml:5:1: `address` is missing"),
+            (one, "address = \"10.0.0.5\"\nport = 7", "g.toml:8:1: unknown key `port`"),
+            ("name = \"two\"", "name = \"one\"", "g.toml:11:8: two servers are called `one`"),
+            (
+                "nas_identifier = \"gw.lab.test\"",
+                "nas_identifier = \"\"",
+                "g.toml:2:18: `nas_identifier` has",
+            ),
+            ("nas_identifier = \"gw.lab.test\"", "tries = 9", "g.toml:2:9: `tries` must be between 1 and 8"),
+            (
+                "nas_identifier = \"gw.lab.test\"",
+                "timeout = \"1h\"",
+                "g.toml:2:11: `timeout` must be between",
+            ),
+            ("accounting = \"none\"", "tls = {}", "g.toml:13:7: `tls` needs `server`"),
+        ] {
+            let text = GOOD.replacen(line, instead, 1);
+            let errors = load(&text).err().unwrap_or_default();
+            assert!(errors.iter().any(|error| error.starts_with(want)), "{want}: {errors:#?}");
+        }
+        let errors = load("[radius]\n").err().unwrap();
+        assert!(errors[0].starts_with("g.toml:1:1: [radius] has no server"), "{errors:?}");
+        // A secret in the wrong place does not come out again.
+        let errors =
+            load(&GOOD.replacen("secret = \"a secret of the laboratory\"\n\n", "secret = 4711\n\n", 1));
+        assert!(!errors.err().unwrap().join("").contains("4711"));
+    }
 
     #[test]
     fn addresses_have_the_usual_port_unless_they_say_one() {
