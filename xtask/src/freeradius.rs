@@ -32,6 +32,26 @@ impl<'w> FreeRadius<'w> {
         (host, address): (&'static str, &str),
         users: &str,
     ) -> Result<FreeRadius<'w>> {
+        FreeRadius::begin(world, results, (host, address), users, &["-xx"])
+    }
+
+    /// The same, and it writes no line for each packet.
+    pub fn start_quiet(
+        world: &'w World,
+        results: &Path,
+        (host, address): (&'static str, &str),
+        users: &str,
+    ) -> Result<FreeRadius<'w>> {
+        FreeRadius::begin(world, results, (host, address), users, &[])
+    }
+
+    fn begin(
+        world: &'w World,
+        results: &Path,
+        (host, address): (&'static str, &str),
+        users: &str,
+        more: &[&str],
+    ) -> Result<FreeRadius<'w>> {
         let dir = results.join(format!("freeradius-{}", address.replace([':', '.'], "-")));
         fs::create_dir_all(&dir)?;
         let dir = dir.canonicalize()?;
@@ -39,8 +59,9 @@ impl<'w> FreeRadius<'w> {
         fs::write(dir.join("dictionary"), "$INCLUDE /usr/share/freeradius/dictionary\n")?;
         fs::write(dir.join("radiusd.conf"), configuration(&dir, address)?)?;
         let mut command = world.net.command(host, "/usr/sbin/freeradius");
-        command.args(["-f", "-xx", "-l", "stdout", "-d"]).arg(&dir);
+        command.args(["-f", "-l", "stdout"]).args(more).arg("-d").arg(&dir);
         let log = dir.join("log");
+        fs::remove_file(&log).ok();
         let mut daemon = Daemon::start(&mut command, &log)?;
         let ready = process::until(PATIENCE, || {
             let text = fs::read_to_string(&log).unwrap_or_default();
