@@ -391,3 +391,103 @@ fn cause(why: StopCause) -> Cause {
 fn lock(sessions: &Sessions) -> MutexGuard<'_, BTreeMap<IkeSaRef, Known>> {
     sessions.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use radius::Which;
+
+    use super::*;
+
+    const A: IkeSaRef = IkeSaRef(7);
+    const B: IkeSaRef = IkeSaRef(8);
+
+    /// Servers that are not there, and two sessions that one of them has let in.
+    fn radius() -> Radius {
+        let told = Told {
+            nas_identifier: "gw".into(),
+            nas_address: None,
+            servers: Vec::new(),
+            timeout: Duration::from_secs(1),
+            tries: 1,
+            interim: None,
+            dynamic: None,
+        };
+        let radius = Radius::start(told, Doorbell::new().unwrap()).unwrap();
+        for (name, user) in [(A, "alice"), (B, "bob")] {
+            let session = Session {
+                id: user.to_uppercase(),
+                user: user.into(),
+                peer: "192.0.2.7".parse().unwrap(),
+                called: "gw".into(),
+                addresses: Vec::new(),
+                class: Vec::new(),
+            };
+            let known = Known { session, interim: None, began: None, accounted: Instant::now() };
+            lock(&radius.sessions).insert(name, known);
+        }
+        radius
+    }
+
+    fn carried() -> ipc::Traffic {
+        ipc::Traffic { octets_in: 1, ..Default::default() }
+    }
+
+    fn out_of_turn(result: Result<(), Refusal>) -> bool {
+        matches!(result, Err(Refusal::OutOfTurn(_)))
+    }
+
+    fn disconnect(id: u64, which: Which) -> Demand {
+        Demand { id: DemandId(id), which, what: Demanded::Disconnect }
+    }
+
+    fn user(name: &str) -> Which {
+        Which { user: Some(name.into()), ..Which::default() }
+    }
+
+    #[test]
+    fn only_what_a_server_let_in_is_accounted_for_and_in_its_order() {
+        let mut radius = radius();
+        let now = Instant::now();
+        let stop = || Account::Stop(carried(), StopCause::Peer);
+        assert!(out_of_turn(radius.account(now, IkeSaRef(1), Account::Start(Vec::new()))), "nobody");
+        assert!(out_of_turn(radius.account(now, A, stop())), "not begun");
+        assert!(out_of_turn(radius.account(now, A, Account::Interim(carried()))));
+        assert!(radius.account(now, A, Account::Start(vec!["10.0.0.1".parse().unwrap(); 99])).is_ok());
+        assert!(lock(&radius.sessions)[&A].session.addresses.len() <= MAX_EAP_LIST);
+        assert!(out_of_turn(radius.account(now, A, Account::Start(Vec::new()))), "twice");
+        assert!(out_of_turn(radius.account(now, A, Account::Interim(carried()))), "a flood of records");
+        assert!(radius.account(now + SHORTEST_INTERIM, A, Account::Interim(carried())).is_ok());
+        assert!(radius.account(now + SHORTEST_INTERIM, A, stop()).is_ok());
+        assert!(out_of_turn(radius.account(now, A, stop())), "twice");
+        // An IKE SA that is rekeyed is forgotten, and its session goes on; one that never came up is no session.
+        assert!(radius.account(now, B, Account::Start(Vec::new())).is_ok());
+        radius.forget(B);
+        assert!(radius.account(now, B, stop()).is_ok());
+        assert!(lock(&radius.sessions).is_empty());
+    }
+
+    #[test]
+    fn an_order_is_handed_out_when_somebody_waits_and_done_when_he_waits_again() {
+        let mut radius = radius();
+        let now = Instant::now();
+        radius.account(now, A, Account::Start(Vec::new())).unwrap();
+        // Bob has not begun, so there is nothing to end.
+        radius.take(disconnect(1, user("bob")));
+        assert!(radius.orders.is_empty());
+        radius.take(disconnect(2, user("alice")));
+        assert_eq!(radius.orders.len(), 1);
+        radius.await_order(Token(5)).unwrap();
+        let (token, Reply::SessionOrder(order)) = radius.replies.pop_front().unwrap() else { panic!() };
+        assert_eq!((token, order), (Token(5), SessionOrder { sessions: vec![A], what: SessionChange::End }));
+        assert_eq!(radius.at_work, Some(DemandId(2)));
+        radius.await_order(Token(6)).unwrap();
+        assert_eq!(radius.at_work, None);
+        assert!(out_of_turn(radius.await_order(Token(7))), "one at a time");
+        // All of what is said has to fit.
+        let both = Which { session: Some("BOB".into()), ..user("alice") };
+        radius.take(disconnect(3, both));
+        assert!(radius.orders.is_empty());
+    }
+}
