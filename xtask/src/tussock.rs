@@ -107,6 +107,19 @@ impl<'w> Tussock<'w> {
         all.get("devices").and_then(Value::as_array).cloned().context("no devices")
     }
 
+    /// What it says of one of them.
+    pub fn device(&self, name: &str) -> Result<Value> {
+        let all = self.devices()?;
+        let found = all.iter().find(|device| device.pointer("/device/name").is_some_and(|n| n == name));
+        found.cloned().with_context(|| format!("no device {name} in {all:#?}"))
+    }
+
+    /// A number in that, by its path ("/packets").
+    pub fn device_count(&self, name: &str, path: &str) -> Result<u64> {
+        let device = self.device(name)?;
+        device.pointer(path).and_then(Value::as_u64).with_context(|| format!("no {path} in {device:#}"))
+    }
+
     /// Whether nothing is left in a queue of a device, or waits for one.
     pub fn is_idle(&self) -> Result<bool> {
         let devices = self.devices()?;

@@ -61,8 +61,8 @@ impl Authority {
                 source: KeySource::Der(Secret::from_slice(key)),
                 certs: vec![certificate(cert).into()],
             }),
-            trust: Trust { anchors: vec![certificate(&self.der)], pinned: vec![], keys: vec![] },
             eap: None,
+            trust: Trust { anchors: vec![certificate(&self.der)], ..Trust::default() },
         }
     }
 }
@@ -108,7 +108,11 @@ impl Setting {
             responder.credentials.insert("gate".into(), ca.credentials(&cert, &key));
         } else {
             for config in [&mut *initiator, &mut *responder] {
-                config.psks.push(Psk { ids: vec![], secret: Secret::from_slice(b"load-test-psk") });
+                config.psks.push(Psk {
+                    ids: vec![],
+                    realm: None,
+                    secret: Secret::from_slice(b"load-test-psk"),
+                });
             }
         }
         initiator.realms = initiators.clone();
@@ -133,9 +137,11 @@ impl Setting {
             ike: vec![IkeProposal::parse(&self.ike).context("no IKE proposal")?],
             local_id: Identity::parse(own)?,
             local_auth: auth,
-            remote_id: IdMatch::parse(peer)?,
+            aliases: vec![],
+            remote_id: IdMatch::parse(peer)?.into(),
             remote_auth: auth,
             eap: policy::EapPolicy::default(),
+            methods: vec![],
             children: vec![],
             start: Start::Manual,
             encap: Encap::Udp,

@@ -8,12 +8,14 @@ mod ike_state;
 mod plugin;
 mod radius_packets;
 pub mod seed;
+mod vfio_user;
 mod wire_esp;
 mod wire_ike;
 
 pub use ike_state::{ike_events, ike_state};
 pub use plugin::plugin;
 pub use radius_packets::radius;
+pub use vfio_user::vfio_user;
 pub use wire_esp::wire_esp;
 pub use wire_ike::wire_ike;
 
@@ -27,4 +29,5 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("ike_state", ike_state),
     ("plugin", plugin),
     ("radius", radius),
+    ("vfio_user", vfio_user),
 ];

@@ -5,6 +5,7 @@ mod ike;
 mod ike_state;
 mod plugin;
 mod radius;
+mod vfio_user;
 
 /// One file of a seed corpus.
 pub struct Seed {
@@ -24,5 +25,6 @@ pub fn all() -> Vec<Seed> {
     let state = ike_state::seeds().into_iter().map(|seed| named("ike_state", seed));
     let plugin = plugin::seeds().into_iter().map(|seed| named("plugin", seed));
     let radius = radius::seeds().into_iter().map(|seed| named("radius", seed));
-    ike.chain(esp).chain(state).chain(plugin).chain(radius).collect()
+    let vfio = vfio_user::seeds().into_iter().map(|seed| named("vfio_user", seed));
+    ike.chain(esp).chain(state).chain(plugin).chain(radius).chain(vfio).collect()
 }

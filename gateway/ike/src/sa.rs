@@ -42,6 +42,8 @@ pub(crate) struct IkeSa {
     reply_path: Option<Box<Path>>,
     /// Known from the start as initiator, from IKE_AUTH on as responder.
     pub(crate) realm: Option<Arc<Realm>>,
+    /// Who of us the peer asked for, where we have several names (responder).
+    pub(crate) asked: Option<Box<Identity>>,
     /// Only once it is proved.
     pub(crate) peer_id: Option<Identity>,
     /// What the peer called itself in IKE, where EAP has named it otherwise.
@@ -242,6 +244,7 @@ impl IkeSa {
             path,
             reply_path: None,
             realm: None,
+            asked: None,
             peer_id: None,
             ike_id: None,
             granted: None,
@@ -291,7 +294,7 @@ impl IkeSa {
 
     /// The identity we claim.
     pub(crate) fn own_id(&self) -> Option<&Identity> {
-        self.realm.as_ref().map(|r| &r.local_id)
+        self.realm.as_ref().map(|r| r.own_id(self.asked.as_deref()))
     }
 
     /// Where the answer to the request at hand goes.

@@ -23,7 +23,7 @@ fn client() -> Realm {
 fn server() -> Realm {
     let mut realm = realm(1);
     realm.remote_auth = AuthPolicy::Eap;
-    realm.remote_id = IdMatch::Any;
+    realm.remote_id = IdMatch::Any.into();
     realm.remote = vec![];
     realm
 }

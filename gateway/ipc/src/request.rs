@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use policy::Identity;
+use serde::{Deserialize, Serialize};
 use spi::{Hash, Prf};
 
 /// The network side's name of an IKE SA. Never reused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct IkeSaRef(pub u64);
 
 /// Which end of the IKE_SA_INIT exchange we are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Role {
     /// We sent the request.
     Initiator,
@@ -20,7 +21,12 @@ pub enum Role {
     Responder,
 }
 
+/// Realms that one question may name.
+pub const MAX_CANDIDATES: usize = 16;
+
 /// A question to the key side.
+#[derive(Serialize, Deserialize)]
+#[cfg_attr(test, derive(Debug))]
 pub enum Request {
     /// Prove who we are. Answered by [`Reply::Proof`] or [`Reply::Refused`].
     MakeAuth {
@@ -41,10 +47,11 @@ pub enum Request {
     CheckAuth {
         /// For which IKE SA.
         sa: IkeSaRef,
-        /// Whose policy and trust anchors.
-        realm: Arc<str>,
-        /// The identity we use towards this peer, to find a PSK by.
-        own_id: Identity,
+        /// Whose policy and trust anchors: realms that the peer may belong to, best first, at most [`MAX_CANDIDATES`]. With what
+        /// its certificate says the key side finds out which one it is.
+        realms: Vec<Arc<str>>,
+        /// Whom the peer asked for, as initiator: who we are towards it.
+        asked: Option<Identity>,
         /// The identity the peer claims.
         peer_id: Identity,
         /// From what the octets are built.
@@ -58,10 +65,11 @@ pub enum Request {
         sa: IkeSaRef,
         /// Which end we are: the responder is the EAP server.
         role: Role,
-        /// Whose policy, methods and credentials.
-        realm: Arc<str>,
-        /// The identity we claim in IKE.
-        own_id: Identity,
+        /// Whose policy, methods and credentials: realms that the peer may belong to, best first, at most [`MAX_CANDIDATES`]. The
+        /// first one's are used; to which it belongs is known when it is known who it is.
+        realms: Vec<Arc<str>>,
+        /// Whom the peer asked for, as initiator: who we are towards it.
+        asked: Option<Identity>,
         /// The identity the peer claims in IKE.
         peer_id: Identity,
         /// From where the peer speaks, for a RADIUS server.
@@ -131,6 +139,8 @@ pub enum Request {
 }
 
 /// From what the signed octets are put together: `message | nonce | maced_id` (RFC 7296 section 2.15).
+#[derive(Serialize, Deserialize)]
+#[cfg_attr(test, derive(Clone, Debug))]
 pub struct AuthInput {
     /// Which end we are.
     pub role: Role,
@@ -147,7 +157,7 @@ pub struct AuthInput {
 }
 
 /// What the peer said it understands.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Offered {
     /// SIGNATURE_HASH_ALGORITHMS; empty: the peer does not know RFC 7427.
     pub hashes: Vec<Hash>,
@@ -156,7 +166,7 @@ pub struct Offered {
 }
 
 /// A CERT payload.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CertData {
     /// Cert Encoding (RFC 7296 section 3.6): 4 X.509 signature, 15 raw public key (RFC 7670).
     pub encoding: u8,
@@ -165,6 +175,8 @@ pub struct CertData {
 }
 
 /// The peer's AUTH and CERT payloads.
+#[derive(Serialize, Deserialize)]
+#[cfg_attr(test, derive(Clone, Debug))]
 pub struct PeerProof {
     /// Auth Method.
     pub method: u8,
@@ -175,7 +187,7 @@ pub struct PeerProof {
 }
 
 /// A TUN device.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TunSpec {
     /// Name, at most 15 octets.
     pub name: String,
@@ -193,7 +205,7 @@ pub struct TunSpec {
 pub const TAP_ADDRESS: [u8; 6] = [0x02, b't', b's', b'k', 0, 1];
 
 /// What a TUN device leaves to us, and lets us leave to it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TunOffload {
     /// A `virtio_net_hdr` of ten octets stands before each packet, both ways; the rest below needs it.
     pub header: bool,
@@ -206,7 +218,7 @@ pub struct TunOffload {
 }
 
 /// A route into a TUN device.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RouteChange {
     /// Whose policy allows it.
     pub realm: Arc<str>,
@@ -227,7 +239,7 @@ pub const MAX_EAP_ROUNDS: u16 = 60;
 pub const MAX_EAP_PACKET: usize = 8192;
 
 /// What happened to a session.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Account {
     /// It is up, with these inner addresses; at most [`MAX_EAP_LIST`].
     Start(Vec<IpAddr>),
@@ -238,7 +250,7 @@ pub enum Account {
 }
 
 /// What a session has carried, since its start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Traffic {
     /// From the peer.
     pub octets_in: u64,
@@ -251,7 +263,7 @@ pub struct Traffic {
 }
 
 /// Why a session is over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StopCause {
     /// The peer said so.
     Peer,
@@ -270,7 +282,7 @@ pub enum StopCause {
 }
 
 /// What is to be done to sessions.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionOrder {
     /// The IKE SAs that they began with; at most [`MAX_ORDERED`].
     pub sessions: Vec<IkeSaRef>,
@@ -279,7 +291,7 @@ pub struct SessionOrder {
 }
 
 /// What can be done to a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SessionChange {
     /// Take it down.
     End,
@@ -296,7 +308,7 @@ pub enum SessionChange {
 pub const MAX_ORDERED: usize = 256;
 
 /// How EAP goes on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EapStep {
     /// Send this packet; the peer's next is awaited.
     Send(Vec<u8>),
@@ -308,6 +320,8 @@ pub enum EapStep {
     Accepted {
         /// EAP-Success to send, if we are the server.
         packet: Option<Vec<u8>>,
+        /// The realm that the peer belongs to: one of those that came into question.
+        realm: Arc<str>,
         /// Who and what.
         grant: Box<EapGrant>,
     },
@@ -321,7 +335,7 @@ pub enum EapStep {
 }
 
 /// What came of EAP. The key stays on the key side.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EapGrant {
     /// Who was authenticated, as the method knows it; at most [`MAX_EAP_TEXT`] octets.
     pub identity: String,
@@ -352,6 +366,8 @@ pub const MAX_EAP_TEXT: usize = 256;
 pub const MAX_EAP_LIST: usize = 16;
 
 /// An answer.
+#[derive(Serialize, Deserialize)]
+#[cfg_attr(test, derive(Debug))]
 pub enum Reply {
     /// Done.
     Ok,
@@ -366,6 +382,8 @@ pub enum Reply {
     },
     /// The peer is who it claims to be.
     PeerAccepted {
+        /// In which of the realms.
+        realm: Arc<str>,
         /// How it proved it, for the log: `PSK`, `ECDSA P-256 SHA2-256, certificate of CN=…`.
         how: Arc<str>,
     },
@@ -375,7 +393,8 @@ pub enum Reply {
     SessionOrder(SessionOrder),
     /// A TUN device, one descriptor for each queue.
     Tun {
-        /// The descriptors.
+        /// The descriptors; between processes they go beside the message.
+        #[serde(skip)]
         queues: Vec<std::os::fd::OwnedFd>,
         /// The name it has now.
         name: String,
@@ -387,7 +406,7 @@ pub enum Reply {
 }
 
 /// Why not. The text is for the operator and holds no secret.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Refusal {
     /// The peer's proof is wrong, or there is nothing to check it with: AUTHENTICATION_FAILED.

@@ -4,7 +4,7 @@
 //! | question | when | how often |
 //! |---|---|---|
 //! | `MakeAuth`, initiator | any time | once per IKE SA |
-//! | `MakeAuth`, responder | after `CheckAuth` accepted the peer | once per IKE SA |
+//! | `MakeAuth`, responder | after `CheckAuth` accepted the peer, for the realm it was accepted in | once per IKE SA |
 //! | `CheckAuth` | any time | once per IKE SA |
 //! | `EapBegin`, responder | before `CheckAuth`, in a realm whose peers use EAP | once per IKE SA |
 //! | `EapBegin`, initiator | after `CheckAuth` accepted the peer, or at once where EAP alone is to do (RFC 5998) | once per IKE SA |
@@ -23,6 +23,7 @@
 //! starts over with a new IKE SA.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::request::{IkeSaRef, Refusal, Role};
 
@@ -66,6 +67,8 @@ struct Entry {
     eap: Eap,
     eap_made: bool,
     eap_check: Check,
+    /// Where the peer was accepted.
+    realm: Option<Arc<str>>,
     // Only until the last question: nonces of established SAs are of no more use.
     binding: Option<Box<Binding>>,
 }
@@ -92,10 +95,18 @@ impl Table {
     ///
     /// # Errors
     /// [`Refusal::OutOfTurn`].
-    pub fn make_auth(&mut self, sa: IkeSaRef, role: Role, binding: Binding) -> Result<(), Refusal> {
-        if role == Role::Responder && !self.entries.get(&sa).is_some_and(|e| e.eap == Eap::Running) {
-            match self.entries.get(&sa).map(|e| e.check) {
-                Some(Check::Accepted) => {}
+    pub fn make_auth(
+        &mut self,
+        sa: IkeSaRef,
+        role: Role,
+        realm: &str,
+        binding: Binding,
+    ) -> Result<(), Refusal> {
+        let entry = self.entries.get(&sa);
+        if role == Role::Responder && !entry.is_some_and(|e| e.eap == Eap::Running) {
+            match entry.map(|e| e.check) {
+                Some(Check::Accepted) if entry.and_then(|e| e.realm.as_deref()) == Some(realm) => {}
+                Some(Check::Accepted) => return Err(out_of_turn("the peer was accepted in another realm")),
                 Some(Check::Refused) => return Err(out_of_turn("the peer was refused")),
                 Some(Check::Open) => return Err(out_of_turn("the peer's proof is still being checked")),
                 Some(Check::NotAsked) | None => return Err(out_of_turn("the peer has not proved itself")),
@@ -129,12 +140,13 @@ impl Table {
         Ok(())
     }
 
-    /// How the check ended. The IKE SA may be forgotten by now.
-    pub fn checked(&mut self, sa: IkeSaRef, accepted: bool) {
+    /// How the check ended: in which realm the peer was accepted, if it was. The IKE SA may be forgotten by now.
+    pub fn checked(&mut self, sa: IkeSaRef, accepted: Option<&Arc<str>>) {
         if let Some(entry) = self.entries.get_mut(&sa)
             && entry.check == Check::Open
         {
-            entry.check = if accepted { Check::Accepted } else { Check::Refused };
+            entry.check = if accepted.is_some() { Check::Accepted } else { Check::Refused };
+            entry.realm = accepted.cloned();
         }
     }
 
@@ -249,6 +261,7 @@ impl Table {
             role,
             made: false,
             check: Check::NotAsked,
+            realm: None,
             eap: Eap::NotBegun,
             eap_made: false,
             eap_check: Check::NotAsked,
@@ -297,34 +310,35 @@ mod tests {
     #[test]
     fn one_proof_and_one_check_per_ike_sa() {
         let mut t = Table::default();
-        assert!(t.make_auth(A, Role::Initiator, binding(1)).is_ok());
-        assert!(refused(t.make_auth(A, Role::Initiator, binding(1))));
+        assert!(t.make_auth(A, Role::Initiator, "a", binding(1)).is_ok());
+        assert!(refused(t.make_auth(A, Role::Initiator, "a", binding(1))));
         assert!(t.check_auth(A, Role::Initiator, binding(1)).is_ok());
         assert!(refused(t.check_auth(A, Role::Initiator, binding(1))));
-        assert!(refused(t.make_auth(A, Role::Initiator, binding(1))));
-        assert!(t.make_auth(IkeSaRef(2), Role::Initiator, binding(1)).is_ok(), "another SA");
+        assert!(refused(t.make_auth(A, Role::Initiator, "a", binding(1))));
+        assert!(t.make_auth(IkeSaRef(2), Role::Initiator, "a", binding(1)).is_ok(), "another SA");
     }
 
     #[test]
     fn a_responder_proves_itself_only_to_a_peer_that_was_accepted() {
         let mut t = Table::default();
-        assert!(refused(t.make_auth(A, Role::Responder, binding(1))));
+        assert!(refused(t.make_auth(A, Role::Responder, "a", binding(1))));
         assert!(t.is_empty(), "a refused question leaves nothing behind");
         t.check_auth(A, Role::Responder, binding(1)).unwrap();
-        assert!(refused(t.make_auth(A, Role::Responder, binding(1))), "still being checked");
-        t.checked(A, true);
-        assert!(t.make_auth(A, Role::Responder, binding(1)).is_ok());
+        assert!(refused(t.make_auth(A, Role::Responder, "a", binding(1))), "still being checked");
+        t.checked(A, Some(&"a".into()));
+        assert!(refused(t.make_auth(A, Role::Responder, "b", binding(1))), "another realm");
+        assert!(t.make_auth(A, Role::Responder, "a", binding(1)).is_ok());
         let b = IkeSaRef(2);
         t.check_auth(b, Role::Responder, binding(1)).unwrap();
-        t.checked(b, false);
-        t.checked(b, true);
-        assert!(refused(t.make_auth(b, Role::Responder, binding(1))), "refused stays refused");
+        t.checked(b, None);
+        t.checked(b, Some(&"a".into()));
+        assert!(refused(t.make_auth(b, Role::Responder, "a", binding(1))), "refused stays refused");
     }
 
     #[test]
     fn both_questions_are_about_one_exchange_and_one_role() {
         let mut t = Table::default();
-        t.make_auth(A, Role::Initiator, binding(1)).unwrap();
+        t.make_auth(A, Role::Initiator, "a", binding(1)).unwrap();
         assert!(refused(t.check_auth(A, Role::Initiator, binding(9))));
         assert!(refused(t.check_auth(A, Role::Responder, binding(1))));
         assert!(t.check_auth(A, Role::Initiator, binding(1)).is_ok());
@@ -336,8 +350,8 @@ mod tests {
         t.eap_begin(A, Role::Responder, false).unwrap();
         assert!(refused(t.eap_begin(A, Role::Responder, false)));
         assert!(refused(t.check_auth(A, Role::Responder, binding(1))), "no way around EAP");
-        t.make_auth(A, Role::Responder, binding(1)).unwrap();
-        assert!(refused(t.make_auth(A, Role::Responder, binding(1))));
+        t.make_auth(A, Role::Responder, "r", binding(1)).unwrap();
+        assert!(refused(t.make_auth(A, Role::Responder, "r", binding(1))));
         assert!(refused(t.eap_check_auth(A, Role::Responder, binding(1))), "EAP still runs");
         t.eap_ended(A, true);
         assert!(refused(t.eap_make_auth(A, Role::Responder, binding(1))), "the peer goes first");
@@ -357,11 +371,11 @@ mod tests {
         assert!(t.is_empty());
         t.check_auth(A, Role::Initiator, binding(1)).unwrap();
         assert!(refused(t.eap_begin(A, Role::Initiator, true)), "still being checked");
-        t.checked(A, false);
+        t.checked(A, None);
         assert!(refused(t.eap_begin(A, Role::Initiator, true)), "refused stays refused");
         let b = IkeSaRef(2);
         t.check_auth(b, Role::Initiator, binding(1)).unwrap();
-        t.checked(b, true);
+        t.checked(b, Some(&"r".into()));
         t.eap_begin(b, Role::Initiator, false).unwrap();
         t.eap_ended(b, true);
         assert!(refused(t.eap_check_auth(b, Role::Initiator, binding(1))), "ours goes first");
@@ -381,18 +395,21 @@ mod tests {
         t.eap_ended(A, true);
         assert!(refused(t.eap_check_auth(A, Role::Responder, binding(1))));
         assert!(refused(t.eap_make_auth(A, Role::Responder, binding(1))));
-        assert!(refused(t.make_auth(A, Role::Responder, binding(1))), "nor is a signature made any more");
+        assert!(
+            refused(t.make_auth(A, Role::Responder, "r", binding(1))),
+            "nor is a signature made any more"
+        );
     }
 
     #[test]
     fn the_table_is_bounded_and_forget_frees() {
         let mut t = Table::new(2);
-        t.make_auth(IkeSaRef(1), Role::Initiator, binding(1)).unwrap();
-        t.make_auth(IkeSaRef(2), Role::Initiator, binding(1)).unwrap();
-        assert!(refused(t.make_auth(IkeSaRef(3), Role::Initiator, binding(1))));
+        t.make_auth(IkeSaRef(1), Role::Initiator, "a", binding(1)).unwrap();
+        t.make_auth(IkeSaRef(2), Role::Initiator, "a", binding(1)).unwrap();
+        assert!(refused(t.make_auth(IkeSaRef(3), Role::Initiator, "a", binding(1))));
         assert!(t.check_auth(IkeSaRef(1), Role::Initiator, binding(1)).is_ok(), "those inside go on");
         t.forget(IkeSaRef(2));
-        assert!(t.make_auth(IkeSaRef(3), Role::Initiator, binding(1)).is_ok());
+        assert!(t.make_auth(IkeSaRef(3), Role::Initiator, "a", binding(1)).is_ok());
         assert_eq!(t.len(), 2);
     }
 }

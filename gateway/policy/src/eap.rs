@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::id::Identity;
 
 /// How EAP is done in a realm.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EapPolicy {
     /// Methods, preferred first: what a server offers and what a client takes. Empty: none but what RADIUS decides.
     pub methods: Vec<EapMethod>,
@@ -45,7 +47,7 @@ impl Default for EapPolicy {
 }
 
 /// An EAP method.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum EapMethod {
     /// MD5-Challenge (RFC 3748 section 5.4): no key.
     Md5,

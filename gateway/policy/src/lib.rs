@@ -9,7 +9,9 @@ pub mod eap;
 pub mod id;
 pub mod lifetime;
 pub mod proposal;
+pub mod rdn;
 pub mod realm;
+pub mod rule;
 pub mod selector;
 mod token;
 
@@ -19,8 +21,10 @@ pub use eap::{EapMethod, EapPolicy, identity_of_user};
 pub use id::{IdError, IdMatch, Identity, MAX_ID_LEN};
 pub use lifetime::{Dpd, DpdAction, Lifetime, Retransmission};
 pub use proposal::{EspProposal, IkeProposal, ProposalError, SIGNATURE_HASHES};
+pub use rdn::RdnSet;
 pub use realm::{
-    AuthPolicy, Child, ChildMode, Childless, Encap, Pool, Realm, RemoteAddress, SelectorSpec, Start,
-    VirtualIpRequest,
+    AuthPolicy, Child, ChildMode, Childless, Encap, Pool, Realm, RemoteAddress, SelectorSpec, SignMethod,
+    Start, VirtualIpRequest,
 };
+pub use rule::{Claims, EapPattern, Peers, Rank, Rule, RuleError};
 pub use selector::SelectorError;

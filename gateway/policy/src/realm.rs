@@ -4,15 +4,18 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+use spi::SignScheme;
 use wire::TrafficSelector;
 
 use crate::eap::EapPolicy;
-use crate::id::{IdMatch, Identity};
+use crate::id::Identity;
 use crate::lifetime::{Dpd, Lifetime};
 use crate::proposal::{EspProposal, IkeProposal};
+use crate::rule::Peers;
 
 /// A realm.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Realm {
     /// Name in the configuration.
     pub name: Arc<str>,
@@ -24,14 +27,18 @@ pub struct Realm {
     pub ike: Vec<IkeProposal>,
     /// Who we are.
     pub local_id: Identity,
+    /// Who we are besides, to a peer that asks for one of these.
+    pub aliases: Vec<Identity>,
     /// How we prove it.
     pub local_auth: AuthPolicy,
     /// Who the peer may be.
-    pub remote_id: IdMatch,
+    pub remote_id: Peers,
     /// How it must prove it.
     pub remote_auth: AuthPolicy,
     /// How EAP is done, where one of the two is [`AuthPolicy::Eap`].
     pub eap: EapPolicy,
+    /// By which signatures, where it does so by signature; empty: by any.
+    pub methods: Vec<SignMethod>,
     /// Children, preferred first when narrowing for a peer.
     pub children: Vec<Child>,
     /// When to bring it up by ourselves.
@@ -61,7 +68,7 @@ pub struct Realm {
 }
 
 /// Where a peer may be.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RemoteAddress {
     /// One address; the first of these is where we initiate to.
     Host(IpAddr),
@@ -70,7 +77,7 @@ pub enum RemoteAddress {
 }
 
 /// A way of authenticating.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AuthPolicy {
     /// Pre-shared key (RFC 7296 section 2.15).
     Psk,
@@ -79,10 +86,73 @@ pub enum AuthPolicy {
     /// EAP (RFC 7296 section 2.16); which methods, and how, says [`Realm::eap`]. The initiator's only; the responder's too
     /// where EAP alone is agreed on (RFC 5998).
     Eap,
+    /// Not at all (RFC 7619): whoever it is remains unknown.
+    Null,
+}
+
+/// A kind of signature, as far as a realm may insist on one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SignMethod {
+    /// RSASSA-PKCS1-v1_5.
+    RsaPkcs1,
+    /// RSASSA-PSS.
+    RsaPss,
+    /// ECDSA on any curve.
+    Ecdsa,
+    /// Ed25519.
+    Ed25519,
+    /// Ed448.
+    Ed448,
+}
+
+impl SignMethod {
+    /// All of them.
+    pub const ALL: [SignMethod; 5] =
+        [SignMethod::RsaPkcs1, SignMethod::RsaPss, SignMethod::Ecdsa, SignMethod::Ed25519, SignMethod::Ed448];
+
+    /// Which of them a scheme is of; `None` for one that is none of these.
+    pub const fn of(scheme: SignScheme) -> Option<Self> {
+        Some(match scheme {
+            SignScheme::RsaPkcs1(_) => SignMethod::RsaPkcs1,
+            SignScheme::RsaPss(_) => SignMethod::RsaPss,
+            SignScheme::EcdsaPlain(..) | SignScheme::EcdsaDer(..) => SignMethod::Ecdsa,
+            SignScheme::Ed25519 => SignMethod::Ed25519,
+            SignScheme::Ed448 => SignMethod::Ed448,
+            _ => return None,
+        })
+    }
+
+    /// As the configuration writes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            SignMethod::RsaPkcs1 => "rsa-pkcs1",
+            SignMethod::RsaPss => "rsa-pss",
+            SignMethod::Ecdsa => "ecdsa",
+            SignMethod::Ed25519 => "ed25519",
+            SignMethod::Ed448 => "ed448",
+        }
+    }
+}
+
+impl Realm {
+    /// Whether we go by this name here.
+    pub fn is_called(&self, id: &Identity) -> bool {
+        self.local_id == *id || self.aliases.contains(id)
+    }
+
+    /// Who we are to a peer that asked for `idr`, or for nobody.
+    pub fn own_id(&self, idr: Option<&Identity>) -> &Identity {
+        idr.and_then(|idr| self.aliases.iter().find(|alias| *alias == idr)).unwrap_or(&self.local_id)
+    }
+
+    /// Whether it takes signatures of this kind.
+    pub fn takes(&self, method: SignMethod) -> bool {
+        self.methods.is_empty() || self.methods.contains(&method)
+    }
 }
 
 /// When to set up an SA by ourselves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Start {
     /// As soon as the gateway runs.
     Boot,
@@ -93,7 +163,7 @@ pub enum Start {
 }
 
 /// How ESP travels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Encap {
     /// In UDP when the peer is one of ours or there is a NAT; raw otherwise.
     Auto,
@@ -104,7 +174,7 @@ pub enum Encap {
 }
 
 /// IKE SAs without a Child SA.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Childless {
     /// If the peer asks for it.
     Allow,
@@ -115,7 +185,7 @@ pub enum Childless {
 }
 
 /// A Child SA to be.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Child {
     /// Name in the configuration, unique in its realm.
     pub name: Arc<str>,
@@ -144,7 +214,7 @@ pub struct Child {
 }
 
 /// Tunnel or transport.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ChildMode {
     /// A packet in a packet.
     Tunnel,
@@ -153,7 +223,7 @@ pub enum ChildMode {
 }
 
 /// A traffic selector as configured.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SelectorSpec {
     /// A fixed range.
     Fixed(TrafficSelector),
@@ -169,7 +239,7 @@ pub enum SelectorSpec {
 }
 
 /// Addresses to ask for (RFC 7296 section 3.15).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VirtualIpRequest {
     /// INTERNAL_IP4_ADDRESS.
     pub v4: bool,
@@ -178,7 +248,7 @@ pub struct VirtualIpRequest {
 }
 
 /// Addresses to hand out.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pool {
     /// Network and prefix length; network, broadcast and the first address are not handed out.
     pub v4: Option<(Ipv4Addr, u8)>,
@@ -208,10 +278,12 @@ pub(crate) mod tests {
             remote: remote.collect(),
             ike: IkeProposal::defaults(),
             local_id: Identity::parse("moon.lab.test").unwrap(),
+            aliases: vec![],
             local_auth: AuthPolicy::Psk,
-            remote_id: IdMatch::parse(remote_id).unwrap(),
+            remote_id: Peers::parse([remote_id]).unwrap(),
             remote_auth: AuthPolicy::Psk,
             eap: EapPolicy::default(),
+            methods: vec![],
             children: vec![],
             start: Start::Manual,
             encap: Encap::Auto,

@@ -11,11 +11,15 @@ mod padlock;
 mod pkcs11;
 mod plugin;
 mod qat;
+mod trial;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 pub use kind::{Form, Kind, Value, Wrong};
+pub use trial::try_out;
 
 #[cfg(feature = "pkcs11")]
 pub(crate) use self::pkcs11::driver as tokens;
@@ -35,7 +39,7 @@ pub const KINDS: &[Kind] =
     &[qat::KIND, dpdk::KIND, openssl::KIND, self::pkcs11::KIND, padlock::KIND, plugin::KIND];
 
 /// One section `[accel.NAME]`, as it was written.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Accel {
     /// The operator's name for it.

@@ -3,15 +3,16 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use eap::Inner as EapInner;
 use policy::{IdMatch, Realm};
+use serde::{Deserialize, Serialize};
 use spi::{KeySource, Secret};
 
 /// Everything the key side is told. Holds secrets, so it has no `Debug` and no `Clone`.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub struct Config {
     /// The realms, in the order of the configuration.
     pub realms: Vec<Arc<Realm>>,
@@ -25,6 +26,8 @@ pub struct Config {
     pub radius: Option<Radius>,
     /// What is too weak.
     pub rules: Rules,
+    /// Where keys of peers are remembered that were believed at first use.
+    pub state_dir: Option<PathBuf>,
     /// Mark of the gateway's own packets, which keep out of tunnel routes; 0: there is none, and tunnel routes stand in the
     /// main table. What a reload says of it is not looked at.
     pub mark: u32,
@@ -33,18 +36,24 @@ pub struct Config {
 }
 
 /// A pre-shared key and whose it is.
+#[derive(Serialize, Deserialize)]
 pub struct Psk {
     /// The identities that share it: ours and the peer's, in any order. One identity alone: it and anybody; none: anybody.
     pub ids: Vec<IdMatch>,
+    /// The realm whose it is; `None`: of all.
+    pub realm: Option<Arc<str>>,
     /// The key, any length but empty.
+    #[serde(with = "crate::handed::secret")]
     pub secret: Secret,
 }
 
 /// A user of EAP: one that we let in, or one that we are.
+#[derive(Serialize, Deserialize)]
 pub struct EapUser {
     /// The EAP identity.
     pub name: String,
     /// The password.
+    #[serde(with = "crate::handed::secret")]
     pub password: Secret,
     /// Realms it is for; empty: all.
     pub realms: Vec<String>,
@@ -58,6 +67,7 @@ impl EapUser {
 }
 
 /// RADIUS servers, and what they are told.
+#[derive(Serialize, Deserialize)]
 pub struct Radius {
     /// What we call ourselves.
     pub nas_identifier: String,
@@ -76,6 +86,7 @@ pub struct Radius {
 }
 
 /// A RADIUS server.
+#[derive(Serialize, Deserialize)]
 pub struct RadiusServer {
     /// Its name, for messages.
     pub name: String,
@@ -84,12 +95,14 @@ pub struct RadiusServer {
     /// Where it keeps accounts; `None`: it does not.
     pub accounting: Option<SocketAddr>,
     /// What it shares with us.
+    #[serde(with = "crate::handed::secret")]
     pub secret: Secret,
     /// TLS, if it is spoken to that way.
     pub tls: Option<RadiusTls>,
 }
 
 /// How a RADIUS server is spoken to over TLS.
+#[derive(Serialize, Deserialize)]
 pub struct RadiusTls {
     /// The name its certificate is to be for.
     pub name: String,
@@ -100,19 +113,36 @@ pub struct RadiusTls {
 }
 
 /// Who may have sessions ended and changed.
+#[derive(Serialize, Deserialize)]
 pub struct RadiusDynamic {
     /// Where such requests come in.
     pub listen: SocketAddr,
     /// From which addresses.
     pub clients: Vec<IpAddr>,
     /// What they share with us.
+    #[serde(with = "crate::handed::secret")]
     pub secret: Secret,
     /// Message-Authenticator and Event-Timestamp have to be there.
     pub strict: bool,
 }
 
+/// What may run inside a tunnel of EAP-TTLS or PEAP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EapInner {
+    /// The password as it is.
+    Pap,
+    /// MSCHAPv2 without EAP.
+    MsChapV2,
+    /// EAP-MSCHAPv2.
+    EapMsChapV2,
+    /// EAP-GTC.
+    EapGtc,
+    /// EAP-MD5.
+    EapMd5,
+}
+
 /// What EAP methods in TLS need.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub struct EapCredentials {
     /// Our certificate and key. A server without uses the realm's.
     pub own: Option<OwnKey>,
@@ -127,7 +157,7 @@ pub struct EapCredentials {
 }
 
 /// Public-key credentials of one realm.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub struct Credentials {
     /// How we prove ourselves; `None` where the realm uses a PSK for that.
     pub own: Option<OwnKey>,
@@ -138,10 +168,12 @@ pub struct Credentials {
 }
 
 /// Our private key and what vouches for it.
+#[derive(Serialize, Deserialize)]
 pub struct OwnKey {
     /// The file or URI, for messages.
     pub name: String,
     /// The key.
+    #[serde(with = "crate::handed::key")]
     pub source: KeySource,
     /// Our certificate first, then intermediate CAs to send along. Empty: the certificate that the key's device keeps beside it;
     /// without one the peer knows our raw public key.
@@ -149,6 +181,7 @@ pub struct OwnKey {
 }
 
 /// A certificate of ours.
+#[derive(Serialize, Deserialize)]
 pub enum OwnCertificate {
     /// Read already.
     Given(Certificate),
@@ -163,7 +196,7 @@ impl From<Certificate> for OwnCertificate {
 }
 
 /// Whom a realm believes.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub struct Trust {
     /// CAs that may vouch for a peer.
     pub anchors: Vec<Certificate>,
@@ -171,17 +204,19 @@ pub struct Trust {
     pub pinned: Vec<Certificate>,
     /// Raw public keys: DER of the SubjectPublicKeyInfo, with a name for messages.
     pub keys: Vec<RawKey>,
+    /// Whether the first key that a peer comes with is believed, and remembered ("leap of faith"). Goes with none of the others.
+    pub first_use: bool,
 }
 
 impl Trust {
     /// Whether nobody is believed.
     pub fn is_empty(&self) -> bool {
-        self.anchors.is_empty() && self.pinned.is_empty() && self.keys.is_empty()
+        self.anchors.is_empty() && self.pinned.is_empty() && self.keys.is_empty() && !self.first_use
     }
 }
 
 /// A certificate and where it came from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Certificate {
     /// The file, for messages.
     pub name: String,
@@ -190,7 +225,7 @@ pub struct Certificate {
 }
 
 /// A raw public key and where it came from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RawKey {
     /// The file, for messages.
     pub name: String,
@@ -199,7 +234,7 @@ pub struct RawKey {
 }
 
 /// What is too weak to be believed or used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rules {
     /// Shortest RSA modulus of a peer or a CA, bits.
     pub min_rsa_bits: usize,

@@ -4,21 +4,23 @@
 //! A conversation is bounded in packets and in time, and so is their number: whoever brings packets may be a stranger, and the
 //! network side may be somebody else's.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use eap::{Conversation, Grant, Step};
 use ipc::{
-    AuthInput, EapGrant, EapStep, IkeSaRef, MAX_EAP_LIST, MAX_EAP_PACKET, MAX_EAP_ROUNDS, MAX_EAP_TEXT,
-    PeerProof, Refusal, Reply, Role, Table,
+    AuthInput, EapGrant, EapStep, IkeSaRef, MAX_CANDIDATES, MAX_EAP_LIST, MAX_EAP_PACKET, MAX_EAP_ROUNDS,
+    MAX_EAP_TEXT, PeerProof, Refusal, Reply, Role, Table,
 };
-use policy::{AuthPolicy, Identity, Realm};
+use policy::{AuthPolicy, Claims, EapMethod, Identity, Realm, identity_of_user};
 use spi::{Doorbell, Secret, ShortOps, Token};
 use wire::numbers::{AuthMethod, EapCode};
 
+use crate::eap_methods::kind;
 use crate::octets::{self, Prover};
 use crate::psk;
+use crate::vault::Vault;
 
 /// Conversations at once, those included whose key is still to be used.
 const MAX_TALKS: usize = 8192;
@@ -67,11 +69,26 @@ pub(crate) struct Host {
     pub(crate) replies: VecDeque<(Token, Reply)>,
 }
 
+/// Who begins what.
+pub(crate) struct Question {
+    pub(crate) token: Token,
+    pub(crate) sa: IkeSaRef,
+    pub(crate) role: Role,
+    pub(crate) peer_id: Identity,
+    pub(crate) remote: std::net::IpAddr,
+}
+
 /// One conversation.
 struct Talk {
     role: Role,
+    /// The one whose methods are used; when it has succeeded, the one that the peer belongs to.
     realm: Arc<Realm>,
-    /// Whom it is with, for the log.
+    /// Those that the peer may belong to, best first, and the users of each.
+    realms: Vec<Arc<Realm>>,
+    users: Vec<Arc<EapUsers>>,
+    /// Whom the peer asked for.
+    asked: Option<Identity>,
+    /// What it calls itself in IKE.
     peer: Identity,
     /// When it is over, whatever it is doing.
     until: SystemTime,
@@ -100,28 +117,19 @@ impl Host {
     /// Begins a conversation.
     ///
     /// # Errors
-    /// Not in this realm, not now, or there are too many.
-    #[allow(clippy::too_many_arguments)] // The fields of one request.
+    /// Not in these realms, not now, or there are too many.
     pub(crate) fn begin(
         &mut self,
         table: &mut Table,
-        opens: Option<&Arc<dyn Opens>>,
+        vault: &Vault,
         at: SystemTime,
-        token: Token,
-        sa: IkeSaRef,
-        role: Role,
-        realm: Arc<Realm>,
-        peer_id: Identity,
-        remote: std::net::IpAddr,
+        question: Question,
+        names: &[Arc<str>],
+        asked: Option<Identity>,
     ) -> Result<(), Refusal> {
-        let side = if role == Role::Responder { realm.remote_auth } else { realm.local_auth };
-        if side != AuthPolicy::Eap {
-            return Err(Refusal::NotAllowed(format!("realm `{}` has no use for EAP", realm.name)));
-        }
-        if !realm.remote_id.matches(&peer_id) {
-            let what = format!("`{peer_id}` is not `{}`, whom the realm accepts", realm.remote_id);
-            return Err(Refusal::AuthenticationFailed(what));
-        }
+        let Question { token, sa, role, peer_id, remote } = question;
+        let realms = candidates(vault, names, asked.as_ref(), role, &peer_id)?;
+        let realm = realms.first().cloned().ok_or_else(|| Refusal::NotAllowed("no realm at all".into()))?;
         self.make_room(at)?;
         table.eap_begin(sa, role, realm.eap.only)?;
         let opening = Opening {
@@ -133,14 +141,27 @@ impl Host {
             passwords: self.passwords.clone(),
         };
         let none = || format!("realm `{}` has no EAP method that can run", realm.name);
+        let opens = vault.eap(&realm.name);
+        let waits = role == Role::Responder && opens.is_some_and(|opens| opens.waits());
         let conversation = opens.ok_or_else(none).and_then(|opens| opens.open(&opening));
         let mut conversation = conversation.map_err(|why| {
             table.eap_ended(sa, false);
             Refusal::NoCredential(why)
         })?;
         let until = at.checked_add(realm.eap.time + GRACE).unwrap_or(at);
-        let waits = role == Role::Responder && opens.is_some_and(|opens| opens.waits());
-        let mut talk = Talk { role, realm, peer: peer_id, until, rounds: 0, waits, state: State::Over };
+        let users = realms.iter().map(|realm| vault.eap_users(&realm.name)).collect();
+        let mut talk = Talk {
+            role,
+            realm,
+            realms,
+            users,
+            asked,
+            peer: peer_id,
+            until,
+            rounds: 0,
+            waits,
+            state: State::Over,
+        };
         match role {
             Role::Responder => {
                 let step = conversation.receive(None);
@@ -267,6 +288,7 @@ impl Host {
     ) -> Result<(), Refusal> {
         let (octets, binding) = build(input, Prover::peer(input.role))?;
         table.eap_check_auth(sa, input.role, binding)?;
+        let realm = self.talks.get(&sa).map(|talk| Arc::clone(&talk.realm.name)).unwrap_or_else(|| "".into());
         let (msk, how) = self.key(sa)?;
         let how = Arc::clone(how);
         let expected = psk::proof(short, input.prf, msk, &octets)
@@ -282,7 +304,7 @@ impl Host {
             tracing::warn!(sa = sa.0, "{why}");
             return Err(Refusal::AuthenticationFailed(why.into()));
         }
-        self.replies.push_back((token, Reply::PeerAccepted { how }));
+        self.replies.push_back((token, Reply::PeerAccepted { realm, how }));
         Ok(())
     }
 
@@ -413,18 +435,65 @@ impl Talk {
         let why = match &grant.msk {
             _ if grant.identity.is_empty() || grant.identity.len() > MAX_EAP_TEXT => "no identity of any use",
             Some(msk) if msk.len() < MIN_MSK => "a key that is too short",
-            None if !self.realm.eap.keyless => "no key, and the realm wants one",
             _ => {
+                let realm = match self.belongs(&grant) {
+                    Ok(realm) => realm,
+                    Err(why) => {
+                        let packet = failure_for(packet);
+                        return self.refuse(table, sa, packet, why);
+                    }
+                };
+                self.realm = Arc::clone(&realm);
                 table.eap_ended(sa, grant.msk.is_some());
                 let how: Arc<str> = grant.method.as_str().into();
                 self.state = grant.msk.map_or(State::Over, |msk| State::Keyed(msk, how));
-                return EapStep::Accepted { packet, grant: Box::new(told) };
+                return EapStep::Accepted { packet, realm: Arc::clone(&realm.name), grant: Box::new(told) };
             }
         };
-        // What would have been EAP-Success is a failure under the same identifier (RFC 3748 section 4.2).
-        let packet =
-            packet.filter(|packet| packet.len() == 4).map(|packet| vec![EapCode::FAILURE.0, packet[1], 0, 4]);
+        let packet = failure_for(packet);
         self.refuse(table, sa, packet, format!("{} gave {why}", grant.method))
+    }
+
+    /// Which of the realms that came into question is that of the one who has proved itself now. The rules are those of the
+    /// realms; beside them a realm must take the method, have the user, and go by the name that the peer was told.
+    fn belongs(&self, grant: &Grant) -> Result<Arc<Realm>, String> {
+        if self.role == Role::Initiator {
+            let keyed = grant.msk.is_some() || self.realm.eap.keyless;
+            let no_key = || format!("{} gave no key, and the realm wants one", grant.method);
+            return keyed.then(|| Arc::clone(&self.realm)).ok_or_else(no_key);
+        }
+        let id = identity_of_user(&grant.identity);
+        let claims = Claims {
+            asked: self.asked.as_ref(),
+            eap: Some(&grant.identity),
+            groups: &grant.granted.groups,
+            ..Claims::of(&id, AuthPolicy::Eap)
+        };
+        let told = self.realm.own_id(self.asked.as_ref());
+        let by = |realm: &Realm, method: &EapMethod| {
+            realm.eap.methods.contains(method) && by_method(&grant.method, *method)
+        };
+        let fits = |realm: &Realm, users: &EapUsers| {
+            let method = match self.realm.eap.methods.as_slice() {
+                // Somebody else has chosen it.
+                [] => realm.eap.methods.is_empty(),
+                all => all.iter().any(|method| by(realm, method)),
+            };
+            let keyed = grant.msk.is_some() || realm.eap.keyless;
+            let only = realm.eap.only == self.realm.eap.only;
+            method
+                && keyed
+                && only
+                && users.may_be(&grant.identity)
+                && realm.own_id(self.asked.as_ref()) == told
+        };
+        let ranked = self.realms.iter().zip(&self.users).filter(|(realm, users)| fits(realm, users));
+        let ranked = ranked.filter_map(|(realm, _)| Some((realm.rank(&claims)?, realm)));
+        // Of equals the first: they are in their order.
+        let best = ranked.reduce(|best, next| if next.0 > best.0 { next } else { best });
+        best.map(|(_, realm)| Arc::clone(realm)).ok_or_else(|| {
+            format!("`{}` by {} belongs to no realm that came into question", grant.identity, grant.method)
+        })
     }
 
     fn refuse(&mut self, table: &mut Table, sa: IkeSaRef, packet: Option<Vec<u8>>, why: String) -> EapStep {
@@ -433,6 +502,66 @@ impl Talk {
         tracing::warn!(realm = %self.realm.name, peer = %self.peer, sa = sa.0, why = %why, "EAP failed");
         EapStep::Refused { packet, why }
     }
+}
+
+/// Users of a realm, by name; those of others are known as such.
+pub(crate) struct EapUsers {
+    /// Names that are for this realm.
+    pub(crate) here: HashSet<String>,
+    /// Names that are for others only.
+    pub(crate) elsewhere: HashSet<String>,
+}
+
+impl EapUsers {
+    /// Whether somebody of this name may be a peer of the realm. Who has a certificate in the place of a password is written down
+    /// nowhere.
+    fn may_be(&self, name: &str) -> bool {
+        let bare = name.split_once('\\').map_or(name, |(_, user)| user);
+        let known = |name: &str| self.here.contains(name);
+        known(name) || known(bare) || !(self.elsewhere.contains(name) || self.elsewhere.contains(bare))
+    }
+}
+
+/// The realms that come into question, with the first the one whose methods are used.
+fn candidates(
+    vault: &Vault,
+    names: &[Arc<str>],
+    asked: Option<&Identity>,
+    role: Role,
+    peer: &Identity,
+) -> Result<Vec<Arc<Realm>>, Refusal> {
+    if names.len() > MAX_CANDIDATES || (role == Role::Initiator && names.len() > 1) {
+        return Err(Refusal::NotAllowed(format!("{} realms to choose from", names.len())));
+    }
+    let mut realms = Vec::new();
+    for name in names {
+        let realm = vault.realm(name).ok_or_else(|| Refusal::NotAllowed(format!("no realm `{name}`")))?;
+        let (side, proof) = match role {
+            Role::Responder => (realm.remote_auth, AuthPolicy::Eap),
+            Role::Initiator => (realm.local_auth, realm.remote_auth),
+        };
+        if side != AuthPolicy::Eap {
+            return Err(Refusal::NotAllowed(format!("realm `{name}` has no use for EAP")));
+        }
+        let claims = Claims { asked, open: true, ..Claims::of(peer, proof) };
+        if realm.rank(&claims).is_none() {
+            let what = format!("`{peer}` is not `{}`, whom realm `{name}` accepts", realm.remote_id);
+            return Err(Refusal::AuthenticationFailed(what));
+        }
+        realms.push(Arc::clone(realm));
+    }
+    Ok(realms)
+}
+
+/// Whether the words for a method, perhaps with what ran inside, are about this one.
+fn by_method(words: &str, method: EapMethod) -> bool {
+    words.split(' ').next() == Some(kind(method).to_string().as_str())
+}
+
+/// What would have been EAP-Success is a failure under the same identifier (RFC 3748 section 4.2).
+fn failure_for(packet: Option<Vec<u8>>) -> Option<Vec<u8>> {
+    let [_, id, ..] = packet.as_deref()? else { return None };
+    Some(vec![EapCode::FAILURE.0, *id, 0, 4])
 }
 
 /// What the network side learns, within bounds.

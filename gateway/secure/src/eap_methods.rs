@@ -11,7 +11,7 @@ use ipc::Role;
 use policy::{AuthPolicy, EapMethod, Realm};
 use spi::{KeySource, Secret, ShortOps};
 
-use crate::config::{Credentials, EapCredentials, EapUser, OwnCertificate, OwnKey};
+use crate::config::{Credentials, EapCredentials, EapInner, EapUser, OwnCertificate, OwnKey};
 use crate::eap::{Opening, Opens, Passwords};
 
 /// Methods of our own, both sides.
@@ -86,7 +86,8 @@ fn server(
     } else {
         None
     };
-    let known = users.iter().filter(|user| user.is_for(&realm.name));
+    // Also those of other realms: the user may belong to one of those, which is found out when it is known who it is.
+    let known = users.iter();
     let config = ServerConfig {
         name: realm.local_id.to_string(),
         methods,
@@ -197,7 +198,17 @@ fn certificates(own: Option<&OwnKey>, eap: &EapCredentials) -> Result<Certificat
 fn inner(eap: &EapCredentials) -> Vec<Inner> {
     match eap.inner.as_slice() {
         [] => vec![Inner::MsChapV2, Inner::Eap(MethodKind::MsChapV2), Inner::Pap],
-        said => said.to_vec(),
+        said => said.iter().map(|inner| nested(*inner)).collect(),
+    }
+}
+
+fn nested(inner: EapInner) -> Inner {
+    match inner {
+        EapInner::Pap => Inner::Pap,
+        EapInner::MsChapV2 => Inner::MsChapV2,
+        EapInner::EapMsChapV2 => Inner::Eap(MethodKind::MsChapV2),
+        EapInner::EapGtc => Inner::Eap(MethodKind::Gtc),
+        EapInner::EapMd5 => Inner::Eap(MethodKind::Md5),
     }
 }
 
@@ -205,7 +216,8 @@ fn kinds(methods: &[EapMethod]) -> Vec<MethodKind> {
     methods.iter().map(|method| kind(*method)).collect()
 }
 
-fn kind(method: EapMethod) -> MethodKind {
+/// The method as the conversations have it.
+pub(crate) fn kind(method: EapMethod) -> MethodKind {
     match method {
         EapMethod::Md5 => MethodKind::Md5,
         EapMethod::Gtc => MethodKind::Gtc,

@@ -3,7 +3,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`config`], [`load`] | what it is told, and how files become that |
+//! | [`config`], [`load`], `handed` | what it is told, and how files become that, and how it gets to a process of its own |
 //! | `run` | the thread: [`spawn`], [`Running`], [`Handle`] |
 //! | `authority` | proofs made and checked |
 //! | `octets` | what a proof is about, put together here and nowhere else |
@@ -11,6 +11,8 @@
 //! | `eap`, `eap_methods` | EAP conversations, and what they bring; what they are made of |
 //! | `psk` | pre-shared keys by identity |
 //! | `radius` | RADIUS servers: conversations through them, accounts of sessions, and orders about them |
+//! | `candidates` | which of its realms a peer belongs to |
+//! | [`pins`] | keys that were believed at first use |
 //! | `vault`, `devices` | keys that are open, and where |
 //! | `validator`, `path`, `usage`, `cert`, `key`, `identity` | certificates: from CERT payloads to a key that speaks for an identity |
 //! | `known` | chains that were found good |
@@ -18,11 +20,13 @@
 
 mod algorithm;
 mod authority;
+mod candidates;
 mod cert;
 pub mod config;
 mod devices;
 mod eap;
 mod eap_methods;
+mod handed;
 mod identity;
 mod kernel;
 mod key;
@@ -33,6 +37,7 @@ mod netlink;
 mod octets;
 mod path;
 mod permit;
+pub mod pins;
 mod psk;
 mod radius;
 mod rules;
@@ -46,8 +51,6 @@ mod usage;
 mod validator;
 mod vault;
 
-/// EAP methods, by their names in the field.
-pub use ::eap::MethodKind as EapKind;
 pub use config::{
     Certificate, Config, Credentials, EapCredentials, EapInner, EapUser, OwnCertificate, OwnKey, Psk, Radius,
     RadiusDynamic, RadiusServer, RadiusTls, RawKey, Rules, Trust,

@@ -198,14 +198,21 @@ fn authority(
     let validator = Validator::new(verifier, config.rules.min_rsa_bits).ok_or_else(none)?;
     let certs: Box<CertQueue> = Box::new(validator);
     let radius = config.radius.take();
-    let (vault, mut problems) = Vault::open(config, &devices, SystemTime::now());
+    let (mut vault, mut problems) = Vault::open(config, &devices, SystemTime::now());
     let bell = Doorbell::new()?;
-    let mut authority = Authority::new(vault, devices, certs, Table::default(), bell.clone());
-    match radius.map(|radius| Radius::start(radius, bell)) {
-        Some(Ok(radius)) => authority.radius = Some(radius),
-        Some(Err(what)) => problems.push(Problem { realm: "radius".into(), what }),
-        None => {}
-    }
+    let radius = match radius.map(|radius| Radius::start(radius, bell.clone())) {
+        Some(Ok(radius)) => {
+            vault.radius = Some(Arc::clone(radius.opens()));
+            Some(radius)
+        }
+        Some(Err(what)) => {
+            problems.push(Problem { realm: "radius".into(), what });
+            None
+        }
+        None => None,
+    };
+    let mut authority = Authority::new(vault, devices, certs, Table::default(), bell);
+    authority.radius = radius;
     Ok((authority, problems))
 }
 

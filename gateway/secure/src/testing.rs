@@ -77,9 +77,11 @@ pub(crate) fn realm(name: &str, local: &str, remote: &str, auth: AuthPolicy) -> 
         ike: IkeProposal::defaults(),
         local_id: id(local),
         local_auth: auth,
-        remote_id: IdMatch::parse(remote).unwrap(),
+        aliases: vec![],
+        remote_id: policy::Peers::parse([remote]).unwrap(),
         remote_auth: auth,
         eap: policy::EapPolicy::default(),
+        methods: vec![],
         children: vec![],
         start: Start::Manual,
         encap: Encap::Auto,
@@ -98,7 +100,7 @@ pub(crate) fn realm(name: &str, local: &str, remote: &str, auth: AuthPolicy) -> 
 
 pub(crate) fn psk(ids: &[&str], secret: &str) -> Psk {
     let ids = ids.iter().map(|t| IdMatch::parse(t).unwrap()).collect();
-    Psk { ids, secret: Secret::from_slice(secret.as_bytes()) }
+    Psk { ids, realm: None, secret: Secret::from_slice(secret.as_bytes()) }
 }
 
 /// The software device, as the registry gives it.
@@ -190,8 +192,8 @@ impl Side {
     ) -> Reply {
         self.ask(Request::CheckAuth {
             sa: IkeSaRef(sa),
-            realm: realm.into(),
-            own_id: id(own),
+            realms: vec![realm.into()],
+            asked: Some(id(own)),
             peer_id: id(peer),
             input,
             proof,
@@ -210,7 +212,7 @@ pub(crate) fn proof(reply: Reply) -> PeerProof {
 /// How the peer was accepted.
 pub(crate) fn accepted(reply: Reply) -> Arc<str> {
     match reply {
-        Reply::PeerAccepted { how } => how,
+        Reply::PeerAccepted { how, .. } => how,
         Reply::Refused(refusal) => panic!("{refusal}"),
         _ => panic!("no verdict"),
     }
@@ -219,7 +221,7 @@ pub(crate) fn accepted(reply: Reply) -> Arc<str> {
 pub(crate) fn refusal(reply: Reply) -> Refusal {
     match reply {
         Reply::Refused(refusal) => refusal,
-        Reply::PeerAccepted { how } => panic!("accepted: {how}"),
+        Reply::PeerAccepted { how, .. } => panic!("accepted: {how}"),
         _ => panic!("not refused"),
     }
 }

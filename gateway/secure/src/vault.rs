@@ -9,12 +9,13 @@ use spi::crypto::KeyInfo;
 use spi::{Hash, KeySource, ShortOps};
 
 use crate::cert::Cert;
-use crate::config::{Certificate, Config, OwnCertificate, OwnKey, Psk, Rules, Trust};
+use crate::config::{Certificate, Config, EapUser, OwnCertificate, OwnKey, Psk, Rules, Trust};
 use crate::devices::{Devices, Place};
-use crate::eap::Opens;
+use crate::eap::{EapUsers, Opens};
 use crate::eap_methods::Methods;
 use crate::identity;
 use crate::key::{self, KeyKind};
+use crate::pins::Pins;
 use crate::psk::{self, NoPsk};
 use crate::usage;
 
@@ -60,6 +61,8 @@ pub(crate) struct Believes {
     /// DER of its CAs.
     pub(crate) anchors: Arc<[Vec<u8>]>,
     pub(crate) keys: Vec<Believed>,
+    /// The first key that a peer comes with is its own from then on.
+    pub(crate) first_use: bool,
 }
 
 /// Everything that is held.
@@ -72,6 +75,11 @@ pub(crate) struct Vault {
     believes: HashMap<Arc<str>, Believes>,
     /// What makes EAP conversations.
     eap: HashMap<Arc<str>, Arc<dyn Opens>>,
+    /// Whom of the users each of them may let in.
+    eap_users: HashMap<Arc<str>, Arc<EapUsers>>,
+    /// What makes those that go through a RADIUS server.
+    pub(crate) radius: Option<Arc<dyn Opens>>,
+    pins: Option<Pins>,
     pub(crate) rules: Rules,
 }
 
@@ -79,7 +87,8 @@ impl Vault {
     /// Opens the keys and looks at everything once. Realms without a problem work whatever is wrong with others.
     pub(crate) fn open(config: Config, devices: &Devices, at: SystemTime) -> (Self, Vec<Problem>) {
         let mut problems = Vec::new();
-        let Config { realms, psks, users, mut credentials, radius: _, rules, mark: _, devices: _ } = config;
+        let Config { realms, psks, users, mut credentials, radius: _, rules, state_dir, mark: _, devices: _ } =
+            config;
         let mut vault = Vault {
             realms: HashMap::new(),
             // An empty key would be a proof anybody can make.
@@ -88,11 +97,20 @@ impl Vault {
             absent: HashMap::new(),
             believes: HashMap::new(),
             eap: HashMap::new(),
+            eap_users: HashMap::new(),
+            radius: None,
+            pins: state_dir.as_deref().map(Pins::of),
             rules,
         };
         for realm in realms {
             let credentials = credentials.remove(&*realm.name).unwrap_or_default();
             let mut note = |what: String| problems.push(Problem { realm: realm.name.clone(), what });
+            if realm.local_auth == AuthPolicy::Eap || realm.remote_auth == AuthPolicy::Eap {
+                let (here, elsewhere) = users.iter().partition::<Vec<_>, _>(|user| user.is_for(&realm.name));
+                let names = |users: Vec<&EapUser>| users.into_iter().map(|user| user.name.clone()).collect();
+                let of = EapUsers { here: names(here), elsewhere: names(elsewhere) };
+                vault.eap_users.insert(realm.name.clone(), Arc::new(of));
+            }
             let methods = realm.remote_auth == AuthPolicy::Eap && !realm.eap.radius;
             if realm.local_auth == AuthPolicy::Eap || methods {
                 match Methods::of(&realm, &credentials, &users, devices.short()) {
@@ -128,8 +146,8 @@ impl Vault {
             if psk && vault.psks.is_empty() {
                 note("there is no pre-shared key at all".into());
             } else if psk
-                && let policy::IdMatch::Exact(peer) = &realm.remote_id
-                && vault.psk(&realm.local_id, Some(peer)).is_err()
+                && let Some(peer) = realm.remote_id.the_one()
+                && vault.psk(&realm.name, &realm.local_id, Some(peer)).is_err()
             {
                 note(format!("no pre-shared key for `{}` and `{peer}`", realm.local_id));
             }
@@ -155,8 +173,16 @@ impl Vault {
         self.realms.get(name)
     }
 
-    pub(crate) fn psk(&self, own: &Identity, peer: Option<&Identity>) -> Result<&Psk, NoPsk> {
-        psk::find(&self.psks, own, peer)
+    pub(crate) fn psk(&self, realm: &str, own: &Identity, peer: Option<&Identity>) -> Result<&Psk, NoPsk> {
+        psk::find(&self.psks, realm, own, peer)
+    }
+
+    /// The keys that were remembered.
+    ///
+    /// # Errors
+    /// There is no place for them.
+    pub(crate) fn pins(&self) -> Result<&Pins, String> {
+        self.pins.as_ref().ok_or_else(|| "there is no state directory to remember keys in".to_owned())
     }
 
     pub(crate) fn own(&self, realm: &str) -> Option<&OpenKey> {
@@ -168,7 +194,15 @@ impl Vault {
     }
 
     pub(crate) fn eap(&self, realm: &str) -> Option<&Arc<dyn Opens>> {
-        self.eap.get(realm)
+        match self.realms.get(realm) {
+            Some(of) if of.eap.radius => self.radius.as_ref(),
+            _ => self.eap.get(realm),
+        }
+    }
+
+    pub(crate) fn eap_users(&self, realm: &str) -> Arc<EapUsers> {
+        let nobody = || Arc::new(EapUsers { here: Default::default(), elsewhere: Default::default() });
+        self.eap_users.get(realm).cloned().unwrap_or_else(nobody)
     }
 
     /// Tries a key again that did not open before: its token may have been put in meanwhile.
@@ -345,8 +379,9 @@ fn take_trust(
             Err(e) => note(format!("public key {}: {e}", raw.name)),
         }
     }
+    believes.first_use = trust.first_use;
     let raw = believes.keys.iter().any(|k| k.cert.is_none());
-    if raw && !matches!(realm.remote_id, policy::IdMatch::Exact(_)) {
+    if raw && realm.remote_id.the_one().is_none() {
         note("a raw public key says nothing about who has it: `remote_auth` needs one `id`".into());
     }
     believes

@@ -12,7 +12,7 @@ use spi::{KeySource, Secret};
 use toml::Spanned;
 use zeroize::Zeroize;
 
-use super::raw::{self, Word};
+use super::raw::{self, Word, Words};
 use super::reader::Reader;
 use super::units;
 
@@ -63,7 +63,7 @@ pub(crate) fn psk(raw: raw::Psk, at: Range<usize>, reader: &mut Reader<'_>) -> O
         // RFC 7296 section 2.15: a secret that can be guessed can be guessed by anybody who plays responder.
         reader.warn(at, "the secret is short; 16 random octets or more keep it from being guessed");
     }
-    Some(Psk { ids, secret })
+    Some(Psk { ids, realm: raw.realm.map(|word| word.into_inner().into()), secret })
 }
 
 /// Reads the keys and certificates of a realm; `None` when it has neither.
@@ -107,11 +107,14 @@ fn eap_credentials(
             file.and_then(|(name, bytes)| keep(word, secure::load::certificates(&name, &bytes), reader));
         anchors.extend(read.into_iter().flatten());
     }
-    let server = raw.server.as_ref().or(remote.and_then(|auth| auth.get_ref().id.as_ref()));
+    // The gateway's name, where it has one.
+    let ids = remote.and_then(|auth| auth.get_ref().id.as_ref()).map(Words::each);
+    let gateway = ids.filter(|ids| ids.len() == 1).and_then(|ids| ids.into_iter().next());
+    let server = raw.server.clone().or(gateway);
     Some(EapCredentials {
         own,
         anchors,
-        server_name: server.map(|word| word.get_ref().clone()),
+        server_name: server.map(Word::into_inner),
         inner: super::eap::inner(raw, reader),
         anonymous: raw.anonymous.as_ref().map(|word| word.get_ref().clone()),
     })
@@ -169,10 +172,10 @@ fn trust(auth: &Spanned<raw::Auth>, reader: &mut Reader<'_>) -> Trust {
         reader.error(word.span(), "`key` is our own private key; it belongs into `local_auth`");
     }
     let mut trust = Trust::default();
-    let words = raw.ca.iter().flatten().chain(raw.cert.iter().flatten()).chain(&raw.pubkey);
+    let words = raw.ca.iter().flatten().chain(raw.cert.iter().flatten()).chain(&raw.pubkey).chain(&raw.trust);
     if !is_pubkey(raw) {
         if let Some(word) = words.into_iter().next() {
-            reader.error(word.span(), "`ca`, `cert` and `pubkey` go with method = \"pubkey\"");
+            reader.error(word.span(), "`ca`, `cert`, `pubkey` and `trust` go with method = \"pubkey\"");
         }
         return trust;
     }
@@ -180,6 +183,10 @@ fn trust(auth: &Spanned<raw::Auth>, reader: &mut Reader<'_>) -> Trust {
         let (name, bytes) = public_file(word, reader)?;
         keep(word, secure::load::certificates(&name, &bytes), reader)
     };
+    if let Some(word) = &raw.trust {
+        trust.first_use = first_use(auth, word, reader);
+        return trust;
+    }
     for word in raw.ca.iter().flatten() {
         trust.anchors.extend(certificates(word, reader).into_iter().flatten());
     }
@@ -196,10 +203,37 @@ fn trust(auth: &Spanned<raw::Auth>, reader: &mut Reader<'_>) -> Trust {
     if raw.ca.is_none() && raw.cert.is_none() && raw.pubkey.is_none() {
         reader.error(
             auth.span(),
-            "`remote_auth` with method = \"pubkey\" needs `ca`, `cert` or `pubkey` to check the peer with",
+            "`remote_auth` with method = \"pubkey\" needs `ca`, `cert` or `pubkey` to check the peer with, or \
+             trust = \"first-use\"",
         );
     }
     trust
+}
+
+/// Whether the first key of a peer is believed. It is what makes a tunnel with two commands, and what an attacker who comes first
+/// makes use of.
+fn first_use(auth: &Spanned<raw::Auth>, word: &Word, reader: &mut Reader<'_>) -> bool {
+    let raw = auth.get_ref();
+    if reader.choice("trust", word, &[("first-use", ())]).is_none() {
+        return false;
+    }
+    if let Some(other) = raw.ca.iter().flatten().chain(raw.cert.iter().flatten()).chain(&raw.pubkey).next() {
+        let text = "with trust = \"first-use\" anybody's key is believed, so there is nothing for `ca`, `cert` or `pubkey` to do";
+        reader.error(other.span(), text);
+    }
+    let one = raw.id.as_ref().is_some_and(|id| {
+        raw::Words::each(id).iter().all(|id| policy::Identity::parse(id.get_ref()).is_ok())
+    });
+    reader.warn(
+        word.span(),
+        if one {
+            "trust = \"first-use\": the first key that comes is believed without anybody vouching for it; compare its fingerprint \
+             (tussock pki pins)"
+        } else {
+            "trust = \"first-use\" without one `id`: everybody who can reach us is let in, under any name that nobody had before"
+        },
+    );
+    true
 }
 
 fn is_pubkey(raw: &raw::Auth) -> bool {

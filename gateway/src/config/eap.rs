@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use policy::{EapMethod, EapPolicy};
-use secure::{EapInner, EapKind, EapUser};
+use secure::{EapInner, EapUser};
 use spi::Secret;
 use toml::Spanned;
 
@@ -19,9 +19,9 @@ const MAX_PASSWORD: usize = 256;
 const INNER: [(&str, EapInner); 5] = [
     ("mschapv2", EapInner::MsChapV2),
     ("pap", EapInner::Pap),
-    ("eap-mschapv2", EapInner::Eap(EapKind::MsChapV2)),
-    ("eap-gtc", EapInner::Eap(EapKind::Gtc)),
-    ("eap-md5", EapInner::Eap(EapKind::Md5)),
+    ("eap-mschapv2", EapInner::EapMsChapV2),
+    ("eap-gtc", EapInner::EapGtc),
+    ("eap-md5", EapInner::EapMd5),
 ];
 
 /// What a realm says of EAP. Complains also about keys that go with EAP where there is none.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use policy::Retransmission;
 use registry::{Accel, SoftEngine};
+use serde::{Deserialize, Serialize};
 use wire::TrafficSelector;
 
 use super::raw;
@@ -14,7 +15,7 @@ use super::reader::{Reader, fixed_selector};
 use crate::dispatch::Table;
 
 /// Settings of the gateway itself.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
     /// Addresses to listen on.
     pub listen: Vec<IpAddr>,
@@ -61,18 +62,20 @@ pub struct Settings {
 }
 
 /// How packets of a realm are worked on.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RealmWork {
     /// Each packet at once, instead of bursts while there is more to read.
     pub at_once: bool,
     /// CPU time it may use, as a part of each worker's core.
     pub share: Option<f64>,
+    /// The accelerators that its SAs belong on, the preferred one first; empty: as the gateway prefers them. `soft` is software.
+    pub accel: Arc<[String]>,
     /// What its SAs may move to when their device dies.
     pub fallback: Fallback,
 }
 
 /// What may carry an SA in the place of the device that should.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Fallback {
     /// Nothing: its packets are dropped until the device is back.
     Never,
@@ -95,7 +98,7 @@ impl Fallback {
 }
 
 /// How the log looks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LogFormat {
     /// For people.
     Text,
@@ -106,7 +109,7 @@ pub enum LogFormat {
 }
 
 /// A carve-out: traffic that goes in the clear or not at all, whatever the realms say.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CarveOut {
     /// True: in the clear; false: dropped.
     pub bypass: bool,
@@ -268,7 +271,7 @@ fn retransmission(raw: &toml::Spanned<raw::Retransmit>, reader: &mut Reader<'_>)
 }
 
 /// Reads how packets of a realm are worked on.
-pub(crate) fn realm_work(raw: &raw::Realm, reader: &mut Reader<'_>) -> RealmWork {
+pub(crate) fn realm_work(raw: &raw::Realm, known: &[Accel], reader: &mut Reader<'_>) -> RealmWork {
     let modes = [("throughput", false), ("latency", true)];
     let at_once = raw.mode.as_ref().and_then(|word| reader.choice("mode", word, &modes)).unwrap_or(false);
     let share = raw.cpu_share.as_ref().and_then(|share| {
@@ -283,7 +286,31 @@ pub(crate) fn realm_work(raw: &raw::Realm, reader: &mut Reader<'_>) -> RealmWork
     });
     let choices = [Fallback::Never, Fallback::SameClass, Fallback::Soft].map(|f| (f.name(), f));
     let fallback = raw.fallback.as_ref().and_then(|word| reader.choice("fallback", word, &choices));
-    RealmWork { at_once, share, fallback: fallback.unwrap_or_default() }
+    RealmWork {
+        at_once,
+        share,
+        accel: realm_accel(raw, known, reader),
+        fallback: fallback.unwrap_or_default(),
+    }
+}
+
+/// The name that software goes by in `accel`.
+pub const SOFTWARE: &str = "soft";
+
+fn realm_accel(raw: &raw::Realm, known: &[Accel], reader: &mut Reader<'_>) -> Arc<[String]> {
+    let Some(words) = &raw.accel else { return Arc::default() };
+    if words.get_ref().is_empty() {
+        reader.error(words.span(), "`accel` is empty; write [\"soft\"] for software alone, or leave it away");
+    }
+    let mut names: Vec<(&str, ())> = known.iter().map(|accel| (accel.name.as_str(), ())).collect();
+    names.push((SOFTWARE, ()));
+    let mut wanted: Vec<String> = Vec::new();
+    for word in words.get_ref() {
+        if reader.choice("accelerator", word, &names).is_some() && !wanted.contains(word.get_ref()) {
+            wanted.push(word.get_ref().clone());
+        }
+    }
+    wanted.into()
 }
 
 /// Reads one `[[policy]]`; `at` is where messages about the whole go.

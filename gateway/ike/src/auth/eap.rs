@@ -16,22 +16,21 @@
 use std::sync::Arc;
 
 use ipc::{EapGrant, EapStep, MAX_EAP_PACKET, MAX_EAP_ROUNDS, PeerProof, Request, Role};
-use policy::{AuthPolicy, Identity, identity_of_user};
+use policy::{AuthPolicy, Claims, Identity, identity_of_user};
 use spi::Secret;
 use wire::ike::{Auth, Body, Eap, Id, Notify, Payload, PayloadList};
 use wire::numbers::{AuthMethod, EapCode, ExchangeType, NotifyType};
 
-use super::cert_payloads;
+use super::{cert_payloads, null, proof_of};
 use crate::core::{Core, DownKind, Timer};
 use crate::effect::{Event, Why};
 use crate::sa::{IkeSa, State};
 
-/// What RFC 7296 section 2.15 keys the outer PRF with.
-const KEY_PAD: &[u8] = b"Key Pad for IKEv2";
-
 /// EAP of one IKE SA.
 pub(crate) struct EapRun {
     stage: Stage,
+    /// Our ID payload, which our last proof covers: the realm may be another in the end.
+    own: Id,
     /// The peer's ID payload, which its proof covers.
     peer: Option<Id>,
     /// A packet that waits for a proof.
@@ -55,8 +54,9 @@ enum Stage {
 }
 
 impl EapRun {
-    pub(super) fn new(peer: Option<Id>) -> Box<EapRun> {
+    fn new(own: Id, peer: Option<Id>) -> Box<EapRun> {
         Box::new(EapRun {
+            own,
             stage: Stage::First,
             peer,
             packet: Vec::new(),
@@ -89,13 +89,23 @@ impl IkeSa {
     }
 
     /// EAP may take as long as the realm allows: somebody may have to look for a password.
-    fn begin_eap(&mut self, cx: &mut Core, peer_id: Identity) {
-        let (Some(realm), Some(own_id)) = (self.realm.clone(), self.own_id().cloned()) else { return };
-        cx.arm(Timer::GiveUp(self.id), realm.eap.time);
+    fn begin_eap(&mut self, cx: &mut Core, peer_id: Identity, realms: Vec<Arc<str>>) {
+        let Some(time) = self.realm.as_ref().map(|realm| realm.eap.time) else { return };
+        cx.arm(Timer::GiveUp(self.id), time);
         self.state = State::ExpectEap;
-        let (role, remote) = (self.role, self.path.remote.ip());
-        let realm = realm.name.clone();
-        self.ask(cx, Request::EapBegin { sa: self.id, role, realm, own_id, peer_id, remote });
+        let (sa, role, remote) = (self.id, self.role, self.path.remote.ip());
+        let asked = self.asked.as_deref().cloned();
+        self.ask(cx, Request::EapBegin { sa, role, realms, asked, peer_id, remote });
+    }
+
+    /// Our ID payload, and the realm at hand as the one that comes into question.
+    fn own_payload(&self) -> Option<Id> {
+        let (kind, data) = self.own_id()?.to_wire();
+        Some(Id::new(kind, data))
+    }
+
+    fn realm_alone(&self) -> Vec<Arc<str>> {
+        self.realm.iter().map(|realm| Arc::clone(&realm.name)).collect()
     }
 
     /// Shows the peer's packet to the key side.
@@ -122,8 +132,11 @@ impl IkeSa {
                 self.fail_eap(cx, packet, Why::Authentication(format!("EAP: {why}")));
             }
             (Role::Responder, EapStep::Send(packet)) => self.respond_eap(cx, packet),
-            (Role::Responder, EapStep::Accepted { packet: Some(packet), grant }) => {
-                self.accept_eap(cx, packet, *grant);
+            (Role::Responder, EapStep::Accepted { packet: Some(packet), grant, realm }) => {
+                // It may be another now that it is known who comes.
+                if self.enter(cx, &realm) {
+                    self.accept_eap(cx, packet, *grant);
+                }
             }
             (Role::Initiator, EapStep::Ready) => {
                 let packet = self.eap().map(|eap| std::mem::take(&mut eap.packet)).unwrap_or_default();
@@ -181,9 +194,7 @@ impl IkeSa {
 
     /// Asks for our proof by what EAP gave, or makes it where it gave nothing.
     pub(super) fn ask_eap_proof(&mut self, cx: &mut Core) {
-        let Some(id) = self.own_id().map(|id| id.to_wire()).map(|(kind, data)| Id::new(kind, data)) else {
-            return;
-        };
+        let Some(id) = self.eap().map(|eap| eap.own.clone()) else { return };
         if self.eap().is_some_and(|eap| eap.grant.as_ref().is_some_and(|g| g.keyed)) {
             let Some(input) = self.auth_input(cx, self.role, &id) else {
                 return self.close(cx, DownKind::Failed, Why::Device("key schedule failed".into()));
@@ -236,10 +247,7 @@ impl IkeSa {
     /// RFC 7296 section 2.16: without a key from EAP, SK_pi and SK_pr are the shared secrets.
     fn keyless_proof(&self, cx: &Core, prover: Role, id: &Id) -> Option<Secret> {
         let input = self.auth_input(cx, prover, id)?;
-        let (sk_pi, sk_pr) = self.setup.as_ref()?.sk_p.as_ref()?;
-        let secret = if prover == Role::Initiator { sk_pi } else { sk_pr };
-        let key = cx.ops.prf(input.prf, secret.expose(), &[KEY_PAD]).ok()?;
-        cx.ops.prf(input.prf, key.expose(), &[&input.message, &input.nonce, &input.maced_id]).ok()
+        null::proof(&*cx.ops, self.sk_p(prover)?, &input).ok()
     }
 
     /// Who the peer is, now that its last AUTH was right: for a server, whom EAP has named; IKE's name is kept beside it.
@@ -272,8 +280,9 @@ impl IkeSa {
         claimed: Identity,
         id: Id,
         message: Vec<Payload>,
+        realms: Vec<Arc<str>>,
     ) {
-        let Some(realm) = self.realm.clone() else { return };
+        let (Some(realm), Some(own)) = (self.realm.clone(), self.own_payload()) else { return };
         let asked = message.notify(NotifyType::EAP_ONLY_AUTHENTICATION).is_some();
         if realm.local_auth == AuthPolicy::Eap && !asked {
             let why = "the peer wants our own proof, and the realm has none but EAP (RFC 5998)".to_owned();
@@ -284,9 +293,9 @@ impl IkeSa {
         self.ext.eap_alone = realm.eap.only && asked;
         if let Some(setup) = &mut self.setup {
             setup.auth_message = message;
-            setup.eap = Some(EapRun::new(Some(id)));
+            setup.eap = Some(EapRun::new(own, Some(id)));
         }
-        self.begin_eap(cx, claimed);
+        self.begin_eap(cx, claimed, realms);
     }
 
     /// A further IKE_AUTH request: a packet, or AUTH when EAP is over. Anything else ends it.
@@ -311,8 +320,8 @@ impl IkeSa {
             return self.send_eap_response(cx, Vec::new(), packet);
         }
         if self.ext.eap_alone {
-            let Some((kind, data)) = self.own_id().map(Identity::to_wire) else { return };
-            return self.send_eap_response(cx, vec![Body::IdR(Id::new(kind, data)).into()], packet);
+            let Some(own) = self.own_payload() else { return };
+            return self.send_eap_response(cx, vec![Body::IdR(own).into()], packet);
         }
         if let Some(eap) = self.eap() {
             eap.packet = packet;
@@ -368,10 +377,10 @@ impl IkeSa {
 impl IkeSa {
     /// The first request, without AUTH: that is how EAP is asked for.
     pub(super) fn begin_eap_as_initiator(&mut self, cx: &mut Core) {
-        let Some((kind, data)) = self.own_id().map(Identity::to_wire) else { return };
+        let Some(own) = self.own_payload() else { return };
         if let Some(setup) = &mut self.setup {
-            setup.own_id_payload = Some(Id::new(kind, data));
-            setup.eap = Some(EapRun::new(None));
+            setup.own_id_payload = Some(own.clone());
+            setup.eap = Some(EapRun::new(own, None));
         }
         self.ext.eap_alone = self.realm.as_ref().is_some_and(|r| r.eap.only);
         self.send_auth_request(cx, None, Vec::new());
@@ -407,8 +416,11 @@ impl IkeSa {
         let Some(id) = message.id_r().cloned() else {
             return self.close(cx, DownKind::Failed, Why::PeerMisbehaved("EAP without IDr".into()));
         };
-        let claimed = match Identity::from_wire(id.kind, &id.data) {
-            Ok(claimed) if realm.remote_id.matches(&claimed) => claimed,
+        let proof = message.auth().map_or(AuthPolicy::Eap, |auth| proof_of(auth.method));
+        let claimed = match self.claimed(&id, &message) {
+            Ok(claimed) if realm.rank(&Claims { open: true, ..Claims::of(&claimed, proof) }).is_some() => {
+                claimed
+            }
             Ok(claimed) => {
                 let why = format!("the peer says it is {claimed}; we accept {}", realm.remote_id);
                 return self.give_up_eap(cx, Why::Authentication(why));
@@ -425,12 +437,14 @@ impl IkeSa {
         // RFC 5998 section 3: a responder that has not agreed proves itself as ever. What it proves is looked at where the realm
         // says how; where it says EAP, the method is to tell.
         if realm.remote_auth != AuthPolicy::Eap && message.auth().is_some() {
-            if !self.ask_peer_check(cx, &id, claimed, &message) {
-                self.close(cx, DownKind::Failed, Why::Device("key schedule failed".into()));
+            let realms = self.realm_alone();
+            if let Err(why) = self.ask_peer_check(cx, &id, claimed, &message, realms) {
+                self.give_up_eap(cx, why);
             }
         } else if self.ext.eap_alone {
             self.peer_id = Some(claimed.clone());
-            self.begin_eap(cx, claimed);
+            let realms = self.realm_alone();
+            self.begin_eap(cx, claimed, realms);
         } else {
             let why = "the peer wants our credentials and proves nothing itself".to_owned();
             self.give_up_eap(cx, Why::Authentication(why));
@@ -441,7 +455,8 @@ impl IkeSa {
     pub(super) fn eap_responder_accepted(&mut self, cx: &mut Core, claimed: Option<Identity>) {
         let Some(claimed) = claimed else { return };
         self.peer_id = Some(claimed.clone());
-        self.begin_eap(cx, claimed);
+        let realms = self.realm_alone();
+        self.begin_eap(cx, claimed, realms);
     }
 
     /// EAP-Success: now the key is proved.

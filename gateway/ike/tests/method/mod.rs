@@ -18,6 +18,8 @@ pub struct Eap {
     /// Whose password has to be asked for first.
     pub wants: Option<String>,
     pub msk: Vec<u8>,
+    /// The realm that the peer turns out to belong to.
+    pub realm: String,
     pub grant: ipc::EapGrant,
 }
 
@@ -29,7 +31,7 @@ impl Default for Eap {
             keyed: true,
             ..ipc::EapGrant::default()
         };
-        Eap { rounds: 4, size: 32, refuses: false, wants: None, msk: vec![5; 64], grant }
+        Eap { rounds: 4, size: 32, refuses: false, wants: None, msk: vec![5; 64], realm: "r".into(), grant }
     }
 }
 
@@ -57,11 +59,19 @@ impl Eap {
             [2, id, ..] if self.refuses => no(Some(self.packet(4, id))),
             [2, id, ..] => {
                 let grant = Box::new(self.grant.clone());
-                ipc::EapStep::Accepted { packet: Some(self.packet(3, id)), grant }
+                ipc::EapStep::Accepted {
+                    packet: Some(self.packet(3, id)),
+                    realm: self.realm.as_str().into(),
+                    grant,
+                }
             }
             // As the client.
             [1, id, ..] => ipc::EapStep::Send(self.packet(2, id)),
-            [3, ..] => ipc::EapStep::Accepted { packet: None, grant: Box::new(self.grant.clone()) },
+            [3, ..] => ipc::EapStep::Accepted {
+                packet: None,
+                realm: self.realm.as_str().into(),
+                grant: Box::new(self.grant.clone()),
+            },
             _ => no(None),
         }
     }

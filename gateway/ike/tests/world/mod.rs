@@ -482,9 +482,9 @@ impl World {
             Request::MakeAuth { input, .. } => {
                 Reply::Proof { method: 2, data: proof(&input), certs: Vec::new() }
             }
-            Request::CheckAuth { input, proof: theirs, .. } => {
+            Request::CheckAuth { realms, input, proof: theirs, .. } => {
                 if theirs.method == 2 && Secret::new(theirs.data).ct_eq(&proof(&input)) {
-                    Reply::PeerAccepted { how: "PSK".into() }
+                    Reply::PeerAccepted { realm: realms[0].clone(), how: "PSK".into() }
                 } else {
                     Reply::Refused(Refusal::AuthenticationFailed("wrong secret".into()))
                 }
@@ -499,7 +499,10 @@ impl World {
             Request::EapCheckAuth { input, proof: theirs, .. } => {
                 let right = self.proof(&self.nodes[node].eap.msk, &input);
                 if theirs.method == 2 && Secret::new(theirs.data).ct_eq(&right) {
-                    Reply::PeerAccepted { how: "EAP-Test".into() }
+                    Reply::PeerAccepted {
+                        realm: self.nodes[node].eap.realm.as_str().into(),
+                        how: "EAP-Test".into(),
+                    }
                 } else {
                     Reply::Refused(Refusal::AuthenticationFailed("another key".into()))
                 }

@@ -379,7 +379,8 @@ fn raw_public_keys_are_believed_by_configuration_alone() {
     let pair = key();
     let moon = || Side::new(pubkey(MOON, "any", Some(bare(&pair)), Trust::default()));
     let made = || proof(moon().make(1, "r", MOON, initiators(Role::Initiator)));
-    assert!(made().certs.is_empty());
+    let sent = [CertData { encoding: 15, data: raw(&pair).spki }];
+    assert_eq!(made().certs, sent, "the key itself, for whoever has not seen it (RFC 7670)");
     let trust = |pair: &KeyPair| Trust { keys: vec![raw(&key()), raw(pair)], ..Trust::default() };
     let sun = |remote: &str, trust: Trust| Side::new(pubkey(SUN, remote, None, trust));
     let how = accepted(sun(MOON, trust(&pair)).check(1, "r", SUN, MOON, initiators(Role::Responder), made()));

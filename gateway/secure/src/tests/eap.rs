@@ -52,12 +52,12 @@ fn side(realm: Realm, users: Vec<EapUser>, eap: Option<EapCredentials>) -> Side 
 }
 
 fn begin(side: &mut Side, role: Role) -> Reply {
-    let (own, peer) = if role == Role::Responder { (MOON, SUN) } else { (SUN, MOON) };
+    let peer = if role == Role::Responder { SUN } else { MOON };
     side.ask(Request::EapBegin {
         sa: A,
         role,
-        realm: "r".into(),
-        own_id: id(own),
+        realms: vec!["r".into()],
+        asked: None,
         peer_id: id(peer),
         remote: ADDRESS,
     })
@@ -262,8 +262,8 @@ fn eap_is_for_realms_that_say_so_and_in_its_order() {
     let begin_with = |peer: &str| Request::EapBegin {
         sa: IkeSaRef(9),
         role: Role::Initiator,
-        realm: "r".into(),
-        own_id: id(SUN),
+        realms: vec!["r".into()],
+        asked: None,
         peer_id: id(peer),
         remote: ADDRESS,
     };

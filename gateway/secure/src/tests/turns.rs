@@ -195,8 +195,8 @@ fn other_rules_for_certificates_count_from_the_reload_on() {
     let mut sun = Side::new(config(2048));
     let begun = Request::CheckAuth {
         sa: IkeSaRef(1),
-        realm: "r".into(),
-        own_id: id(SUN),
+        realms: vec!["r".into()],
+        asked: Some(id(SUN)),
         peer_id: id(MOON),
         input: initiators(Role::Responder),
         proof: signed(),
