@@ -41,6 +41,7 @@ use toml::de::{DeTable, DeValue};
 use zeroize::Zeroize;
 
 use crate::dispatch::Table;
+use crate::sandbox::Side;
 use reader::Reader;
 use realms::RealmRead;
 use report::{Problem, Problems, Source, unknown};
@@ -214,11 +215,12 @@ impl File<'_> {
         }
         self.across_realms(&loaded, &places);
         let place = |at: &Range<usize>| self.source.problem(at.clone(), "");
-        loaded.realm_places = places.iter().map(|of| (of.realm.clone(), place(&of.at))).collect();
+        loaded.realm_places = places.iter().map(|each| (each.realm.clone(), place(&each.at))).collect();
         loaded.secure.realms = loaded.realms.clone();
         loaded.secure.mark = loaded.settings.mark;
-        loaded.secure.state_dir = Some(loaded.settings.state_dir.clone());
+        loaded.secure.state_dir = Some(loaded.settings.own_folder(Side::Keys));
         loaded.secure.devices = loaded.settings.devices();
+        loaded.secure.crl_dir = Some(loaded.settings.state_dir.join("crls"));
         loaded
     }
 

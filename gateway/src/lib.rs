@@ -7,7 +7,8 @@
 //! | `plane` | the data path: a lane for each core |
 //! | [`dispatch`] | what a worker does first |
 //! | [`io`] | sockets, TUN devices, sleeping |
-//! | [`run`](mod@run) | all threads put together |
+//! | [`run`](mod@run) | all threads put together, or all processes |
+//! | [`processes`], [`sandbox`] | supervisor, gateway and key side as processes of their own; what they give up |
 //! | [`control`], [`cli`] | the control socket; the commands |
 //! | [`keyside`] | how devices are that hold keys |
 //! | [`events`], [`report`] | what happened; how things are |
@@ -26,6 +27,8 @@ pub mod keyside;
 pub mod log;
 pub mod pcapng;
 mod plane;
+pub mod processes;
 pub mod report;
 pub mod run;
+pub mod sandbox;
 pub mod worker;

@@ -25,6 +25,9 @@ pub const DPDK: &[&str] = if cfg!(target_arch = "x86_64") { &["libdpdk-dev", "li
 /// What the tests of OpenSSL's engines need: a token in software, and the engine that leads to it.
 pub const ENGINE: &[&str] = &["softhsm2", "libengine-pkcs11-openssl"];
 
+/// What the tests of EAP need: wpa_supplicant's methods as a program, and two servers.
+pub const EAP: &[&str] = &["eapoltest", "freeradius", "hostapd"];
+
 /// What any namespaces lab needs.
 pub const LAB: &[&str] = &["iproute2", "nftables", "iputils-ping", "procps", "openssl", "tcpdump"];
 

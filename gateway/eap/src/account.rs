@@ -21,7 +21,8 @@ impl Account {
         random(&mut nobody);
         let nobody: Vec<u8> = nobody.iter().map(|octet| b'a' + octet % 26).collect();
         let whole = name.and_then(|name| users.password(name));
-        let found = whole.or_else(|| name.and_then(domainless).and_then(|name| users.password(name)));
+        let bare = name.and_then(domainless).and_then(|name| users.password(name));
+        let found = whole.or(bare);
         let known = Choice::from(u8::from(found.is_some()));
         Account { password: found.unwrap_or_else(|| Secret::new(nobody)), known }
     }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use crate::config::PeerConfig;
+use crate::method::Found;
 use crate::tls::{Channel, names};
 use crate::tls_peer::{Inner, Next};
 use crate::tls_server::{Inside, Within};
@@ -28,7 +29,7 @@ impl TlsInside {
         let claimed = self.claimed.as_ref();
         let at = names.iter().position(|name| Some(name) == claimed).unwrap_or(0);
         if at < names.len() {
-            return Within::Accept(names.swap_remove(at), None);
+            return Within::Accept(Found { identity: names.swap_remove(at), inner: None, msk: None });
         }
         Within::Refuse("the peer's certificate has no name".into())
     }
@@ -75,7 +76,7 @@ impl Inner for TlsWithin {
         Next::Listen
     }
 
-    fn succeed(&self) -> Option<(String, Option<String>)> {
-        self.done.then(|| (self.config.identity.clone(), None))
+    fn succeed(&self) -> Option<Found> {
+        self.done.then(|| Found { identity: self.config.identity.clone(), inner: None, msk: None })
     }
 }

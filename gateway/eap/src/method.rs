@@ -58,6 +58,16 @@ pub(crate) const REFUSED_PASSWORD: &str =
 pub(crate) const REFUSED_CERTIFICATE: &str =
     "the server refused us: a certificate that it does not take, or a rule of its own";
 
+/// What was found inside a tunnel.
+pub(crate) struct Found {
+    /// Who the peer is.
+    pub(crate) identity: String,
+    /// The method inside, if there is one.
+    pub(crate) inner: Option<String>,
+    /// The key, if it is not the tunnel's.
+    pub(crate) msk: Option<Secret>,
+}
+
 /// What a method proved.
 pub(crate) struct Proof {
     /// Who the peer is.

@@ -14,7 +14,7 @@ use subtle::{Choice, ConstantTimeEq};
 use crate::account::{Account, MAX_NAME, name, printable};
 use crate::ask::{Given, given};
 use crate::config::{PeerConfig, Random, ServerConfig};
-use crate::method::{PeerMethod, Proof, Reply, ServerMethod, Turn};
+use crate::method::{PeerMethod, Proof, REFUSED_PASSWORD, Reply, ServerMethod, Turn};
 use crate::mschap::Exchange;
 
 const CHALLENGE: u8 = 1;
@@ -190,9 +190,10 @@ pub(crate) fn is_authenticator(text: &[u8], exchange: &Exchange) -> bool {
     })
 }
 
-/// What to say of a failure's text.
+/// What to say of a failure's text. Some put something before it, some have no code in it.
 pub(crate) fn explain(text: &[u8]) -> String {
     let text = printable(text);
+    let text = text.find("E=").and_then(|at| text.get(at..)).unwrap_or(&text).trim();
     let code = text.split_ascii_whitespace().find_map(|word| word.strip_prefix("E="));
     let what = match code {
         Some("646") => "the account may not be used at this hour",
@@ -201,7 +202,7 @@ pub(crate) fn explain(text: &[u8]) -> String {
         Some("649") => "the account may not dial in",
         Some("691") => "wrong name or password",
         Some("709") => "the password could not be changed",
-        _ => "the server refused us",
+        _ => REFUSED_PASSWORD,
     };
     format!("{what} ({text})")
 }

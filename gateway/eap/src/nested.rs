@@ -3,10 +3,13 @@
 
 use std::sync::Arc;
 
+use spi::Secret;
 use zeroize::Zeroizing;
 
 use crate::config::{Inner, MethodKind, PeerConfig, Random, ServerConfig};
 use crate::conversation::{Conversation, Step};
+use crate::grant::Grant;
+use crate::method::Proof;
 use crate::peer::Peer;
 use crate::server::Server;
 
@@ -17,7 +20,7 @@ pub(crate) enum Said {
     /// Nothing to say.
     Nothing,
     /// The peer is who it says.
-    Accepted { identity: String, method: String },
+    Accepted { identity: String, method: String, msk: Option<Secret> },
     /// It failed.
     Refused(String),
 }
@@ -28,7 +31,8 @@ impl From<Step> for Said {
             Step::Wait => Said::Nothing,
             Step::Send(packet) => Said::Packet(Zeroizing::new(packet)),
             Step::Accepted { grant, .. } => {
-                Said::Accepted { identity: grant.identity.clone(), method: grant.method }
+                let Grant { identity, method, msk, .. } = *grant;
+                Said::Accepted { identity, method, msk }
             }
             Step::Refused { why, .. } => Said::Refused(why),
         }
@@ -105,8 +109,13 @@ impl NestedPeer {
         self.0.poll().into()
     }
 
-    /// The method, if the server may call it a success now.
-    pub(crate) fn content(&self) -> Option<String> {
+    /// Why we have given up, if we have.
+    pub(crate) fn lost(&self) -> Option<&str> {
+        self.0.lost()
+    }
+
+    /// What the method proved, if the server may call it a success now.
+    pub(crate) fn content(&self) -> Option<Proof> {
         self.0.content()
     }
 }

@@ -11,7 +11,7 @@ use crate::config::{MethodKind, PeerConfig, Random};
 use crate::conversation::{Conversation, Step};
 use crate::gtc::GtcPeer;
 use crate::md5::Md5Peer;
-use crate::method::{PeerMethod, REFUSED_CERTIFICATE, REFUSED_PASSWORD, Reply};
+use crate::method::{PeerMethod, Proof, REFUSED_CERTIFICATE, REFUSED_PASSWORD, Reply};
 use crate::mschapv2::MsChapV2Peer;
 use crate::tls_peer;
 
@@ -72,10 +72,18 @@ impl Peer {
         message.emit()
     }
 
-    /// The method, if the server may call it a success now.
-    pub(crate) fn content(&self) -> Option<String> {
+    /// Why we have given up, if we have.
+    pub(crate) fn lost(&self) -> Option<&str> {
         match &self.state {
-            State::Running { method, .. } => Some(method.succeed()?.ok()?.method),
+            State::Lost(why) => Some(why),
+            _ => None,
+        }
+    }
+
+    /// What the method proved, if the server may call it a success now.
+    pub(crate) fn content(&self) -> Option<Proof> {
+        match &self.state {
+            State::Running { method, .. } => method.succeed()?.ok(),
             _ => None,
         }
     }
@@ -109,7 +117,13 @@ impl Peer {
                     // RFC 3748 section 5.3.1: a zero is "nothing else".
                     can.push(0);
                 }
-                // An expanded request wants an expanded answer, but who sends one knows this one, too.
+                if kind == EapType::EXPANDED {
+                    // Section 5.3.2: types of eight octets, the first of which says that this is a Nak.
+                    let types = [EapType::LEGACY_NAK.0].into_iter().chain(can);
+                    let nak: Vec<u8> =
+                        types.flat_map(|number| [kind.0, 0, 0, 0, 0, 0, 0, number]).skip(1).collect();
+                    return self.answer(kind, &nak);
+                }
                 return self.answer(EapType::LEGACY_NAK, &can);
             };
             match self.method(wanted) {

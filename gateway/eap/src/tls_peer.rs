@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::config::{MethodKind, PeerConfig, Random};
 use crate::eap_tls::TlsWithin;
-use crate::method::{PeerMethod, Proof, Reply};
+use crate::method::{Found, PeerMethod, Proof, Reply};
 use crate::peap::PeapWithin;
 use crate::tls::{Carrier, Channel, Got, Keys, start};
 use crate::ttls::TtlsWithin;
@@ -22,8 +22,8 @@ pub(crate) trait Inner: Send {
         Next::Wait
     }
 
-    /// Who we are in there, and by which method, if the server may call it a success now.
-    fn succeed(&self) -> Option<(String, Option<String>)>;
+    /// What came of it, if the server may call it a success now.
+    fn succeed(&self) -> Option<Found>;
 }
 
 /// What to do next inside.
@@ -136,11 +136,12 @@ impl PeerMethod for TlsPeerMethod {
         if self.phase != Phase::Inside {
             return None;
         }
-        let (identity, inner) = self.inner.succeed()?;
+        let Found { identity, inner, msk } = self.inner.succeed()?;
         let method = match inner {
             Some(inner) => format!("{} with {inner}", self.kind),
             None => self.kind.to_string(),
         };
-        Some(self.keys.msk(&self.carrier.channel).map(|msk| Proof { identity, method, msk: Some(msk) }))
+        let msk = msk.map_or_else(|| self.keys.msk(&self.carrier.channel), Ok);
+        Some(msk.map(|msk| Proof { identity, method, msk: Some(msk) }))
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::config::{MethodKind, Random, ServerConfig};
 use crate::eap_tls::TlsInside;
-use crate::method::{Proof, ServerMethod, Turn};
+use crate::method::{Found, Proof, ServerMethod, Turn};
 use crate::peap::PeapInside;
 use crate::tls::{Carrier, Channel, Got, Keys, START};
 use crate::ttls::TtlsInside;
@@ -29,8 +29,8 @@ pub(crate) enum Within {
     Write(Vec<u8>),
     /// The peer is to write.
     Listen,
-    /// The peer is who it says: the identity, and the method inside if there is one.
-    Accept(String, Option<String>),
+    /// The peer is who it says.
+    Accept(Found),
     /// It failed.
     Refuse(String),
 }
@@ -116,12 +116,12 @@ impl TlsServerMethod {
             }
             Within::Listen => self.listen(),
             Within::Refuse(why) => Turn::Refuse(why),
-            Within::Accept(identity, inner) => {
+            Within::Accept(Found { identity, inner, msk }) => {
                 let method = match inner {
                     Some(inner) => format!("{} with {inner}", self.kind),
                     None => self.kind.to_string(),
                 };
-                match self.keys.msk(&self.carrier.channel) {
+                match msk.map_or_else(|| self.keys.msk(&self.carrier.channel), Ok) {
                     Ok(msk) => Turn::Accept(Proof { identity, method, msk: Some(msk) }),
                     Err(why) => Turn::Refuse(why),
                 }

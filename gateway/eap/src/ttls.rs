@@ -12,6 +12,7 @@ use crate::account::{Account, name, printable};
 use crate::ask::{Given, given};
 use crate::avp::{self, Avps};
 use crate::config::{Inner, PeerConfig, Random, ServerConfig};
+use crate::method::Found;
 use crate::mschap::Exchange;
 use crate::mschapv2::{Claim, NOT_PROVEN, explain, failure, is_authenticator};
 use crate::nested::{NestedPeer, NestedServer, Said};
@@ -85,7 +86,7 @@ impl TtlsInside {
         let user = name(sent);
         let account = Account::find(&*self.config.users, &self.random, user);
         if account.is_password(&password[..end]) {
-            return Within::Accept(user.unwrap_or_default().to_string(), Some(Inner::Pap.to_string()));
+            return accept(user.unwrap_or_default().to_string(), Inner::Pap.to_string());
         }
         Within::Refuse(format!("wrong name or password of {}", printable(sent)))
     }
@@ -136,7 +137,7 @@ impl TtlsInside {
                 Within::Write(out)
             }
             Said::Nothing => Within::Listen,
-            Said::Accepted { identity, method } => Within::Accept(identity, Some(method)),
+            Said::Accepted { identity, method, .. } => accept(identity, method),
             Said::Refused(why) => Within::Refuse(why),
         }
     }
@@ -150,7 +151,7 @@ impl Inside for TtlsInside {
     fn receive(&mut self, plain: &[u8], channel: &Channel, _: u8) -> Within {
         match &mut self.state {
             Waiting::Assent(identity) if plain.is_empty() => {
-                return Within::Accept(std::mem::take(identity), Some(Inner::MsChapV2.to_string()));
+                return accept(std::mem::take(identity), Inner::MsChapV2.to_string());
             }
             Waiting::Assent(_) => return Within::Refuse("the peer does not accept our proof".into()),
             Waiting::Regret(why) => return Within::Refuse(std::mem::take(why)),
@@ -167,6 +168,10 @@ impl Inside for TtlsInside {
             _ => self.on_first(&avps, channel),
         }
     }
+}
+
+fn accept(identity: String, method: String) -> Within {
+    Within::Accept(Found { identity, inner: Some(method), msk: None })
 }
 
 /// The peer's side of the tunnel.
@@ -239,7 +244,7 @@ impl TtlsWithin {
         match &mut self.state {
             Doing::Proof(exchange) => {
                 if let Some(error) = avps.get(avp::MS_CHAP_ERROR) {
-                    return Next::Fail(Some(Vec::new()), explain(error.get(1..).unwrap_or_default()));
+                    return Next::Fail(Some(Vec::new()), explain(error));
                 }
                 let proof = avps.get(avp::MS_CHAP2_SUCCESS).and_then(|success| success.get(1..));
                 if !proof.is_some_and(|text| is_authenticator(text, exchange)) {
@@ -302,12 +307,12 @@ impl tls_peer::Inner for TtlsWithin {
         }
     }
 
-    fn succeed(&self) -> Option<(String, Option<String>)> {
+    fn succeed(&self) -> Option<Found> {
         let method = match &self.state {
             Doing::Done(method) => method.clone(),
-            Doing::Eap(nested) => nested.content()?,
+            Doing::Eap(nested) => nested.content()?.method,
             Doing::Nothing | Doing::Proof(_) => return None,
         };
-        Some((self.config.identity.clone(), Some(method)))
+        Some(Found { identity: self.config.identity.clone(), inner: Some(method), msk: None })
     }
 }

@@ -22,10 +22,21 @@ struct Run {
 }
 
 fn run(tool: &Path, folder: &Folder, authenticator: &Authenticator, network: &str, keyless: bool) -> Run {
+    run_times(tool, folder, authenticator, network, keyless, 1)
+}
+
+fn run_times(
+    tool: &Path,
+    folder: &Folder,
+    authenticator: &Authenticator,
+    network: &str,
+    keyless: bool,
+    times: usize,
+) -> Run {
     let config = format!("network={{\n ssid=\"lab\"\n key_mgmt=IEEE8021X\n eapol_flags=0\n{network}\n}}\n");
     let config = folder.write("eapol.conf", &config);
     let mut command = Command::new(tool);
-    command.args(["-c", &config, "-a", "127.0.0.1", "-t", "20", "-r", "0"]);
+    command.args(["-c", &config, "-a", "127.0.0.1", "-t", "20", "-r", &(times - 1).to_string()]);
     command.args(["-p", &authenticator.at.port().to_string(), "-s", std::str::from_utf8(SECRET).unwrap()]);
     if keyless {
         command.arg("-n");
@@ -113,6 +124,45 @@ fn every_method_lets_in_and_ends_with_the_key_of_wpa_supplicant() {
             let keys = output.contains("MPPE keys OK: 1  mismatch: 0");
             assert!(keyless || keys, "{method}, TLS {name}: no word of keys");
             println!("{method}, TLS {name}: success{}", if keys { ", keys agree" } else { "" });
+        }
+    }
+}
+
+#[test]
+fn peap_is_bound_to_its_tunnel_where_the_peer_wants_it() {
+    let Some(tool) = program("eapol_test", "eapoltest") else { return };
+    let world = world();
+    let folder = Folder::new("bound");
+    for (versions, name) in versions() {
+        let authenticator = server(&world, versions);
+        let all = methods(&folder, &world, versions);
+        for (method, network, _) in all.into_iter().filter(|(method, ..)| method.starts_with("PEAP")) {
+            let network = network.replace("phase1=\"", "phase1=\"peapver=0 crypto_binding=2 ");
+            let Run { success, output, end } = run(&tool, &folder, &authenticator, &network, false);
+            assert!(success, "{method}, TLS {name}:\n{output}");
+            assert_eq!(end.grant().method, method);
+            assert!(output.contains("Valid cryptobinding TLV received"));
+            assert!(output.contains("MPPE keys OK: 1  mismatch: 0"), "{method}, TLS {name}");
+            println!("{method}, TLS {name}: bound, keys agree");
+        }
+    }
+}
+
+#[test]
+fn a_second_conversation_verifies_everything_again() {
+    let Some(tool) = program("eapol_test", "eapoltest") else { return };
+    let world = world();
+    let folder = Folder::new("again");
+    for (versions, name) in versions() {
+        let authenticator = server(&world, versions);
+        for (method, network, _) in methods(&folder, &world, versions).into_iter().take(8) {
+            let Run { success, output, end } = run_times(&tool, &folder, &authenticator, &network, false, 2);
+            assert!(success, "{method}, TLS {name}:\n{output}");
+            for end in [end, authenticator.ends.recv_timeout(Duration::from_secs(1)).unwrap()] {
+                assert_eq!(end.grant().method, method);
+            }
+            assert!(output.contains("MPPE keys OK: 2  mismatch: 0"), "{method}, TLS {name}");
+            assert!(!output.contains("resumed=1") && output.matches("resumed=0").count() >= 2);
         }
     }
 }

@@ -9,9 +9,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
-use eap::{Inner, MethodKind, Password, Peer, PeerConfig, TlsClient, TlsVersions};
-use lab::radius::{SECRET, call};
-use lab::{ALICE, Ca, End, Folder, PASSWORD, SERVER, World, certificates, program, random, world};
+use eap::{Inner, MethodKind, Password, TlsClient, TlsVersions};
+use lab::radius::{SECRET, go};
+use lab::{ALICE, ALL, Ca, Folder, PASSWORD, SERVER, World, certificates, program, world};
 use spi::Secret;
 
 /// A FreeRADIUS that runs.
@@ -178,35 +178,6 @@ impl Drop for FreeRadius {
     }
 }
 
-/// Every method, and what a grant calls it.
-const ALL: [(MethodKind, Option<Inner>, &str); 11] = [
-    (MethodKind::Md5, None, "EAP-MD5"),
-    (MethodKind::Gtc, None, "EAP-GTC"),
-    (MethodKind::MsChapV2, None, "EAP-MSCHAPv2"),
-    (MethodKind::Tls, None, "EAP-TLS"),
-    (MethodKind::Ttls, Some(Inner::Pap), "EAP-TTLS with PAP"),
-    (MethodKind::Ttls, Some(Inner::MsChapV2), "EAP-TTLS with MSCHAPv2"),
-    (MethodKind::Ttls, Some(Inner::Eap(MethodKind::MsChapV2)), "EAP-TTLS with EAP-MSCHAPv2"),
-    (MethodKind::Ttls, Some(Inner::Eap(MethodKind::Md5)), "EAP-TTLS with EAP-MD5"),
-    (MethodKind::Ttls, Some(Inner::Eap(MethodKind::Gtc)), "EAP-TTLS with EAP-GTC"),
-    (MethodKind::Peap, Some(Inner::Eap(MethodKind::MsChapV2)), "PEAP with EAP-MSCHAPv2"),
-    (MethodKind::Peap, Some(Inner::Eap(MethodKind::Gtc)), "PEAP with EAP-GTC"),
-];
-
-fn peer(world: &World, kind: MethodKind, inner: Option<Inner>) -> PeerConfig {
-    let inner: Vec<Inner> = inner.into_iter().collect();
-    let mut peer = world.peer(&[kind], &inner);
-    if kind.needs_tls() && kind != MethodKind::Tls {
-        peer.anonymous = Some("anonymous@lab.test".into());
-    }
-    peer
-}
-
-fn go(server: &FreeRadius, config: PeerConfig) -> (End, Option<Vec<u8>>) {
-    let name = config.anonymous.clone().unwrap_or_else(|| config.identity.clone());
-    call(server.at, Peer::new(Arc::new(config), random()), &name)
-}
-
 #[test]
 fn every_method_is_let_in_and_has_the_key_of_freeradius() {
     let Some(tool) = program("freeradius", "freeradius") else { return };
@@ -215,7 +186,7 @@ fn every_method_is_let_in_and_has_the_key_of_freeradius() {
         let server = FreeRadius::start(&tool, &world, tls, &format!("good-{tls}"));
         for (kind, inner, name) in ALL {
             println!("{name}, TLS {tls}");
-            let (end, key) = go(&server, peer(&world, kind, inner));
+            let (end, key) = go(server.at, world.client_of(kind, inner));
             let grant = end.grant();
             assert_eq!((grant.identity.as_str(), grant.method.as_str()), (ALICE, name));
             match (grant.msk, key) {
@@ -241,10 +212,10 @@ fn wrong_passwords_and_certificates_are_refused_with_a_reason() {
         let server = FreeRadius::start(&tool, &world, tls, &format!("wrong-{tls}"));
         for (kind, inner, name) in ALL.into_iter().filter(|(kind, ..)| *kind != MethodKind::Tls) {
             for (who, password) in [(ALICE, "looking-glass"), ("mallo@lab.test", PASSWORD)] {
-                let mut config = peer(&world, kind, inner);
+                let mut config = world.client_of(kind, inner);
                 config.identity = who.into();
                 config.password = Password::Known(Secret::from_slice(password.as_bytes()));
-                let why = go(&server, config).0.why();
+                let why = go(server.at, config).0.why();
                 assert!(
                     why.contains("refused us") || why.contains("wrong name or password"),
                     "{name}: {why}"
@@ -254,18 +225,18 @@ fn wrong_passwords_and_certificates_are_refused_with_a_reason() {
         }
         for cert in [world.ca.issue(ALICE, 2021, 3), stranger.issue(ALICE, 2049, 4)] {
             let own = certificates(Some(&cert), &[&world.ca], TlsVersions::Both);
-            let mut config = peer(&world, MethodKind::Tls, None);
+            let mut config = world.client_of(MethodKind::Tls, None);
             config.tls = Some(Arc::new(TlsClient::new(own, SERVER).unwrap()));
-            let why = go(&server, config).0.why();
+            let why = go(server.at, config).0.why();
             // This one keeps the alert to itself.
             assert!(why.contains("a certificate that it does not take"), "{why}");
             println!("EAP-TLS, TLS {tls}: {why}");
         }
         // A server that we do not know is told nothing.
         let own = certificates(None, &[&stranger], TlsVersions::Both);
-        let mut config = peer(&world, MethodKind::Ttls, Some(Inner::Pap));
+        let mut config = world.client_of(MethodKind::Ttls, Some(Inner::Pap));
         config.tls = Some(Arc::new(TlsClient::new(own, SERVER).unwrap()));
-        let why = go(&server, config).0.why();
+        let why = go(server.at, config).0.why();
         assert!(why.contains("UnknownIssuer"), "{why}");
     }
 }

@@ -4,31 +4,16 @@
 
 mod lab;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use eap::{
-    Answer, Conversation, Inner, MethodKind, Password, Peer, PeerConfig, Prompt, Server, ServerConfig, Step,
-    TlsClient, TlsServer, TlsVersions,
+    Answer, Conversation, Inner, MethodKind, Password, Peer, PeerConfig, Prompt, Random, Server,
+    ServerConfig, Step, TlsClient, TlsServer, TlsVersions, Users,
 };
-use lab::{ALICE, Ca, End, PASSWORD, SERVER, certificates, connect, random, run, world};
+use lab::{ALICE, ALL, Ca, End, PASSWORD, SERVER, certificates, connect, random, run, world};
 use proptest::prelude::*;
 use spi::Secret;
-
-/// Every method with everything that can be inside, and what a grant calls it.
-const ALL: [(MethodKind, Option<Inner>, &str); 12] = [
-    (MethodKind::Md5, None, "EAP-MD5"),
-    (MethodKind::Gtc, None, "EAP-GTC"),
-    (MethodKind::MsChapV2, None, "EAP-MSCHAPv2"),
-    (MethodKind::Tls, None, "EAP-TLS"),
-    (MethodKind::Ttls, Some(Inner::Pap), "EAP-TTLS with PAP"),
-    (MethodKind::Ttls, Some(Inner::MsChapV2), "EAP-TTLS with MSCHAPv2"),
-    (MethodKind::Ttls, Some(Inner::Eap(MethodKind::MsChapV2)), "EAP-TTLS with EAP-MSCHAPv2"),
-    (MethodKind::Ttls, Some(Inner::Eap(MethodKind::Md5)), "EAP-TTLS with EAP-MD5"),
-    (MethodKind::Ttls, Some(Inner::Eap(MethodKind::Gtc)), "EAP-TTLS with EAP-GTC"),
-    (MethodKind::Peap, Some(Inner::Eap(MethodKind::MsChapV2)), "PEAP with EAP-MSCHAPv2"),
-    (MethodKind::Peap, Some(Inner::Eap(MethodKind::Gtc)), "PEAP with EAP-GTC"),
-    (MethodKind::Peap, Some(Inner::Eap(MethodKind::Md5)), "PEAP with EAP-MD5"),
-];
 
 fn both(
     world: &lab::World,
@@ -116,10 +101,44 @@ fn a_stranger_and_a_wrong_password_look_alike() {
 }
 
 #[test]
+fn a_stranger_takes_as_many_questions_as_a_wrong_password() {
+    /// Users who are counted when they are looked for.
+    struct Counted(Arc<AtomicUsize>);
+    impl Users for Counted {
+        fn password(&self, name: &str) -> Option<Secret> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            lab::users().password(name)
+        }
+    }
+    let world = world();
+    for (kind, inner, name) in ALL.into_iter().filter(|(kind, ..)| *kind != MethodKind::Tls) {
+        let counts = [ALICE, "mallo@lab.test", "WORK\\alice@lab.test", "WORK\\mallo@lab.test"].map(|who| {
+            let (asked, drawn) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+            let (mut server, mut peer) = both(&world, kind, inner, TlsVersions::Both);
+            server.users = Arc::new(Counted(Arc::clone(&asked)));
+            peer.identity = who.into();
+            peer.password = Password::Known(Secret::from_slice(b"wrong-password"));
+            let (source, draws) = (random(), Arc::clone(&drawn));
+            let counted: Random = Arc::new(move |out: &mut [u8]| {
+                draws.fetch_add(out.len(), Ordering::Relaxed);
+                source(out);
+            });
+            let server = Server::new(Arc::new(server), None, counted);
+            let line = connect(server, Peer::new(Arc::new(peer), random()), &mut || false);
+            line.server.why();
+            (asked.load(Ordering::Relaxed), drawn.load(Ordering::Relaxed))
+        });
+        let [wrong, stranger, wrong_at_work, stranger_at_work] = counts;
+        assert!(wrong.0 > 0 && wrong.1 > 0, "{name}");
+        assert_eq!(wrong, stranger, "{name}");
+        assert_eq!(wrong_at_work, stranger_at_work, "{name}");
+    }
+}
+
+#[test]
 fn a_server_that_does_not_know_the_password_is_not_believed() {
     // It says that everything is right, as one does who wants to be connected with.
     let world = world();
-    let config = world.peer(&[MethodKind::MsChapV2], &[]);
     let peer = || Peer::new(Arc::new(world.peer(&[MethodKind::MsChapV2], &[])), random());
     let challenge = [&[1, 1, 0, 27, 26, 1, 9, 0, 22, 16][..], &[7; 16], b"x"].concat();
     let success = format!("S={} M=OK", "0".repeat(40));
@@ -138,7 +157,6 @@ fn a_server_that_does_not_know_the_password_is_not_believed() {
         }
         assert!(matches!(second.receive(Some(&[3, 1, 0, 4])), Step::Refused { .. }));
     }
-    drop(config);
 }
 
 #[test]
@@ -257,6 +275,72 @@ fn the_first_method_that_both_want_is_taken() {
     let mut careful = world.peer(&[MethodKind::Md5], &[]);
     careful.allow_keyless = false;
     assert!(matches!(run(world.server(&[MethodKind::Md5], &[]), careful).server, End::Refused(_)));
+}
+
+#[test]
+fn what_a_peer_cannot_do_is_answered_in_the_form_it_was_asked_in() {
+    let world = world();
+    let peer = |methods: &[MethodKind]| Peer::new(Arc::new(world.peer(methods, &[])), random());
+    let say = |mut peer: Peer, request: &[u8]| match peer.receive(Some(request)) {
+        Step::Send(answer) => answer,
+        _ => panic!("no answer"),
+    };
+    let both = [MethodKind::Tls, MethodKind::MsChapV2];
+    assert_eq!(say(peer(&both), &[1, 5, 0, 5, 52]), [2, 5, 0, 7, 3, 13, 26]);
+    let expanded = [1, 5, 0, 12, 254, 0, 0, 9, 0, 0, 0, 1];
+    let nak = [254, 0, 0, 0, 0, 0, 0, 3, 254, 0, 0, 0, 0, 0, 0, 13, 254, 0, 0, 0, 0, 0, 0, 26];
+    assert_eq!(say(peer(&both), &expanded), [&[2, 5, 0, 28][..], &nak].concat());
+    let mut careful = world.peer(&[MethodKind::Md5], &[]);
+    careful.allow_keyless = false;
+    assert_eq!(say(Peer::new(Arc::new(careful), random()), &[1, 5, 0, 5, 4]), [2, 5, 0, 6, 3, 0]);
+}
+
+#[test]
+fn fragments_that_do_not_add_up_end_the_conversation() {
+    const LENGTH: u8 = 0x80;
+    const MORE: u8 = 0x40;
+    let world = world();
+    let long = [&[LENGTH | MORE, 0, 1, 0, 1][..], &[0; 10]].concat();
+    let cases: [(&str, &[&[u8]]); 7] = [
+        ("without flags", &[&[]]),
+        ("without its length", &[&[LENGTH, 0, 0]]),
+        ("more than 65536", &[&long]),
+        ("changes its length", &[&[LENGTH | MORE, 0, 0, 0, 9, 1, 2], &[LENGTH | MORE, 0, 0, 0, 8, 1]]),
+        ("more than 3 octets", &[&[LENGTH | MORE, 0, 0, 0, 3, 1, 2], &[MORE, 1, 2]]),
+        ("shorter than it said", &[&[LENGTH | MORE, 0, 0, 0, 9, 1, 2], &[0, 1, 2]]),
+        ("nothing in it", &[&[MORE]]),
+    ];
+    for (reason, packets) in cases {
+        for kind in [MethodKind::Tls, MethodKind::Ttls, MethodKind::Peap] {
+            let mut config = world.server(&[kind], &[Inner::Eap(MethodKind::MsChapV2)]);
+            config.ask_identity = false;
+            let mut server = Server::new(Arc::new(config), Some(ALICE.as_bytes()), random());
+            let mut step = server.receive(None);
+            for packet in packets {
+                let Step::Send(request) = step else { panic!("{reason}: over too early") };
+                let mut response = vec![2, request[1], 0, (5 + packet.len()) as u8, kind.number()];
+                response.extend_from_slice(packet);
+                step = server.receive(Some(&response));
+            }
+            let Step::Refused { packet: Some(packet), why } = step else { panic!("{reason}: goes on") };
+            assert_eq!(packet[0], 4);
+            assert!(why.contains(reason), "{why} is not {reason}");
+        }
+    }
+    // Without an end, it has one: 160 requests, or 64 KiB.
+    let mut config = world.server(&[MethodKind::Tls], &[]);
+    config.ask_identity = false;
+    let mut server = Server::new(Arc::new(config), Some(ALICE.as_bytes()), random());
+    let mut step = server.receive(None);
+    let mut count = 0;
+    while let Step::Send(request) = step {
+        count += 1;
+        assert_eq!(request.len(), 6, "an acknowledgement");
+        let response = [&[2, request[1], 3, 0xee, 13, MORE][..], &[0; 1000]].concat();
+        step = server.receive(Some(&response));
+    }
+    let Step::Refused { why, .. } = step else { panic!("it waits") };
+    assert!(why.contains("more than 65536 octets") && count == 66, "{count}: {why}");
 }
 
 #[test]

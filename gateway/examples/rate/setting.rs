@@ -60,8 +60,10 @@ impl Authority {
                 name: "generated".into(),
                 source: KeySource::Der(Secret::from_slice(key)),
                 certs: vec![certificate(cert).into()],
+                url: None,
             }),
             eap: None,
+            also: Vec::new(),
             trust: Trust { anchors: vec![certificate(&self.der)], ..Trust::default() },
         }
     }

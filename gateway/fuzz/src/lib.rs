@@ -4,6 +4,7 @@
 //! one entry in [`TARGETS`].
 #![deny(unsafe_code)]
 
+mod eap;
 mod ike_state;
 mod plugin;
 mod radius_packets;
@@ -12,6 +13,7 @@ mod vfio_user;
 mod wire_esp;
 mod wire_ike;
 
+pub use eap::{eap, eap_ends};
 pub use ike_state::{ike_events, ike_state};
 pub use plugin::plugin;
 pub use radius_packets::radius;
@@ -30,4 +32,5 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("plugin", plugin),
     ("radius", radius),
     ("vfio_user", vfio_user),
+    ("eap", eap),
 ];

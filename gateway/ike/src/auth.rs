@@ -36,7 +36,12 @@ impl IkeSa {
         self.state = State::ExpectOwnAuth;
         let Some(setup) = &mut self.setup else { return };
         setup.own_id_payload = Some(id);
-        let offered = Offered { hashes: setup.hashes.clone(), authorities: setup.authorities.clone() };
+        let offered = Offered {
+            hashes: setup.hashes.clone(),
+            authorities: setup.authorities.clone(),
+            ocsp: setup.wants_ocsp,
+            urls: setup.takes_urls,
+        };
         let request =
             Request::MakeAuth { sa: self.id, realm: realm.name.clone(), own_id, peer_id, input, offered };
         self.ask(cx, request);

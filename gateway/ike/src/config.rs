@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipc::CertAsks;
 use policy::{Realm, Retransmission};
 
 /// Finds the address of ours the system would send from to reach another; `None` when there is no route. Asked only when
@@ -17,7 +18,7 @@ pub struct Config {
     /// The realms, in the order of the configuration; the order decides between equally good matches.
     pub realms: Vec<Arc<Realm>>,
     /// SHA-1 hashes of the public keys of each realm's CAs, by realm name, for CERTREQ (RFC 7296 section 3.7).
-    pub authorities: BTreeMap<String, Vec<[u8; 20]>>,
+    pub authorities: BTreeMap<String, CertAsks>,
     /// Addresses we listen on; unspecified ones are wildcards.
     pub listen: Vec<IpAddr>,
     /// Finds our address towards a peer.

@@ -185,6 +185,9 @@ pub(crate) struct Setup {
     pub(crate) authorities: Vec<[u8; 20]>,
     /// EAP, where that is how the initiator proves itself.
     pub(crate) eap: Option<Box<EapRun>>,
+    /// Whether it asked for an OCSP answer with our certificate, and whether it fetches certificates.
+    pub(crate) wants_ocsp: bool,
+    pub(crate) takes_urls: bool,
     /// The child that goes along in IKE_AUTH (initiator).
     pub(crate) child: Option<ChildOffer>,
     /// Children to bring up: the first goes along, the others follow.
@@ -226,6 +229,8 @@ impl Setup {
             hashes: Vec::new(),
             authorities: Vec::new(),
             eap: None,
+            wants_ocsp: false,
+            takes_urls: false,
             child: None,
             wanted: VecDeque::new(),
         }

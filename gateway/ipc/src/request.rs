@@ -121,6 +121,15 @@ pub enum Request {
     },
     /// Make a TUN device, or take over one of ours that is left. Answered by [`Reply::Tun`].
     OpenTun(TunSpec),
+    /// Take over a TUN device that the one who asks has: the key side was started anew, and knows of none. Answered by
+    /// [`Reply::Ok`].
+    AdoptTun {
+        /// What it was asked to be.
+        spec: TunSpec,
+        /// A queue of it, which shows that it is ours; between processes it goes beside the message.
+        #[serde(skip)]
+        queue: Option<std::os::fd::OwnedFd>,
+    },
     /// Add or remove a route. Answered by [`Reply::Ok`] or [`Reply::Refused`].
     Route(RouteChange),
     /// Add or remove an address on a TUN device.
@@ -163,6 +172,22 @@ pub struct Offered {
     pub hashes: Vec<Hash>,
     /// Hashes of CA public keys from its CERTREQ payloads, 20 octets each.
     pub authorities: Vec<[u8; 20]>,
+    /// Whether it asks for an OCSP answer about our certificate (RFC 4806).
+    pub ocsp: bool,
+    /// Whether it fetches certificates (HTTP_CERT_LOOKUP_SUPPORTED, RFC 7296 section 3.6).
+    pub urls: bool,
+}
+
+/// What the peers of a realm are asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertAsks {
+    /// Hashes of the keys of its CAs.
+    pub authorities: Vec<[u8; 20]>,
+    /// Hashes of the keys of OCSP responders it believes, besides its CAs and whom these name; `None`: it does not look at
+    /// revocation.
+    pub responders: Option<Vec<[u8; 20]>>,
+    /// Whether it fetches certificates by their URL.
+    pub urls: bool,
 }
 
 /// A CERT payload.

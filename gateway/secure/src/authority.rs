@@ -3,14 +3,17 @@
 //!
 //! `MakeAuth`, by signature: table → octets → [`Stage::Sign`] → answer. By PSK: answered at once.
 //!
-//! `CheckAuth`, by signature: table → realm → certificates, either believed as they are or [`Chain`] → [`Stage::Verify`] → answer.
-//! Where no CA of the realm vouches for the peer, the next realm that it fits. By PSK, and without proof: answered at once.
+//! `CheckAuth`, by signature: table → realm → certificates, either believed as they are or [`Chain`] → [`Stage::Verify`] →
+//! whether they were revoked ([`papers`]) → answer. Where no CA of the realm vouches for the peer, the next realm that it fits. By
+//! PSK, and without proof: answered at once.
 //!
 //! What the operator is told about a refusal is in its text and in the log; the peer is told AUTHENTICATION_FAILED and
 //! nothing else.
 
-use std::collections::VecDeque;
-use std::os::fd::AsFd;
+mod papers;
+
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -19,7 +22,7 @@ use ipc::{
     TunSpec,
 };
 use policy::{AuthPolicy, Claims, Identity, Realm, SignMethod, dn};
-use spi::cert::{CertDone, CertError, CertInfo, CertJob, CertQueue};
+use spi::cert::{CertDone, CertError, CertInfo, CertJob, CertQueue, Usages};
 use spi::{
     CryptoDone, CryptoJob, CryptoOp, CryptoOutput, Doorbell, FaultKind, Hash, InFlight, KeyId, Outcome,
     SignScheme, Token,
@@ -35,13 +38,14 @@ use crate::identity;
 use crate::key::{self, KeyKind};
 use crate::method;
 use crate::octets::{self, Prover};
-use crate::path;
 use crate::pins;
 use crate::psk::{self, NoPsk};
 use crate::radius::Radius;
+use crate::revocation::Checks;
 use crate::usage;
 use crate::validator::Validator;
 use crate::vault::{Believed, Problem, Vault};
+use papers::{Papers, Parked, Unchecked, Waiting};
 
 /// Operations at once.
 const MAX_OPEN: usize = 4096;
@@ -63,6 +67,9 @@ pub(crate) struct Authority {
     open: InFlight<Stage>,
     chains: InFlight<Chain>,
     chain_jobs: VecDeque<CertJob>,
+    checks: Checks,
+    parked: HashMap<Token, Parked>,
+    waiting: Waiting,
     replies: VecDeque<(Token, Reply)>,
     /// How a peer proved itself that knows the PSK, in words.
     by_psk: Arc<str>,
@@ -78,6 +85,8 @@ pub(crate) struct Authority {
 enum Stage {
     Sign(Box<Signing>),
     Verify(Box<Verifying>),
+    /// For a check of this name.
+    Status(Token),
 }
 
 struct Signing {
@@ -89,6 +98,8 @@ struct Signing {
     chosen: method::Chosen,
     octets: Vec<u8>,
     certs: Vec<CertData>,
+    /// The OCSP responder of the configuration, for our own certificate.
+    responder: Option<String>,
     tries: usize,
 }
 
@@ -107,6 +118,18 @@ impl Peer {
     fn realm(&self) -> &Arc<Realm> {
         &self.realms.realm
     }
+
+    /// Which realms it may be in, the best first. What its certificate says is not believed yet, but it says which realm would have
+    /// to believe it.
+    fn sort_realms(&mut self, proof: &PeerProof) -> Result<(), String> {
+        let said = match proof.certs.first() {
+            Some(cert) if cert.encoding == CertEncoding::X509_SIGNATURE.0 => {
+                Cert::parse(&cert.data).ok().map(|cert| cert.info())
+            }
+            _ => None,
+        };
+        self.realms.sort(&self.id, AuthMethod(proof.method), said.as_ref())
+    }
 }
 
 struct Verifying {
@@ -114,6 +137,8 @@ struct Verifying {
     octets: Vec<u8>,
     current: Attempt,
     rest: VecDeque<Attempt>,
+    /// What is still to be found out of the certificates.
+    unchecked: Option<Box<Unchecked>>,
 }
 
 /// One way a signature may turn out to be good.
@@ -131,6 +156,8 @@ struct Proof {
     method: AuthMethod,
     data: Vec<u8>,
     certs: Vec<CertData>,
+    responses: Vec<Vec<u8>>,
+    lists: Vec<Vec<u8>>,
     at: SystemTime,
 }
 
@@ -145,6 +172,7 @@ impl Authority {
         vault: Vault,
         devices: Devices,
         certs: Box<CertQueue>,
+        checks: Checks,
         table: Table,
         bell: Doorbell,
     ) -> Self {
@@ -159,6 +187,9 @@ impl Authority {
             open: InFlight::new(MAX_OPEN),
             chains: InFlight::new(MAX_OPEN),
             chain_jobs: VecDeque::new(),
+            checks,
+            parked: HashMap::new(),
+            waiting: Waiting::default(),
             replies: VecDeque::new(),
             by_psk: "PSK".into(),
             by_nothing: "NULL authentication: it may be anybody".into(),
@@ -200,6 +231,7 @@ impl Authority {
                 Ok(())
             }
             Request::OpenTun(spec) => return Some(NetRequest::OpenTun(spec)),
+            Request::AdoptTun { spec, queue } => return Some(NetRequest::AdoptTun(spec, queue)),
             Request::Route(change) => return Some(NetRequest::Route(change)),
             Request::Address { realm, device, address, prefix, add } => {
                 return Some(NetRequest::Address(AddressChange { realm, device, address, prefix, add }));
@@ -240,13 +272,14 @@ impl Authority {
             signatures |= polled.more && polled.delivered == 0;
         }
         self.retired.retain(|queue| queue.in_flight() > 0);
-        let came = signatures || !done.is_empty() || !verdicts.is_empty();
+        let mut came = signatures || !done.is_empty() || !verdicts.is_empty();
         for d in done {
             self.on_done(d);
         }
         for verdict in verdicts {
             self.on_verdict(verdict);
         }
+        came |= self.poll_status();
         let _ = self.certs.submit(&mut self.chain_jobs);
         (came, more)
     }
@@ -262,6 +295,7 @@ impl Authority {
     pub(crate) fn doorbells(&self) -> (Vec<std::os::fd::BorrowedFd<'_>>, bool) {
         let (mut bells, mut blind) = self.devices.doorbells();
         bells.push(self.eap.bell().as_fd());
+        bells.push(self.checks.doorbell());
         for queue in self.retired.iter().chain([&self.certs]) {
             match queue.doorbell() {
                 Some(bell) => bells.push(bell),
@@ -279,6 +313,7 @@ impl Authority {
             self.renew_validator(vault.rules.min_rsa_bits);
         }
         std::mem::replace(&mut self.vault, vault).close(&self.devices);
+        self.checks.refresh();
         problems
     }
 
@@ -360,32 +395,53 @@ impl Authority {
         octets: Vec<u8>,
         offered: &Offered,
     ) -> Result<(), Refusal> {
-        if self.vault.own(&realm.name).is_none() {
+        if self.vault.own_for(&realm.name, &[]).is_none() {
             self.vault.try_again(realm, &self.devices, at).map_err(Refusal::NoCredential)?;
         }
-        let own = self.vault.own(&realm.name).ok_or_else(|| {
+        let own = self.vault.own_for(&realm.name, &offered.authorities).ok_or_else(|| {
             Refusal::NoCredential(format!("realm `{}` has no usable private key", realm.name))
         })?;
         let chosen = method::choose(&own.info.schemes, &offered.hashes, self.vault.rules)
             .map_err(Refusal::NoCredential)?;
-        let mut certs = Vec::new();
-        for (i, (der, key_hash)) in own.certs.iter().enumerate() {
-            // A CA the peer named it has already; whatever is above that, too.
-            if i > 0 && offered.authorities.contains(key_hash) {
-                break;
-            }
-            certs.push(CertData { encoding: CertEncoding::X509_SIGNATURE.0, data: der.clone() });
-        }
-        if certs.is_empty() {
-            // RFC 7670: a peer that has not seen the key before can at least look at it.
-            let data = own.info.spki.clone();
-            certs.push(CertData { encoding: CertEncoding::RAW_PUBLIC_KEY.0, data });
-        }
+        let certs = own.payloads(offered, &**self.devices.short());
         let (place, key, spki) = (own.place, own.info.id, own.info.spki.clone());
-        let op = CryptoOp::Sign { key, scheme: chosen.scheme, octets: octets.clone() };
-        let signing =
-            Signing { token, realm: realm.name.clone(), place, key, spki, chosen, octets, certs, tries: 1 };
-        self.begin(Stage::Sign(Box::new(signing)), place, op)
+        let issued = offered.ocsp.then(|| own.issued.clone()).flatten();
+        let responder = self.vault.believes(&realm.name).and_then(|b| b.revocation.as_ref()?.ocsp.clone());
+        let signing = Box::new(Signing {
+            token,
+            realm: realm.name.clone(),
+            place,
+            key,
+            spki,
+            chosen,
+            octets,
+            certs,
+            responder,
+            tries: 1,
+        });
+        // RFC 4806: the answer about our certificate goes along where the peer asks for it, and somebody can be asked.
+        let signing = match issued {
+            Some(issued) if signing.responder.is_some() || !issued.cert.ocsp_urls.is_empty() => {
+                self.staple(signing, issued, at)
+            }
+            _ => Some(signing),
+        };
+        if let Some(signing) = signing {
+            self.begin_signing(signing);
+        }
+        Ok(())
+    }
+
+    fn begin_signing(&mut self, signing: Box<Signing>) {
+        let (token, place) = (signing.token, signing.place);
+        let op = CryptoOp::Sign {
+            key: signing.key,
+            scheme: signing.chosen.scheme,
+            octets: signing.octets.clone(),
+        };
+        if let Err(refusal) = self.begin(Stage::Sign(signing), place, op) {
+            self.replies.push_back((token, Reply::Refused(refusal)));
+        }
     }
 
     #[allow(clippy::too_many_arguments)] // The fields of one request.
@@ -419,18 +475,8 @@ impl Authority {
         octets: Vec<u8>,
         proof: PeerProof,
     ) -> Result<(), (Peer, String)> {
-        if let Err(what) = check_cert_payloads(&proof.certs) {
-            return Err((peer, what));
-        }
         let method = AuthMethod(proof.method);
-        // What it says is not believed yet, but it says which realm would have to believe it.
-        let said = match proof.certs.first() {
-            Some(cert) if cert.encoding == CertEncoding::X509_SIGNATURE.0 => {
-                Cert::parse(&cert.data).ok().map(|cert| cert.info())
-            }
-            _ => None,
-        };
-        if let Err(what) = peer.realms.sort(&peer.id, method, said.as_ref()) {
+        if let Err(what) = peer.sort_realms(&proof) {
             return Err((peer, what));
         }
         let wants = peer.realm().remote_auth;
@@ -446,10 +492,10 @@ impl Authority {
                 }
                 Err(what) => Err((peer, what)),
             },
-            (AuthPolicy::Pubkey, AuthPolicy::Pubkey) => {
-                let PeerProof { data, certs, .. } = proof;
-                self.check_signature(peer, Proof { octets, method, data, certs, at })
-            }
+            (AuthPolicy::Pubkey, AuthPolicy::Pubkey) => match self.fetch_for(at, peer, octets, proof)? {
+                Some((peer, octets, proof)) => self.check_papers(at, peer, octets, proof),
+                None => Ok(()),
+            },
             (wants, _) => {
                 let wants = match wants {
                     AuthPolicy::Psk => "a PSK",
@@ -489,13 +535,31 @@ impl Authority {
         }
     }
 
+    /// Sorts what came, and looks whose it is.
+    fn check_papers(
+        &mut self,
+        at: SystemTime,
+        peer: Peer,
+        octets: Vec<u8>,
+        proof: PeerProof,
+    ) -> Result<(), (Peer, String)> {
+        let PeerProof { method, data, certs } = proof;
+        match papers::sort(certs) {
+            Ok(Papers { certs, responses, lists }) => {
+                let method = AuthMethod(method);
+                self.check_signature(peer, Proof { octets, method, data, certs, responses, lists, at })
+            }
+            Err(what) => Err((peer, what)),
+        }
+    }
+
     /// Goes from realm to realm until one believes somebody who vouches for the peer, or the key itself.
     fn check_signature(&mut self, mut peer: Peer, proof: Proof) -> Result<(), (Peer, String)> {
         loop {
             match self.believed(proof.at, &peer, &proof.certs) {
                 Ok(Belief::Keys(keys)) => {
                     return match self.attempts(peer.realm(), &keys, proof.method, &proof.data) {
-                        Ok(attempts) => self.verify(peer, proof.octets, attempts),
+                        Ok(attempts) => self.verify(peer, proof.octets, attempts, None),
                         Err(what) => Err((peer, what)),
                     };
                 }
@@ -508,17 +572,17 @@ impl Authority {
                     ) {
                         Ok(attempts) => {
                             peer.first_use = Some(key.0);
-                            self.verify(peer, proof.octets, attempts)
+                            self.verify(peer, proof.octets, attempts, None)
                         }
                         Err(what) => Err((peer, what)),
                     };
                 }
-                Ok(Belief::Chain(anchors)) => {
-                    let chain = proof.certs.iter().map(|c| c.data.clone()).collect();
+                Ok(Belief::Chain(anchors, between, usages)) => {
+                    let chain = proof.certs.iter().map(|c| c.data.clone()).chain(between).collect();
                     let at = proof.at;
                     return match self.chains.insert(Chain { peer, proof }) {
                         Ok(token) => {
-                            self.chain_jobs.push_back(CertJob { token, chain, anchors, at });
+                            self.chain_jobs.push_back(CertJob { token, chain, anchors, at, usages });
                             let _ = self.certs.submit(&mut self.chain_jobs);
                             Ok(())
                         }
@@ -577,7 +641,9 @@ impl Authority {
             None if believes.anchors.is_empty() => {
                 Err(unknown("the certificate of the peer is not one the realm believes"))
             }
-            None => Ok(Belief::Chain(Arc::clone(&believes.anchors))),
+            None => {
+                Ok(Belief::Chain(Arc::clone(&believes.anchors), believes.between.clone(), believes.usages))
+            }
         }
     }
 
@@ -685,6 +751,7 @@ impl Authority {
         peer: Peer,
         octets: Vec<u8>,
         mut attempts: VecDeque<Attempt>,
+        unchecked: Option<Box<Unchecked>>,
     ) -> Result<(), (Peer, String)> {
         let Some(current) = attempts.pop_front() else {
             return Err((peer, "the signature does not verify".into()));
@@ -696,14 +763,14 @@ impl Authority {
             signature: current.signature.clone(),
         };
         let place = current.place;
-        let stage = Stage::Verify(Box::new(Verifying { peer, octets, current, rest: attempts }));
+        let stage = Stage::Verify(Box::new(Verifying { peer, octets, current, rest: attempts, unchecked }));
         match self.open.insert(stage) {
             Ok(token) => {
                 self.devices.submit(place, CryptoJob { token, op });
                 Ok(())
             }
             Err(Stage::Verify(v)) => Err((v.peer, "too many proofs are being checked".into())),
-            Err(Stage::Sign(_)) => Ok(()),
+            Err(_) => Ok(()),
         }
     }
 
@@ -722,6 +789,7 @@ impl Authority {
         match self.open.take(done.token) {
             Some(Stage::Sign(signing)) => self.on_signed(*signing, done),
             Some(Stage::Verify(verifying)) => self.on_verified(*verifying, done.outcome),
+            Some(Stage::Status(check)) => self.on_status_signature(check, done.outcome),
             None => tracing::warn!("a device answered what was not asked"),
         }
     }
@@ -757,25 +825,26 @@ impl Authority {
     }
 
     fn same_key(&mut self, signing: &Signing) -> Option<(Place, KeyId)> {
-        if self.vault.own(&signing.realm)?.info.id == signing.key {
-            self.vault.reopen(&signing.realm, &self.devices).ok()?;
+        if self.vault.own(&signing.realm, &signing.spki)?.info.id == signing.key {
+            self.vault.reopen(&signing.realm, &signing.spki, &self.devices).ok()?;
         }
-        let own = self.vault.own(&signing.realm)?;
-        (own.info.spki == signing.spki).then_some((own.place, own.info.id))
+        let own = self.vault.own(&signing.realm, &signing.spki)?;
+        Some((own.place, own.info.id))
     }
 
     fn on_verified(&mut self, verifying: Verifying, outcome: Outcome) {
-        let Verifying { peer, octets, current, rest } = verifying;
+        let Verifying { peer, octets, current, rest, unchecked } = verifying;
         match outcome {
-            Outcome::Done => match &peer.first_use {
-                None => self.accept(peer, current.how.into()),
-                Some(spki) => match self.remember(&peer, spki, SystemTime::now()) {
+            Outcome::Done => match (&peer.first_use, unchecked) {
+                (Some(spki), _) => match self.remember(&peer, spki, SystemTime::now()) {
                     Ok(()) => self.accept(peer, current.how.into()),
                     Err(what) => self.refuse(peer, what),
                 },
+                (None, Some(unchecked)) => self.check_status(peer, current.how.into(), *unchecked),
+                (None, None) => self.accept(peer, current.how.into()),
             },
             Outcome::Rejected(_) => {
-                if let Err((peer, what)) = self.verify(peer, octets, rest) {
+                if let Err((peer, what)) = self.verify(peer, octets, rest, unchecked) {
                     self.refuse(peer, what);
                 }
             }
@@ -796,7 +865,13 @@ impl Authority {
             },
             Err(e) => Err((peer, e.to_string())),
             Ok(info) => match self.attempts_by_cert(&info, &peer, proof.method, &proof.data) {
-                Ok(attempts) => self.verify(peer, proof.octets, attempts),
+                Ok(attempts) => {
+                    let policy = self.vault.believes(&peer.realm().name).and_then(|b| b.revocation.clone());
+                    let Proof { octets, responses, lists, at, .. } = proof;
+                    let unchecked = policy
+                        .map(|policy| Box::new(Unchecked { path: info.path, policy, responses, lists, at }));
+                    self.verify(peer, octets, attempts, unchecked)
+                }
                 Err(what) => Err((peer, what)),
             },
         };
@@ -857,8 +932,8 @@ enum Belief {
     Keys(Vec<(Vec<u8>, KeyKind, String)>),
     /// This one, because there was none before.
     First((Vec<u8>, KeyKind, String)),
-    /// A path to one of these CAs.
-    Chain(Arc<[Vec<u8>]>),
+    /// A path to one of these CAs, perhaps over some of the others, for these usages.
+    Chain(Arc<[Vec<u8>]>, Vec<Vec<u8>>, Usages),
 }
 
 /// Why they are not, in words.
@@ -877,7 +952,7 @@ impl Believed {
             Some(cert) => {
                 // The length of RSA keys was looked at when the certificate was read.
                 usage::check_any(cert, at, 0)
-                    .and_then(|()| usage::check_end_entity(cert))
+                    .and_then(|()| usage::check_end_entity(cert, Usages::all()))
                     .map_err(|e| e.to_string())?;
                 let info = cert.info();
                 let claims = Claims { cert: Some(&info), ..Claims::of(id, AuthPolicy::Pubkey) };
@@ -913,6 +988,7 @@ impl Believed {
 /// A question about the network, to be answered by [`crate::permit`] and [`crate::kernel`].
 pub(crate) enum NetRequest {
     OpenTun(TunSpec),
+    AdoptTun(TunSpec, Option<OwnedFd>),
     Route(RouteChange),
     Address(AddressChange),
 }
@@ -924,25 +1000,6 @@ pub(crate) struct AddressChange {
     pub(crate) address: std::net::IpAddr,
     pub(crate) prefix: u8,
     pub(crate) add: bool,
-}
-
-/// Encodings are looked at before anything is parsed: nothing but X.509 certificates and raw public keys has any business
-/// here, and every other parser would be one more to attack.
-fn check_cert_payloads(certs: &[CertData]) -> Result<(), String> {
-    if certs.len() > path::MAX_CERTS {
-        return Err(format!("{} certificates, at most {} are looked at", certs.len(), path::MAX_CERTS));
-    }
-    if certs.iter().map(|c| c.data.len()).sum::<usize>() > path::MAX_CERT_OCTETS {
-        return Err(format!("more than {} octets of certificates", path::MAX_CERT_OCTETS));
-    }
-    for (i, cert) in certs.iter().enumerate() {
-        match CertEncoding(cert.encoding) {
-            CertEncoding::X509_SIGNATURE => {}
-            CertEncoding::RAW_PUBLIC_KEY if i == 0 => {}
-            other => return Err(format!("a CERT payload of encoding {other}, which is not supported")),
-        }
-    }
-    Ok(())
 }
 
 fn build(input: &AuthInput, prover: Prover) -> Result<(Vec<u8>, Binding), Refusal> {

@@ -49,6 +49,7 @@ mod tests {
             email: vec!["carol@lab.test".into()],
             addresses: vec!["192.168.0.1".parse().unwrap(), "fec0::1".parse().unwrap()],
             not_after: SystemTime::UNIX_EPOCH,
+            path: std::sync::Arc::default(),
         }
     }
 

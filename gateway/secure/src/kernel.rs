@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use ipc::{RouteChange, TAP_ADDRESS, TunOffload, TunSpec};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
@@ -15,6 +15,9 @@ use crate::tun_ioctl;
 pub(crate) trait Kernel: Send {
     /// Makes a TUN device that is up, without an address; one descriptor for each queue, and what the kernel granted.
     fn open_tun(&mut self, spec: &TunSpec) -> io::Result<(Vec<OwnedFd>, TunOffload)>;
+
+    /// Whether this is a queue of the device that the spec describes.
+    fn is_queue_of(&mut self, spec: &TunSpec, queue: &OwnedFd) -> io::Result<bool>;
 
     /// Adds or removes a route into a device. To add one that is there already, and ours, changes nothing but its source; a
     /// route of somebody else is left alone and is an error. To remove what is not there is no error.
@@ -81,10 +84,13 @@ pub(crate) struct Linux {
 }
 
 impl Linux {
-    /// Packets with this mark keep out of tunnel routes; 0: there is no such mark.
-    pub(crate) fn new(mark: u32) -> io::Result<Self> {
+    /// Packets with this mark keep out of tunnel routes; 0: there is no such mark. What a gateway that was killed left is removed,
+    /// unless it `inherits`: then there are tunnels whose packets would go astray meanwhile.
+    pub(crate) fn new(mark: u32, inherits: bool) -> io::Result<Self> {
         let (mut netlink, mut rules) = (Netlink::new()?, Rules::new(mark, ROUTE_PROTOCOL));
-        rules.sweep(&mut netlink);
+        if !inherits {
+            rules.sweep(&mut netlink);
+        }
         let flags = SocketFlags::CLOEXEC;
         let asking = socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None)?;
         Ok(Linux { netlink, rules, asking })
@@ -158,6 +164,10 @@ impl Kernel for Linux {
         Ok((queues, offload))
     }
 
+    fn is_queue_of(&mut self, spec: &TunSpec, queue: &OwnedFd) -> io::Result<bool> {
+        Ok(tun_ioctl::is_queue_of(queue.as_fd(), &spec.name, spec.ethernet)?)
+    }
+
     fn route(&mut self, change: &RouteChange) -> io::Result<()> {
         let index = self.index(&change.device)?;
         if !change.add {
@@ -213,6 +223,8 @@ impl Kernel for Linux {
 impl Drop for Linux {
     fn drop(&mut self) {
         self.rules.clear(&mut self.netlink);
+        // Of those that were inherited, too.
+        self.rules.sweep(&mut self.netlink);
     }
 }
 

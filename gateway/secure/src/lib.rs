@@ -15,6 +15,9 @@
 //! | [`pins`] | keys that were believed at first use |
 //! | `vault`, `devices` | keys that are open, and where |
 //! | `validator`, `path`, `usage`, `cert`, `key`, `identity` | certificates: from CERT payloads to a key that speaks for an identity |
+//! | `constraints` | which names a CA may vouch for |
+//! | `revocation`, `crl`, `ocsp` | whether a certificate was revoked |
+//! | `fetch` | what has to be fetched from elsewhere, by threads of their own |
 //! | `known` | chains that were found good |
 //! | `permit`, `kernel`, `rules`, `netlink`, `tun_ioctl` | TUN devices, addresses, routes: who may ask, and how it is done |
 
@@ -23,9 +26,12 @@ mod authority;
 mod candidates;
 mod cert;
 pub mod config;
+mod constraints;
+mod crl;
 mod devices;
 mod eap;
 mod eap_methods;
+mod fetch;
 mod handed;
 mod identity;
 mod kernel;
@@ -34,12 +40,14 @@ mod known;
 pub mod load;
 mod method;
 mod netlink;
+mod ocsp;
 mod octets;
 mod path;
 mod permit;
 pub mod pins;
 mod psk;
 mod radius;
+mod revocation;
 mod rules;
 mod run;
 #[cfg(test)]
@@ -52,10 +60,11 @@ mod validator;
 mod vault;
 
 pub use config::{
-    Certificate, Config, Credentials, EapCredentials, EapInner, EapUser, OwnCertificate, OwnKey, Psk, Radius,
-    RadiusDynamic, RadiusServer, RadiusTls, RawKey, Rules, Trust,
+    Certificate, Config, Credentials, CrlSource, EapCredentials, EapInner, EapUser, Lookups, OwnCertificate,
+    OwnKey, Psk, Radius, RadiusDynamic, RadiusServer, RadiusTls, RawKey, Revocation, RevocationMode, Rules,
+    Trust,
 };
 pub use load::LoadError;
-pub use run::{Handle, Running, check, run, spawn, spawn_on};
+pub use run::{Handle, Running, Served, check, serve, spawn, spawn_on};
 pub use validator::Validator;
 pub use vault::{Problem, authorities};

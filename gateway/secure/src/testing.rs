@@ -17,6 +17,7 @@ use wire::numbers::{ExchangeType, KeId, ProtocolId, TransformType};
 use crate::authority::Authority;
 use crate::config::{Certificate, Config, Credentials, OwnKey, Psk, RawKey, Trust};
 use crate::devices::Devices;
+use crate::revocation::Checks;
 use crate::validator::Validator;
 use crate::vault::{Problem, Vault};
 
@@ -130,9 +131,10 @@ impl Side {
     pub(crate) fn on(config: Config, devices: Vec<Arc<dyn Device>>) -> Side {
         let devices = Devices::new(devices, Vec::new()).unwrap();
         let validator = Validator::new(devices.verifier().unwrap(), config.rules.min_rsa_bits).unwrap();
+        let checks = Checks::new(config.crl_dir.clone(), Arc::clone(devices.short())).unwrap();
         let (vault, problems) = Vault::open(config, &devices, now());
         let bell = spi::Doorbell::new().unwrap();
-        let authority = Authority::new(vault, devices, Box::new(validator), Table::default(), bell);
+        let authority = Authority::new(vault, devices, Box::new(validator), checks, Table::default(), bell);
         Side { authority, problems, at: now(), next: 1 }
     }
 
@@ -141,16 +143,45 @@ impl Side {
         let token = Token(self.next);
         self.next += 1;
         assert!(self.authority.handle(self.at, token, request).is_none());
-        for _ in 0..20_000 {
-            if let Some((answered, reply)) = self.authority.poll_reply() {
-                assert_eq!(answered, token);
-                return reply;
+        let (answered, reply) = self.next_answer();
+        assert_eq!(answered, token);
+        reply
+    }
+
+    /// Asks, and does not wait.
+    pub(crate) fn begin_check(
+        &mut self,
+        sa: u64,
+        realm: &str,
+        own: &str,
+        peer: &str,
+        input: AuthInput,
+        proof: PeerProof,
+    ) -> Token {
+        let token = Token(self.next);
+        self.next += 1;
+        let (realms, asked, peer_id) = (vec![realm.into()], Some(id(own)), id(peer));
+        let request = Request::CheckAuth { sa: IkeSaRef(sa), realms, asked, peer_id, input, proof };
+        assert!(self.authority.handle(self.at, token, request).is_none());
+        token
+    }
+
+    /// Waits for the next answer, whatever was asked.
+    pub(crate) fn next_answer(&mut self) -> (Token, Reply) {
+        let begin = std::time::Instant::now();
+        loop {
+            if let Some(answer) = self.authority.poll_reply() {
+                return answer;
             }
+            assert!(begin.elapsed() < Duration::from_secs(120), "no answer");
             if !self.authority.poll() {
-                std::thread::sleep(Duration::from_micros(100));
+                std::thread::sleep(Duration::from_millis(1));
             }
         }
-        panic!("no answer");
+    }
+
+    pub(crate) fn answer(&mut self) -> Reply {
+        self.next_answer().1
     }
 
     pub(crate) fn make(&mut self, sa: u64, realm: &str, own: &str, input: AuthInput) -> Reply {
@@ -159,7 +190,7 @@ impl Side {
             realm,
             own,
             input,
-            Offered { hashes: SIGNATURE_HASHES.to_vec(), authorities: vec![] },
+            Offered { hashes: SIGNATURE_HASHES.to_vec(), ..Offered::default() },
         )
     }
 
@@ -289,6 +320,10 @@ impl Ca {
         params.signed_by(key, &Issuer::from_params(&self.params, &self.key)).unwrap()
     }
 
+    pub(crate) fn sign_crl(&self, params: rcgen::CertificateRevocationListParams) -> Vec<u8> {
+        params.signed_by(&Issuer::from_params(&self.params, &self.key)).unwrap().der().to_vec()
+    }
+
     pub(crate) fn issue(&self, name: &str, key: KeyPair) -> Leaf {
         self.issue_as(&ee_params(name), key)
     }
@@ -323,7 +358,7 @@ impl Leaf {
 /// A key without a certificate.
 pub(crate) fn bare(key: &KeyPair) -> OwnKey {
     let source = KeySource::Der(Secret::from_slice(key.serialized_der()));
-    OwnKey { name: "own.key".into(), source, certs: vec![] }
+    OwnKey { name: "own.key".into(), source, certs: vec![], url: None }
 }
 
 pub(crate) fn raw(key: &KeyPair) -> RawKey {
@@ -337,7 +372,7 @@ pub(crate) fn pubkey(local: &str, remote: &str, own: Option<OwnKey>, trust: Trus
     if own.is_none() {
         realm.local_auth = AuthPolicy::Psk;
     }
-    let credentials = [("r".to_owned(), Credentials { own, trust, eap: None })].into();
+    let credentials = [("r".to_owned(), Credentials { own, also: vec![], trust, eap: None })].into();
     Config { realms: vec![Arc::new(realm)], credentials, ..Config::default() }
 }
 

@@ -5,4 +5,5 @@ mod chain;
 mod eap;
 mod golden;
 mod proofs;
+mod status;
 mod turns;

@@ -7,7 +7,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use policy::IdMatch;
-use secure::{Credentials, EapCredentials, LoadError, OwnCertificate, OwnKey, Psk, Trust};
+use secure::{
+    Certificate, Credentials, CrlSource, EapCredentials, LoadError, Lookups, OwnCertificate, OwnKey, Psk,
+    Revocation, RevocationMode, Trust,
+};
+use spi::cert::Usages;
 use spi::{KeySource, Secret};
 use toml::Spanned;
 use zeroize::Zeroize;
@@ -72,10 +76,13 @@ pub(crate) fn credentials(
     remote: Option<&Spanned<raw::Auth>>,
     reader: &mut Reader<'_>,
 ) -> Option<Credentials> {
-    let own = local.filter(|auth| !is_eap(auth)).and_then(|auth| own_key(auth, reader));
+    let own = local.filter(|auth| !is_eap(auth)).and_then(|auth| own_keys(auth, reader));
     let trust = remote.filter(|auth| !is_eap(auth)).map(|auth| trust(auth, reader)).unwrap_or_default();
     let eap = eap_credentials(local, remote, reader);
-    (own.is_some() || eap.is_some() || !trust.is_empty()).then_some(Credentials { own, trust, eap })
+    let mut own = own.into_iter().flatten();
+    let (own, also) = (own.next(), own.collect());
+    let some = own.is_some() || eap.is_some() || !trust.is_empty();
+    some.then_some(Credentials { own, also, trust, eap })
 }
 
 /// Certificates for EAP methods in TLS: of the side that says `method = "eap"`. What a client does not say of the server it
@@ -91,7 +98,7 @@ fn eap_credentials(
         reader.error(word.span(), "EAP has no use for a `pubkey`");
     }
     let own = match (&raw.key, &raw.cert) {
-        (Some(_), _) => own_key_of(auth, reader),
+        (Some(key), _) => own_key(&raw.cert, Some(key), None, auth.span(), reader),
         (None, Some(certs)) => {
             let at = certs.first().map_or(auth.span(), Word::span);
             reader.error(at, "a `cert` without its `key`");
@@ -120,15 +127,12 @@ fn eap_credentials(
     })
 }
 
-fn own_key(auth: &Spanned<raw::Auth>, reader: &mut Reader<'_>) -> Option<OwnKey> {
+/// Our keys, the first one first.
+fn own_keys(auth: &Spanned<raw::Auth>, reader: &mut Reader<'_>) -> Option<Vec<OwnKey>> {
     let raw = auth.get_ref();
-    for (word, key) in [(raw.ca.as_ref().and_then(|l| l.first()), "ca"), (raw.pubkey.as_ref(), "pubkey")] {
-        if let Some(word) = word {
-            reader.error(
-                word.span(),
-                format!("`{key}` says how a peer is checked; it belongs into `remote_auth`"),
-            );
-        }
+    for (word, key) in peers_words(raw) {
+        reader
+            .error(word.span(), format!("`{key}` says how a peer is checked; it belongs into `remote_auth`"));
     }
     if !is_pubkey(raw) {
         if let Some(word) = raw.key.as_ref().or_else(|| raw.cert.as_ref().and_then(|list| list.first())) {
@@ -136,14 +140,24 @@ fn own_key(auth: &Spanned<raw::Auth>, reader: &mut Reader<'_>) -> Option<OwnKey>
         }
         return None;
     }
-    own_key_of(auth, reader)
+    let mut keys =
+        Vec::from_iter(own_key(&raw.cert, raw.key.as_ref(), raw.url.as_ref(), auth.span(), reader));
+    for also in raw.also.iter().flatten() {
+        let raw = also.get_ref();
+        keys.extend(own_key(&raw.cert, raw.key.as_ref(), raw.url.as_ref(), also.span(), reader));
+    }
+    Some(keys)
 }
 
-/// A key and its certificates, whatever for.
-fn own_key_of(auth: &Spanned<raw::Auth>, reader: &mut Reader<'_>) -> Option<OwnKey> {
-    let raw = auth.get_ref();
+fn own_key(
+    cert: &Option<Vec<Word>>,
+    key: Option<&Word>,
+    url: Option<&Word>,
+    at: Range<usize>,
+    reader: &mut Reader<'_>,
+) -> Option<OwnKey> {
     let mut certs = Vec::new();
-    for word in raw.cert.iter().flatten() {
+    for word in cert.iter().flatten() {
         if word.get_ref().starts_with("pkcs11:") {
             certs.push(OwnCertificate::Stored(word.get_ref().clone()));
             continue;
@@ -153,17 +167,48 @@ fn own_key_of(auth: &Spanned<raw::Auth>, reader: &mut Reader<'_>) -> Option<OwnK
             file.and_then(|(name, bytes)| keep(word, secure::load::certificates(&name, &bytes), reader));
         certs.extend(read.into_iter().flatten().map(OwnCertificate::Given));
     }
-    let Some(word) = &raw.key else {
-        reader.error(auth.span(), "`local_auth` with method = \"pubkey\" needs a `key`");
+    // RFC 7296 section 3.6: HTTP is all that peers have to understand.
+    let url = url.and_then(|word| reader.parse(word, |text| plain_url(text, &["http"])));
+    let Some(word) = key else {
+        reader.error(at, "`local_auth` with method = \"pubkey\" needs a `key`");
         return None;
     };
     let name = word.get_ref().clone();
     if name.starts_with("pkcs11:") {
-        return Some(OwnKey { name: name.clone(), source: KeySource::Uri(name), certs });
+        return Some(OwnKey { name: name.clone(), source: KeySource::Uri(name), certs, url });
     }
     let bytes = secret_file(word, reader)?;
     let source = keep(word, secure::load::private_key(&name, &bytes), reader)?;
-    Some(OwnKey { name, source, certs })
+    Some(OwnKey { name, source, certs, url })
+}
+
+/// What says how a peer is checked, with the key it stands under.
+fn peers_words(raw: &raw::Auth) -> impl Iterator<Item = (&Word, &'static str)> {
+    let lists = [
+        (&raw.ca, "ca"),
+        (&raw.intermediate, "intermediate"),
+        (&raw.usages, "usages"),
+        (&raw.crl, "crl"),
+        (&raw.ocsp_signer, "ocsp_signer"),
+    ];
+    let words = [
+        (&raw.pubkey, "pubkey"),
+        (&raw.revocation, "revocation"),
+        (&raw.ocsp, "ocsp"),
+        (&raw.lookup, "lookup"),
+        (&raw.trust, "trust"),
+    ];
+    let lists = lists.into_iter().filter_map(|(list, key)| Some((list.as_ref()?.first()?, key)));
+    lists.chain(words.into_iter().filter_map(|(word, key)| Some((word.as_ref()?, key))))
+}
+
+fn plain_url(text: &str, schemes: &[&str]) -> Result<String, String> {
+    let known = schemes.iter().any(|scheme| text.starts_with(&format!("{scheme}://")));
+    if !known {
+        let schemes = schemes.iter().map(|scheme| format!("`{scheme}://…`")).collect::<Vec<_>>().join(" or ");
+        return Err(format!("`{text}` is not {schemes}"));
+    }
+    secure::load::url(text).map(|()| text.to_owned())
 }
 
 fn trust(auth: &Spanned<raw::Auth>, reader: &mut Reader<'_>) -> Trust {
@@ -171,11 +216,21 @@ fn trust(auth: &Spanned<raw::Auth>, reader: &mut Reader<'_>) -> Trust {
     if let Some(word) = &raw.key {
         reader.error(word.span(), "`key` is our own private key; it belongs into `local_auth`");
     }
+    if let Some(word) = &raw.url {
+        reader.error(
+            word.span(),
+            "`url` is where our own certificate is to be had; it belongs into `local_auth`",
+        );
+    }
+    if let Some(also) = raw.also.as_ref().and_then(|list| list.first()) {
+        reader.error(also.span(), "`also` is about more keys of ours; it belongs into `local_auth`");
+    }
     let mut trust = Trust::default();
-    let words = raw.ca.iter().flatten().chain(raw.cert.iter().flatten()).chain(&raw.pubkey).chain(&raw.trust);
     if !is_pubkey(raw) {
-        if let Some(word) = words.into_iter().next() {
-            reader.error(word.span(), "`ca`, `cert`, `pubkey` and `trust` go with method = \"pubkey\"");
+        if let Some((word, key)) = peers_words(raw).next() {
+            reader.error(word.span(), format!("`{key}` goes with method = \"pubkey\""));
+        } else if let Some(word) = raw.cert.iter().flatten().next() {
+            reader.error(word.span(), "`cert` goes with method = \"pubkey\"");
         }
         return trust;
     }
@@ -200,6 +255,14 @@ fn trust(auth: &Spanned<raw::Auth>, reader: &mut Reader<'_>) -> Trust {
             file.and_then(|(name, bytes)| keep(word, secure::load::public_key(&name, &bytes), reader)),
         );
     }
+    for word in raw.intermediate.iter().flatten() {
+        trust.between.extend(certificates(word, reader).into_iter().flatten());
+    }
+    trust.usages = usages(raw.usages.as_deref(), reader);
+    trust.revocation = revocation(raw, reader);
+    let lookups = [("no", Lookups::No), ("public", Lookups::Public), ("anywhere", Lookups::Anywhere)];
+    trust.lookups =
+        raw.lookup.as_ref().and_then(|word| reader.choice("lookup", word, &lookups)).unwrap_or_default();
     if raw.ca.is_none() && raw.cert.is_none() && raw.pubkey.is_none() {
         reader.error(
             auth.span(),
@@ -236,6 +299,48 @@ fn first_use(auth: &Spanned<raw::Auth>, word: &Word, reader: &mut Reader<'_>) ->
     true
 }
 
+/// Which extended key usages let a peer in, if its certificate has any; `ipsecIKE` always does.
+fn usages(words: Option<&[Word]>, reader: &mut Reader<'_>) -> Usages {
+    let Some(words) = words else { return Usages::default() };
+    let known = [("ipsecIKE", Usages::IPSEC), ("serverAuth", Usages::SERVER), ("clientAuth", Usages::CLIENT)];
+    let all = words.iter().filter_map(|word| reader.choice("extended key usage", word, &known));
+    all.fold(Usages::IPSEC, |all, one| all | one)
+}
+
+fn revocation(raw: &raw::Auth, reader: &mut Reader<'_>) -> Revocation {
+    let modes = [
+        ("off", RevocationMode::Off),
+        ("relaxed", RevocationMode::Relaxed),
+        ("strict", RevocationMode::Strict),
+    ];
+    let mode = raw.revocation.as_ref().and_then(|word| reader.choice("revocation", word, &modes));
+    let mut crls = Vec::new();
+    for word in raw.crl.iter().flatten() {
+        if word.get_ref().contains("://") {
+            crls.extend(reader.parse(word, |text| plain_url(text, &["http", "ldap"])).map(CrlSource::Url));
+            continue;
+        }
+        let path = reader.path(word);
+        match read(&path, secure::load::MAX_CRL_FILE as u64) {
+            Ok((bytes, _)) => {
+                let name = word.get_ref().clone();
+                let lists = keep(word, secure::load::crls(&name, &bytes), reader).into_iter().flatten();
+                crls.extend(lists.map(|der| CrlSource::Given(Certificate { name: name.clone(), der })));
+            }
+            Err(error) => reader.error(word.span(), format!("cannot read {}: {error}", path.display())),
+        }
+    }
+    let ocsp = raw.ocsp.as_ref().and_then(|word| reader.parse(word, |text| plain_url(text, &["http"])));
+    let mut signers = Vec::new();
+    for word in raw.ocsp_signer.iter().flatten() {
+        let file = public_file(word, reader);
+        let read =
+            file.and_then(|(name, bytes)| keep(word, secure::load::certificates(&name, &bytes), reader));
+        signers.extend(read.into_iter().flatten());
+    }
+    Revocation { mode: mode.unwrap_or_default(), crls, ocsp, signers }
+}
+
 fn is_pubkey(raw: &raw::Auth) -> bool {
     raw.method.as_ref().is_some_and(|method| method.get_ref() == "pubkey")
 }
@@ -250,7 +355,7 @@ pub(crate) fn keep<T>(word: &Word, result: Result<T, LoadError>, reader: &mut Re
 
 pub(crate) fn public_file(word: &Word, reader: &mut Reader<'_>) -> Option<(String, Vec<u8>)> {
     let path = reader.path(word);
-    match read(&path, |buffer, file| file.read_to_end(buffer).map(drop)) {
+    match read(&path, MAX_FILE) {
         Ok((bytes, _)) => Some((word.get_ref().clone(), bytes)),
         Err(error) => {
             reader.error(word.span(), format!("cannot read {}: {error}", path.display()));
@@ -262,7 +367,7 @@ pub(crate) fn public_file(word: &Word, reader: &mut Reader<'_>) -> Option<(Strin
 /// Reads a file that holds a secret, into memory that is wiped, and warns when others may read it too.
 pub(crate) fn secret_file(word: &Word, reader: &mut Reader<'_>) -> Option<Secret> {
     let path = reader.path(word);
-    match read(&path, |buffer, file| file.read_to_end(buffer).map(drop)) {
+    match read(&path, MAX_FILE) {
         Ok((bytes, mode)) => {
             if mode & 0o077 != 0 {
                 let text = format!(
@@ -281,18 +386,15 @@ pub(crate) fn secret_file(word: &Word, reader: &mut Reader<'_>) -> Option<Secret
     }
 }
 
-fn read(
-    path: &Path,
-    fill: impl Fn(&mut Vec<u8>, &mut std::io::Take<fs::File>) -> std::io::Result<()>,
-) -> std::io::Result<(Vec<u8>, u32)> {
+fn read(path: &Path, most: u64) -> std::io::Result<(Vec<u8>, u32)> {
     let file = fs::File::open(path)?;
     let meta = file.metadata()?;
-    if meta.len() > MAX_FILE {
-        return Err(std::io::Error::other("too long for a key or certificate"));
+    if meta.len() > most {
+        return Err(std::io::Error::other("too long for what it is to be"));
     }
     // All the room there can be, so that growing leaves no copy of a key behind.
     let mut bytes = Vec::with_capacity(meta.len() as usize + 64);
-    fill(&mut bytes, &mut file.take(MAX_FILE))?;
+    file.take(most).read_to_end(&mut bytes)?;
     Ok((bytes, meta.mode()))
 }
 

@@ -134,7 +134,7 @@ fn tls(raw: &Spanned<raw::RadiusTls>, reader: &mut Reader<'_>) -> Option<RadiusT
             let bytes = secret_file(word, reader)?;
             let source = keep(word, secure::load::private_key(word.get_ref(), &bytes), reader)?;
             let certs = certificates(&raw.cert, reader).into_iter().map(Into::into).collect();
-            Some(OwnKey { name: word.get_ref().clone(), source, certs })
+            Some(OwnKey { name: word.get_ref().clone(), source, certs, url: None })
         }
         (None, None) => {
             // RFC 6614 section 2.3: both sides have certificates.

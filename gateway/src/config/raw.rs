@@ -57,6 +57,9 @@ impl<'de> Deserialize<'de> for Words {
 pub(crate) struct Gateway {
     pub(crate) listen: Option<Vec<Word>>,
     pub(crate) state_dir: Option<Word>,
+    pub(crate) user: Option<Word>,
+    pub(crate) secure_user: Option<Word>,
+    pub(crate) sandbox: Option<Word>,
     pub(crate) log: Option<Word>,
     pub(crate) log_format: Option<Word>,
     pub(crate) keylog: Option<Word>,
@@ -230,6 +233,24 @@ pub(crate) struct Auth {
     pub(crate) anonymous: Option<Word>,
     pub(crate) server: Option<Word>,
     pub(crate) radius: Option<Spanned<bool>>,
+    pub(crate) url: Option<Word>,
+    pub(crate) also: Option<Vec<Spanned<OwnKey>>>,
+    pub(crate) intermediate: Option<Vec<Word>>,
+    pub(crate) usages: Option<Vec<Word>>,
+    pub(crate) revocation: Option<Word>,
+    pub(crate) crl: Option<Vec<Word>>,
+    pub(crate) ocsp: Option<Word>,
+    pub(crate) ocsp_signer: Option<Vec<Word>>,
+    pub(crate) lookup: Option<Word>,
+}
+
+/// `also = [{ … }]` in `local_auth`
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct OwnKey {
+    pub(crate) cert: Option<Vec<Word>>,
+    pub(crate) key: Option<Word>,
+    pub(crate) url: Option<Word>,
 }
 
 /// `virtual_ip = { … }`

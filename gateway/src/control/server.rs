@@ -17,7 +17,7 @@ use zeroize::{Zeroize, Zeroizing};
 use super::protocol::{Answer, MAX_REQUEST, Request};
 use crate::backlog;
 use crate::events::Events;
-use crate::keyside::KeyDevices;
+use crate::report::AccelDevice;
 use crate::worker::order::{Order, Orders};
 
 /// Clients at one time.
@@ -37,6 +37,9 @@ pub type Reloader = Arc<dyn Fn() -> Result<String, String> + Send + Sync>;
 /// Takes a password for a realm, and whose it is, to the key side.
 pub type Passwords = Arc<dyn Fn(String, Option<String>, Secret) -> Result<(), String> + Send + Sync>;
 
+/// How devices are that hold keys. May take a moment: a token is asked who it is.
+pub type Looker = Arc<dyn Fn() -> Vec<AccelDevice> + Send + Sync>;
+
 /// What clients reach.
 #[derive(Clone)]
 pub struct Server {
@@ -47,7 +50,7 @@ pub struct Server {
     /// What `reload` does. May block for a moment.
     pub reloader: Reloader,
     /// Devices that hold keys.
-    pub keys: KeyDevices,
+    pub keys: Looker,
     /// Where passwords go.
     pub passwords: Passwords,
 }
@@ -158,9 +161,9 @@ impl Server {
                 let (answer, accel) = oneshot::channel();
                 match self.order(Order::Accel(answer), accel).await {
                     Ok(mut accel) => {
-                        let keys = self.keys.clone();
+                        let keys = Arc::clone(&self.keys);
                         // A token that hangs keeps one thread, and this one client.
-                        let devices = tokio::task::spawn_blocking(move || keys.look()).await;
+                        let devices = tokio::task::spawn_blocking(move || keys()).await;
                         accel.devices.extend(devices.unwrap_or_default());
                         Answer { ok: true, accel: Some(accel), ..Answer::default() }
                     }
@@ -282,7 +285,7 @@ mod tests {
     fn server() -> (Server, Taker) {
         let (orders, taker) = channel().unwrap();
         let reloader: Reloader = Arc::new(|| Err("g.toml:3:1: unknown key `x`".to_owned()));
-        let keys = KeyDevices::new(Vec::new());
+        let keys: Looker = Arc::new(Vec::new);
         let passwords: Passwords = Arc::new(|realm, user, secret| match secret.expose() {
             b"right" if realm == "home" && user.as_deref() == Some("carol") => Ok(()),
             _ => Err("another".to_owned()),
@@ -306,7 +309,7 @@ mod tests {
                         to.give(b"header".to_vec()).unwrap();
                         to.give(b"packet".to_vec()).unwrap();
                     }
-                    Order::Reload { .. } | Order::Stop(_) => {}
+                    Order::Reload { .. } | Order::KeySide(_) | Order::Stop(_) => {}
                 }
             }
         });

@@ -21,6 +21,8 @@ pub(super) enum Asker {
     Tun(String),
     /// Ours: what is to be done to sessions. Answered when there is something.
     Orders,
+    /// Ours: this TUN device, which we have already.
+    Adopted(String),
     /// Ours: what was asked, for the log.
     Own(String),
 }
@@ -74,6 +76,19 @@ impl Ask {
         });
         self.push();
         count == BUDGET || !self.refused.is_empty()
+    }
+
+    /// Another key side answers from now on. What the one before was asked is refused.
+    pub(super) fn renew(&mut self, end: NetworkEnd) {
+        self.end = end;
+        self.waiting.clear();
+        let out: Vec<Token> = self.out.iter().map(|(token, _)| token).collect();
+        for token in out {
+            if let Some(asker) = self.out.take(token) {
+                let refusal = Refusal::System("the key side is gone".into());
+                self.refused.push_back((asker, Reply::Refused(refusal)));
+            }
+        }
     }
 
     /// Questions not answered yet.
@@ -139,7 +154,7 @@ mod tests {
             ask.poll(|asker, _| {
                 answered.push(match asker {
                     Asker::Engine(token) => token.0.to_string(),
-                    Asker::Own(what) | Asker::Tun(what) => what,
+                    Asker::Own(what) | Asker::Tun(what) | Asker::Adopted(what) => what,
                     Asker::Orders => "orders".to_owned(),
                 })
             });

@@ -6,7 +6,9 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
 use ike::Command;
+use ipc::NetworkEnd;
 use policy::Realm;
+use serde::{Deserialize, Serialize};
 use spi::Doorbell;
 use tokio::sync::oneshot;
 
@@ -41,16 +43,19 @@ pub enum Order {
     },
     /// Inner packets, as blocks of a pcapng file.
     Capture(backlog::Sender),
+    /// The channel to another key side, in the place of one that is gone.
+    KeySide(NetworkEnd),
     /// Take everything down and end.
     Stop(oneshot::Sender<()>),
 }
 
-/// The part of the configuration that can change while the worker runs.
+/// The part of the configuration that can change while the worker runs. Holds no secret.
+#[derive(Serialize, Deserialize)]
 pub struct Reload {
     /// The realms.
     pub realms: Vec<Arc<Realm>>,
     /// Hashes of the CAs of each, for CERTREQ.
-    pub authorities: BTreeMap<String, Vec<[u8; 20]>>,
+    pub authorities: BTreeMap<String, ipc::CertAsks>,
     /// Carve-outs.
     pub carve_outs: Vec<CarveOut>,
     /// How often dummy packets go out, by realm and child.

@@ -24,6 +24,22 @@ pub const SERVER: &str = "aaa.lab.test";
 pub const ALICE: &str = "alice@lab.test";
 pub const PASSWORD: &str = "wonder\u{e4}land";
 
+/// Every method with everything that can be inside, and what a grant calls it.
+pub const ALL: [(MethodKind, Option<Inner>, &str); 12] = [
+    (MethodKind::Md5, None, "EAP-MD5"),
+    (MethodKind::Gtc, None, "EAP-GTC"),
+    (MethodKind::MsChapV2, None, "EAP-MSCHAPv2"),
+    (MethodKind::Tls, None, "EAP-TLS"),
+    (MethodKind::Ttls, Some(Inner::Pap), "EAP-TTLS with PAP"),
+    (MethodKind::Ttls, Some(Inner::MsChapV2), "EAP-TTLS with MSCHAPv2"),
+    (MethodKind::Ttls, Some(Inner::Eap(MethodKind::MsChapV2)), "EAP-TTLS with EAP-MSCHAPv2"),
+    (MethodKind::Ttls, Some(Inner::Eap(MethodKind::Md5)), "EAP-TTLS with EAP-MD5"),
+    (MethodKind::Ttls, Some(Inner::Eap(MethodKind::Gtc)), "EAP-TTLS with EAP-GTC"),
+    (MethodKind::Peap, Some(Inner::Eap(MethodKind::MsChapV2)), "PEAP with EAP-MSCHAPv2"),
+    (MethodKind::Peap, Some(Inner::Eap(MethodKind::Gtc)), "PEAP with EAP-GTC"),
+    (MethodKind::Peap, Some(Inner::Eap(MethodKind::Md5)), "PEAP with EAP-MD5"),
+];
+
 pub struct Ca {
     pub der: Vec<u8>,
     pub pem: String,
@@ -172,6 +188,18 @@ impl World {
             tls: Some(self.tls_client(TlsVersions::Both)),
             allow_keyless: true,
         }
+    }
+}
+
+impl World {
+    /// A peer of one method, which says no more than it has to outside a tunnel.
+    pub fn client_of(&self, kind: MethodKind, inner: Option<Inner>) -> PeerConfig {
+        let inner: Vec<Inner> = inner.into_iter().collect();
+        let mut peer = self.peer(&[kind], &inner);
+        if matches!(kind, MethodKind::Ttls | MethodKind::Peap) {
+            peer.anonymous = Some("anonymous@lab.test".into());
+        }
+        peer
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use eap::{Conversation, Peer, Server, ServerConfig, Step};
+use eap::{Conversation, Peer, PeerConfig, Server, ServerConfig, Step};
 use md5::{Digest, Md5};
 
 use super::{End, random};
@@ -222,8 +222,14 @@ fn serve(socket: &UdpSocket, config: &Arc<ServerConfig>, stop: &AtomicBool, ends
     }
 }
 
-/// Carries our peer's conversation to a RADIUS server. Returns how it ended, and the key the server gave.
-pub fn call(server: SocketAddr, mut peer: Peer, name: &str) -> (End, Option<Vec<u8>>) {
+/// Lets a peer call a RADIUS server. Returns how it ended, and the key the server gave.
+pub fn go(server: SocketAddr, config: PeerConfig) -> (End, Option<Vec<u8>>) {
+    let name = config.anonymous.clone().unwrap_or_else(|| config.identity.clone());
+    call(server, Peer::new(Arc::new(config), random()), &name)
+}
+
+/// Carries our peer's conversation to a RADIUS server.
+fn call(server: SocketAddr, mut peer: Peer, name: &str) -> (End, Option<Vec<u8>>) {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     socket.connect(server).unwrap();

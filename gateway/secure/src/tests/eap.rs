@@ -295,3 +295,70 @@ fn packets_without_end_and_time_without_end_come_to_an_end() {
     moon.at += std::time::Duration::from_secs(3600);
     assert!(matches!(refusal(packet(&mut moon, vec![2, 1, 0, 4])), Refusal::OutOfTurn(_)));
 }
+
+#[test]
+fn the_realm_is_that_of_the_user_and_takes_the_method() {
+    let methods = [EapMethod::MsChapV2];
+    let named = |name: &str, rule: &str| {
+        let mut realm = server_realm(&methods);
+        realm.name = name.into();
+        realm.remote_id = policy::Peers::parse([rule]).unwrap();
+        realm
+    };
+    let land = |user: &str, realms: Vec<Realm>, of_user: &[&str]| {
+        let user = EapUser {
+            name: user.into(),
+            password: Secret::from_slice(b"Ar3etTnp"),
+            realms: of_user.iter().map(|realm| (*realm).to_owned()).collect(),
+        };
+        let names: Vec<std::sync::Arc<str>> = realms.iter().map(|realm| realm.name.clone()).collect();
+        let mut client = client_realm(&methods);
+        client.eap.identity = Some(user.name.clone());
+        let password =
+            EapUser { name: user.name.clone(), password: user.password.duplicate(), realms: vec![] };
+        let mut sun = side(client, vec![password], None);
+        let mut moon = Side::new(Config {
+            realms: realms.into_iter().map(Into::into).collect(),
+            psks: vec![psk(&[MOON, SUN], "between us")],
+            users: vec![user],
+            ..Config::default()
+        });
+        let mut from_moon = step(moon.ask(Request::EapBegin {
+            sa: A,
+            role: Role::Responder,
+            realms: names,
+            asked: None,
+            peer_id: id(SUN),
+            remote: ADDRESS,
+        }));
+        let mut gateway = side(server_realm(&methods), users("x"), None);
+        begin(&mut gateway, Role::Responder);
+        let by_key = proof(gateway.make(1, "r", MOON, responders(Role::Responder)));
+        accepted(sun.check(1, "r", SUN, MOON, responders(Role::Initiator), by_key));
+        begin(&mut sun, Role::Initiator);
+        while let EapStep::Send(bytes) = &from_moon {
+            let EapStep::Send(answer) = step(packet(&mut sun, bytes.clone())) else { break };
+            from_moon = step(packet(&mut moon, answer));
+        }
+        match from_moon {
+            EapStep::Accepted { realm, .. } => Some(realm.to_string()),
+            EapStep::Refused { packet: Some(packet), .. } if packet[0] == 4 => None,
+            other => panic!("{other:?}"),
+        }
+    };
+    let both = || vec![named("all", "any"), named("sales", "eap: carol")];
+    assert_eq!(land("carol", both(), &[]).as_deref(), Some("sales"), "the narrower rule");
+    assert_eq!(land("dave", both(), &[]).as_deref(), Some("all"));
+    assert_eq!(land("carol", both(), &["all"]).as_deref(), Some("all"), "no user of the other");
+    assert_eq!(land("carol", both(), &["elsewhere"]), None, "a user of neither");
+    assert_eq!(land("dave", vec![named("sales", "eap: carol")], &[]), None, "nobody's peer");
+    // A realm that takes another method only is not entered by this one.
+    let mut strict = both();
+    strict[1].eap.methods = vec![EapMethod::Md5];
+    strict[1].eap.keyless = true;
+    assert_eq!(land("carol", strict, &[]).as_deref(), Some("all"));
+    // Nor one that goes by another name than the peer was told.
+    let mut other = both();
+    other[1].local_id = id("other.lab.test");
+    assert_eq!(land("carol", other, &[]).as_deref(), Some("all"));
+}

@@ -134,7 +134,7 @@ fn reload_changes_what_is_believed_and_keeps_what_was_asked() {
         own_id: id(MOON),
         peer_id: None,
         input: initiators(Role::Initiator),
-        offered: ipc::Offered { hashes: vec![spi::Hash::Sha256], authorities: vec![] },
+        offered: ipc::Offered { hashes: vec![spi::Hash::Sha256], ..ipc::Offered::default() },
     };
     moon.authority.handle(now(), spi::Token(900), request);
     moon.authority.reload(pubkey(MOON, SUN, Some(leaf.own(&[])), Trust::default()), now());
@@ -161,7 +161,7 @@ fn a_signature_survives_the_reset_of_its_device() {
         own_id: id(MOON),
         peer_id: None,
         input: initiators(Role::Initiator),
-        offered: ipc::Offered { hashes: vec![spi::Hash::Sha256], authorities: vec![] },
+        offered: ipc::Offered { hashes: vec![spi::Hash::Sha256], ..ipc::Offered::default() },
     };
     moon.authority.handle(now(), spi::Token(1), request);
     devices[0].begin_reset();
