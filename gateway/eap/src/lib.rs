@@ -1,8 +1,8 @@
 //! EAP (RFC 3748) as a lower layer sees it: a conversation takes the other side's packets and says what to do next.
 //!
 //! It runs on the key side, where passwords and keys are; the network side carries the packets and learns the outcome. There is
-//! no clock, no socket and no thread in here. A conversation has an end whatever comes: packets that go on are counted, and
-//! packets out of place, too.
+//! no socket and no thread in here, and no clock but the one that certificates are judged by. A conversation has an end
+//! whatever comes: packets that go on are counted, and packets out of place, too.
 //!
 //! | method | type | by | inside | MSK |
 //! |---|---|---|---|---|

@@ -1,4 +1,4 @@
-//! PEAP version 0 (type 25, as Windows has it: [MS-PEAP]): EAP once more through the tunnel, its packets without their
+//! PEAP version 0 (type 25, as Windows has it: \[MS-PEAP\]): EAP once more through the tunnel, its packets without their
 //! header, and at the end one TLV each way in which both sides say how it went.
 //!
 //! Our server sends a binding of tunnel and inner method along, and so do others: a peer that answers it has the key of
@@ -37,7 +37,7 @@ enum Waiting {
     Nothing,
     Eap(NestedServer),
     /// The peer's agreement that it went well.
-    Agreement(Found, Binding),
+    Agreement(Box<(Found, Binding)>),
     /// Its word that it knows how badly it went.
     Regret(String),
 }
@@ -62,7 +62,8 @@ impl PeapInside {
                 let mut nonce = [0; 32];
                 (self.random)(&mut nonce);
                 let tlv = binding.tlv(From::Server, &nonce);
-                self.state = Waiting::Agreement(Found { identity, inner: Some(method), msk: None }, binding);
+                let found = Found { identity, inner: Some(method), msk: None };
+                self.state = Waiting::Agreement(Box::new((found, binding)));
                 Within::Write(result(EapCode::REQUEST, id, SUCCESS, &tlv))
             }
             Said::Refused(why) => {
@@ -71,16 +72,14 @@ impl PeapInside {
             }
         }
     }
-}
 
-impl PeapInside {
     fn on_agreement(&mut self, plain: &[u8]) -> Within {
         let packet = whole(plain, EapCode::RESPONSE, 0);
         let tlvs = Tlvs::read(&packet, EapCode::RESPONSE);
-        let Waiting::Agreement(mut found, binding) = std::mem::replace(&mut self.state, Waiting::Nothing)
-        else {
+        let Waiting::Agreement(agreed) = std::mem::replace(&mut self.state, Waiting::Nothing) else {
             return Within::Refuse("an agreement to nothing".into());
         };
+        let (mut found, binding) = *agreed;
         if tlvs.result != Some(SUCCESS) {
             return Within::Refuse("the peer does not agree that it went well".into());
         }

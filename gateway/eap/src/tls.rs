@@ -56,7 +56,8 @@ pub struct Certificates {
     pub key: Option<Secret>,
     /// CAs that the other side's are verified with, in DER.
     pub roots: Vec<Vec<u8>>,
-    /// Revocation lists of these CAs, in DER. A certificate that none of them covers passes.
+    /// Revocation lists of these CAs, in DER. A certificate that none of them covers passes, and a list
+    /// counts also after its next update is due.
     pub crls: Vec<Vec<u8>>,
     /// What is spoken.
     pub versions: TlsVersions,

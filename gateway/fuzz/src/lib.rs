@@ -6,6 +6,7 @@
 
 mod eap;
 mod ike_state;
+mod ipc;
 mod plugin;
 mod radius_packets;
 pub mod seed;
@@ -15,6 +16,7 @@ mod wire_ike;
 
 pub use eap::{eap, eap_ends};
 pub use ike_state::{ike_events, ike_state};
+pub use self::ipc::ipc;
 pub use plugin::plugin;
 pub use radius_packets::radius;
 pub use vfio_user::vfio_user;
@@ -33,4 +35,5 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("radius", radius),
     ("vfio_user", vfio_user),
     ("eap", eap),
+    ("ipc", ipc),
 ];

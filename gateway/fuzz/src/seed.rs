@@ -4,6 +4,7 @@ mod eap;
 mod esp;
 mod ike;
 mod ike_state;
+mod ipc;
 mod plugin;
 mod radius;
 mod vfio_user;
@@ -28,5 +29,6 @@ pub fn all() -> Vec<Seed> {
     let radius = radius::seeds().into_iter().map(|seed| named("radius", seed));
     let vfio = vfio_user::seeds().into_iter().map(|seed| named("vfio_user", seed));
     let eap = eap::seeds().into_iter().map(|(name, bytes)| Seed { target: "eap", name, bytes });
-    ike.chain(esp).chain(state).chain(plugin).chain(radius).chain(vfio).chain(eap).collect()
+    let ipc = ipc::seeds().into_iter().map(|seed| named("ipc", seed));
+    ike.chain(esp).chain(state).chain(plugin).chain(radius).chain(vfio).chain(eap).chain(ipc).collect()
 }

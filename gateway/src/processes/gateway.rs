@@ -35,6 +35,8 @@ const LOOK: Duration = Duration::from_secs(5);
 
 /// The program.
 pub fn main() -> ExitCode {
+    // It was started by a descriptor, which is no name for it.
+    let _ = rustix::thread::set_name(c"tussock-gateway");
     let mut talk = match talk_on_stdin() {
         Ok(talk) => talk,
         Err(_) => {

@@ -23,6 +23,8 @@ const FIRST_WORD: Duration = Duration::from_secs(30);
 
 /// The program.
 pub fn main() -> ExitCode {
+    // It was started by a descriptor, which is no name for it.
+    let _ = rustix::thread::set_name(c"tussock-secure");
     let mut talk = match talk_on_stdin() {
         Ok(talk) => talk,
         Err(_) => {
