@@ -7,12 +7,14 @@
 //! | `raw` | the file as serde sees it |
 //! | `reader`, [`units`] | words to values |
 //! | [`settings`], `dispatch`, `accel` | `[gateway]` and `[[policy]]`; `[dispatch]`; `[accel.…]` |
-//! | `realms`, `credentials` | `[realm.…]`; secrets, keys, certificates |
+//! | `realms`, `credentials`, `eap` | `[realm.…]`; secrets, keys, certificates; users |
+//! | `radius` | `[radius]` |
 
 mod accel;
 mod credentials;
 mod dispatch;
 mod eap;
+mod radius;
 mod raw;
 mod reader;
 mod realms;
@@ -186,6 +188,9 @@ impl File<'_> {
         for section in root.take_list("eap", self.source, self.problems) {
             self.eap_user(section, &mut loaded);
         }
+        if let Some(value) = root.take("radius") {
+            loaded.secure.radius = self.radius(value);
+        }
         let mut places: Vec<Place> = Vec::new();
         if let Some(value) = root.take("realm") {
             let realms = Section::of("realm", value, self.source, self.problems);
@@ -205,7 +210,7 @@ impl File<'_> {
             }
         }
         for (key, _) in &root.table {
-            let known = ["gateway", "dispatch", "accel", "psk", "eap", "realm", "policy"];
+            let known = ["gateway", "dispatch", "accel", "psk", "eap", "radius", "realm", "policy"];
             self.problems.error(self.source, key.span(), unknown("table", key.get_ref(), &known));
         }
         self.across_realms(&loaded, &places);
@@ -264,6 +269,19 @@ impl File<'_> {
             loaded.psk_realms.push((word.get_ref().as_str().into(), word.span()));
         }
         loaded.secure.psks.extend(credentials::psk(raw, at, &mut self.reader()));
+    }
+
+    fn radius(&mut self, value: Spanned<DeValue<'_>>) -> Option<secure::Radius> {
+        let at = value.span();
+        let mut section = Section::of("radius", value, self.source, self.problems)?;
+        let servers = section.take_list("server", self.source, self.problems);
+        let servers: Vec<_> = servers
+            .into_iter()
+            .filter_map(|server| Some((server.span.clone(), server.read(self.source, self.problems)?)))
+            .collect();
+        let raw = section.read::<raw::Radius>(self.source, self.problems)?;
+        let open = self.mode & 0o044 != 0;
+        radius::section(&raw, servers, at, open, &mut self.reader())
     }
 
     fn eap_user(&mut self, section: Section<'_>, loaded: &mut Loaded) {
@@ -425,6 +443,10 @@ impl File<'_> {
             if !places.iter().any(|place| place.realm == *realm) {
                 self.problems.error(self.source, at.clone(), format!("there is no realm `{realm}`"));
             }
+        }
+        for realm in loaded.realms.iter().filter(|realm| realm.eap.radius && loaded.secure.radius.is_none()) {
+            let text = format!("realm `{}` wants RADIUS, and there is no [radius]", realm.name);
+            self.problems.error(self.source, place(&realm.name), text);
         }
         for realm in &loaded.realms {
             let Some(peer) = realm.remote_id.the_one() else { continue };

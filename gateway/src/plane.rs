@@ -273,7 +273,7 @@ impl Plane {
                 self.esp.use_outbound(line, spi);
             }
             Order::Retire { line, spi } => self.esp.retire_outbound(line, spi),
-            Order::Remove { line, spi_in, spi_out } => self.remove(line, spi_in, spi_out),
+            Order::Remove { id, line, spi_in, spi_out } => self.remove(id, line, spi_in, spi_out),
             Order::Elsewhere(sa) => self.esp.install_elsewhere(*sa),
             Order::NotElsewhere { line, spi } => self.esp.remove_elsewhere(line, spi),
             Order::Move { line, local, remote, encap } => {
@@ -322,18 +322,25 @@ impl Plane {
         Ok(())
     }
 
-    fn remove(&mut self, line: esp::ChildId, spi_in: u32, spi_out: u32) {
+    fn remove(&mut self, id: ike::ChildId, line: esp::ChildId, spi_in: u32, spi_out: u32) {
         if let Some((_, pairs)) = self.labels.get_mut(&line) {
             *pairs -= 1;
             if *pairs == 0 {
                 self.labels.remove(&line);
             }
         }
+        let mut carried = ipc::Traffic::default();
         for (spi, dir) in [(spi_out, spi::Direction::Seal), (spi_in, spi::Direction::Open)] {
             if let Some(summary) = self.esp.remove(line, spi, dir) {
                 self.queues.remove_sa(summary.device, summary.sa);
+                let (packets, octets) = match dir {
+                    spi::Direction::Seal => (&mut carried.packets_out, &mut carried.octets_out),
+                    spi::Direction::Open => (&mut carried.packets_in, &mut carried.octets_in),
+                };
+                (*packets, *octets) = (summary.packets, summary.bytes);
             }
         }
+        self.reports.push_back(Report::Removed { id, carried });
     }
 
     /// While devices are behind, sockets are not read; what waits then waits in the kernel. (TUN queues are: what is critical

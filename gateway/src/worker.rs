@@ -22,6 +22,7 @@
 //! | `book`, `routes`, `paths`, `traps` | which pair is which child; routes; path MTUs; the SPD from the configuration |
 //! | `doors` | what takes privilege to open |
 //! | `devices` | TUN devices: made, lost, and made anew |
+//! | `sessions` | what RADIUS servers let in: accounts of it, and orders about it |
 //! | `views`, `shown` | what is shown |
 
 mod accel;
@@ -38,6 +39,7 @@ mod operations;
 pub mod order;
 mod paths;
 mod routes;
+mod sessions;
 mod shown;
 mod signals;
 mod traps;
@@ -75,6 +77,7 @@ use letters::Letters;
 use order::{Order, Orders, Reload, Taker};
 use paths::Paths;
 use routes::Routes;
+use sessions::Sessions;
 use views::Looking;
 
 /// How long Deletes may take at the end.
@@ -208,6 +211,7 @@ struct Worker {
     commands: HashMap<CommandId, oneshot::Sender<Result<String, String>>>,
     last_command: u64,
     looking: Looking,
+    sessions: Sessions,
     started: Instant,
     stopping: Option<Stopping>,
 }
@@ -277,6 +281,7 @@ impl Worker {
             commands: HashMap::new(),
             last_command: GOODBYE_ID.0,
             looking: Looking::default(),
+            sessions: Sessions::default(),
             started,
             stopping: None,
         };
@@ -284,6 +289,7 @@ impl Worker {
         worker.open_tuns();
         worker.await_tuns()?;
         worker.set_policies();
+        worker.await_session_orders();
         Ok(worker)
     }
 
@@ -346,8 +352,14 @@ impl Worker {
             || self.letters.is_waiting()
             || self.lanes.push();
         let stop = self.stopping.as_ref().map(|stopping| stopping.until);
-        let timers =
-            [self.engine.poll_timeout(), stop, self.tuns_again, self.looking.until(), self.accel.tick_at()];
+        let timers = [
+            self.engine.poll_timeout(),
+            stop,
+            self.tuns_again,
+            self.looking.until(),
+            self.accel.tick_at(),
+            self.sessions.due(),
+        ];
         let mut until = timers.into_iter().flatten().min();
         if self.accel.is_blind() {
             let soon = Instant::now() + accel::BLIND_WAIT;
@@ -404,6 +416,7 @@ impl Worker {
             self.open_tuns();
         }
         self.stop_looking(now);
+        self.tend_sessions(now);
         more
     }
 
@@ -483,6 +496,7 @@ impl Worker {
         });
         self.open_tuns();
         self.set_policies();
+        self.await_session_orders();
         self.engine.reload(now, realms, &mut self.fx);
         self.carry_out(now);
         self.events.publish(Notice::Reloaded { realms: self.realms.len() });
@@ -498,6 +512,7 @@ impl Worker {
                     self.carry_out(now);
                 }
                 Asker::Tun(name) => self.tun_came(now, name, reply),
+                Asker::Orders => self.session_order(now, reply),
                 Asker::Adopted(name) => self.tun_adopted(name, &reply),
                 Asker::Own(what) => {
                     if let Reply::Refused(why) = reply {
@@ -523,10 +538,13 @@ impl Worker {
         let Some(stopping) = self.stopping.take_if(|stopping| stopping.done || now >= stopping.until) else {
             return false;
         };
+        self.end_sessions();
         self.remove_addresses();
         self.routes.clear(&mut self.ask);
         let until = Instant::now() + KEY_SIDE_WAIT / 5;
-        while self.ask.pending() > 0 && Instant::now() < until {
+        // What waits for an order waits until the key side is gone.
+        let for_ever = usize::from(self.sessions.awaiting);
+        while self.ask.pending() > for_ever && Instant::now() < until {
             self.ask.poll(|_, _| ());
             std::thread::sleep(Duration::from_millis(2));
         }

@@ -14,6 +14,7 @@ mod debian;
 mod demo;
 mod docs;
 mod flood;
+mod freeradius;
 mod fuzz;
 mod inside;
 mod interop;

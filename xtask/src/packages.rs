@@ -48,6 +48,9 @@ pub const INTEROP: &[&str] = &[
     "tshark",
 ];
 
+/// What tests with a RADIUS server add.
+pub const RADIUS: &[&str] = &["freeradius", "freeradius-utils"];
+
 /// What comparing with others adds.
 pub const PEERS: &[&str] = &["openvpn", "wireguard-tools"];
 

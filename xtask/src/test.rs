@@ -72,7 +72,7 @@ pub fn run(options: &Options) -> Result<bool> {
     }
     let mut tally = Tally::default();
     if unit {
-        packages::need(&[packages::TOKENS])?;
+        packages::need(&[packages::TOKENS, packages::RADIUS])?;
         kryoptic::module()?;
         let modules = Modules::need();
         if let Err(error) = &modules {

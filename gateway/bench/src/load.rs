@@ -3,6 +3,7 @@
 //! A caller writes how many IKE SAs there are to be, a number a line, and reads what came of it, one JSON object a line. In
 //! between, and until the input ends, peers answer what the gateway asks, so that the SAs stay.
 
+mod eap;
 mod outside;
 mod peer;
 mod proof;

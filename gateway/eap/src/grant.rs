@@ -32,4 +32,6 @@ pub struct Granted {
     pub groups: Vec<String>,
     /// Class attributes, which accounting gives back as they are.
     pub class: Vec<Vec<u8>>,
+    /// Whether somebody keeps account of the session.
+    pub accounted: bool,
 }

@@ -8,6 +8,7 @@ mod eap;
 mod ike_state;
 mod ipc;
 mod plugin;
+mod radius_packets;
 pub mod seed;
 mod vfio_user;
 mod wire_esp;
@@ -17,6 +18,7 @@ pub use eap::{eap, eap_ends};
 pub use ike_state::{ike_events, ike_state};
 pub use self::ipc::ipc;
 pub use plugin::plugin;
+pub use radius_packets::radius;
 pub use vfio_user::vfio_user;
 pub use wire_esp::wire_esp;
 pub use wire_ike::wire_ike;
@@ -30,6 +32,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("wire_esp", wire_esp),
     ("ike_state", ike_state),
     ("plugin", plugin),
+    ("radius", radius),
     ("vfio_user", vfio_user),
     ("eap", eap),
     ("ipc", ipc),

@@ -6,6 +6,7 @@ mod ike;
 mod ike_state;
 mod ipc;
 mod plugin;
+mod radius;
 mod vfio_user;
 
 /// One file of a seed corpus.
@@ -25,8 +26,9 @@ pub fn all() -> Vec<Seed> {
     let esp = esp::seeds().into_iter().map(|seed| named("wire_esp", seed));
     let state = ike_state::seeds().into_iter().map(|seed| named("ike_state", seed));
     let plugin = plugin::seeds().into_iter().map(|seed| named("plugin", seed));
+    let radius = radius::seeds().into_iter().map(|seed| named("radius", seed));
     let vfio = vfio_user::seeds().into_iter().map(|seed| named("vfio_user", seed));
     let eap = eap::seeds().into_iter().map(|(name, bytes)| Seed { target: "eap", name, bytes });
     let ipc = ipc::seeds().into_iter().map(|seed| named("ipc", seed));
-    ike.chain(esp).chain(state).chain(plugin).chain(vfio).chain(eap).chain(ipc).collect()
+    ike.chain(esp).chain(state).chain(plugin).chain(radius).chain(vfio).chain(eap).chain(ipc).collect()
 }

@@ -63,7 +63,7 @@ impl IkeSa {
             State::Deleting => {
                 self.why_deleting().unwrap_or((DownKind::Meant, Why::Normal("deleted".into())))
             }
-            _ => (DownKind::ByPeer, Why::Normal("deleted by the peer".into())),
+            _ => (DownKind::ByPeer, Why::Normal(crate::session::BY_PEER.into())),
         };
         self.close_lingering(cx, kind, why);
     }

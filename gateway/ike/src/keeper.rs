@@ -433,7 +433,7 @@ impl Engine {
             // were there before the new one began: others the peer may have begun at the same time.
             self.with(id, |sa, cx| {
                 sa.unmourned = true;
-                sa.close(cx, DownKind::Meant, Why::Normal("INITIAL_CONTACT of the same peer".into()));
+                sa.close(cx, DownKind::Meant, Why::Normal(crate::session::INITIAL_CONTACT.into()));
             });
         } else if unique && older && old.role == Role::Responder {
             // One it began itself; two that both sides began at once stay both.

@@ -31,6 +31,7 @@ mod rekey_ike;
 mod resource;
 mod sa;
 pub mod select;
+mod session;
 mod shelf;
 pub mod status;
 mod tasks;
@@ -44,4 +45,5 @@ pub use effect::{
     KeyLogEntry, Path, Why,
 };
 pub use engine::{Engine, Standing};
+pub use session::Ending;
 pub use status::{ChildView, IkeSaView, Status};

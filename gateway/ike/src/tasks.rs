@@ -178,11 +178,11 @@ impl IkeSa {
                 self.queue(Task::DeleteIke(DownKind::Dead, why));
             }
             Timer::Superseded(_) => {
-                let why = Why::Normal("the same peer has a newer IKE SA".into());
+                let why = Why::Normal(crate::session::NEWER.into());
                 self.queue(Task::DeleteIke(DownKind::Meant, why));
             }
             Timer::Session(_) => {
-                let why = Why::Normal("the time is over for which the peer was let in".into());
+                let why = Why::Normal(crate::session::TIME_OVER.into());
                 self.queue(Task::DeleteIke(DownKind::Meant, why));
             }
             Timer::RekeyChild(id) => self.queue(Task::RekeyChild(id)),

@@ -11,8 +11,8 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 
 use crate::request::{
-    AuthInput, CertData, EapGrant, EapStep, MAX_CANDIDATES, MAX_EAP_LIST, MAX_EAP_PACKET, MAX_EAP_TEXT,
-    Offered, PeerProof, Refusal, Reply, Request, RouteChange, TunSpec,
+    Account, AuthInput, CertData, EapGrant, EapStep, MAX_CANDIDATES, MAX_EAP_LIST, MAX_EAP_PACKET,
+    MAX_EAP_TEXT, MAX_ORDERED, Offered, PeerProof, Refusal, Reply, Request, RouteChange, TunSpec,
 };
 
 /// Longest message, octets: an IKE_SA_INIT message and the certificates of an IKE_AUTH message, each as long as UDP allows.
@@ -143,6 +143,11 @@ impl Message for Request {
                 within("proof", data.len(), MAX_PROOF)?;
                 certificates(certs)
             }
+            Request::Account { session: _, what } => match what {
+                Account::Start(addresses) => within("addresses", addresses.len(), MAX_EAP_LIST),
+                Account::Interim(_) | Account::Stop(_, _) => Ok(()),
+            },
+            Request::AwaitSessionOrder => Ok(()),
             Request::Forget { sa: _ } => Ok(()),
             Request::OpenTun(spec) | Request::AdoptTun { spec, queue: _ } => tun(spec),
             Request::Route(RouteChange { realm, destination: _, device, source: _, add: _ }) => {
@@ -187,6 +192,7 @@ impl Message for Reply {
                 within("how", how.len(), MAX_TEXT)
             }
             Reply::Eap(step) => eap_step(step),
+            Reply::SessionOrder(order) => within("sessions", order.sessions.len(), MAX_ORDERED),
             Reply::Tun { queues, name, offload: _ } => {
                 within("queues", queues.len(), MAX_FDS)?;
                 within("device", name.len(), MAX_DEVICE)
@@ -262,6 +268,7 @@ fn eap_grant(grant: &EapGrant) -> Result<(), Broken> {
         interim: _,
         groups,
         class,
+        accounted: _,
     } = grant;
     within("identity", identity.len(), MAX_EAP_TEXT)?;
     within("method", method.len(), MAX_EAP_TEXT)?;

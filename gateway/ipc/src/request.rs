@@ -103,6 +103,17 @@ pub enum Request {
         /// What the peer sent.
         proof: PeerProof,
     },
+    /// What happened to a session that a RADIUS server let in, for accounting. Answered by [`Reply::Ok`] or
+    /// [`Reply::Refused`].
+    Account {
+        /// The IKE SA that the session began with; it keeps that name when the SA is rekeyed.
+        session: IkeSaRef,
+        /// What happened.
+        what: Account,
+    },
+    /// Wait for something that is to be done to sessions; asking again says that the last one is done. Answered by
+    /// [`Reply::SessionOrder`], maybe after days.
+    AwaitSessionOrder,
     /// The IKE SA is gone: forget what was kept for it. Not answered.
     Forget {
         /// Which.
@@ -252,6 +263,75 @@ pub const MAX_EAP_ROUNDS: u16 = 60;
 /// Longest EAP packet, octets. Methods with certificates cut them into smaller ones themselves.
 pub const MAX_EAP_PACKET: usize = 8192;
 
+/// What happened to a session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Account {
+    /// It is up, with these inner addresses; at most [`MAX_EAP_LIST`].
+    Start(Vec<IpAddr>),
+    /// It has carried so much.
+    Interim(Traffic),
+    /// It is over.
+    Stop(Traffic, StopCause),
+}
+
+/// What a session has carried, since its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// From the peer.
+    pub octets_in: u64,
+    /// To the peer.
+    pub octets_out: u64,
+    /// From the peer.
+    pub packets_in: u64,
+    /// To the peer.
+    pub packets_out: u64,
+}
+
+/// Why a session is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StopCause {
+    /// The peer said so.
+    Peer,
+    /// The peer does not answer.
+    Silence,
+    /// Its time was over.
+    Time,
+    /// Somebody with authority said so.
+    Order,
+    /// The gateway ends.
+    Shutdown,
+    /// The same peer came anew.
+    Replaced,
+    /// Something went wrong.
+    Failure,
+}
+
+/// What is to be done to sessions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionOrder {
+    /// The IKE SAs that they began with; at most [`MAX_ORDERED`].
+    pub sessions: Vec<IkeSaRef>,
+    /// What.
+    pub what: SessionChange,
+}
+
+/// What can be done to a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SessionChange {
+    /// Take it down.
+    End,
+    /// Let it stay so long from now, and account for it so often.
+    Change {
+        /// How long.
+        timeout: Option<Duration>,
+        /// How often.
+        interim: Option<Duration>,
+    },
+}
+
+/// Sessions in one order.
+pub const MAX_ORDERED: usize = 256;
+
 /// How EAP goes on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EapStep {
@@ -300,6 +380,8 @@ pub struct EapGrant {
     pub groups: Vec<String>,
     /// Class attributes, which accounting gives back as they are.
     pub class: Vec<Vec<u8>>,
+    /// Whether [`Request::Account`] is wanted.
+    pub accounted: bool,
 }
 
 /// Longest text in [`EapGrant`], octets.
@@ -332,6 +414,8 @@ pub enum Reply {
     },
     /// How EAP goes on.
     Eap(EapStep),
+    /// Something is to be done to sessions.
+    SessionOrder(SessionOrder),
     /// A TUN device, one descriptor for each queue.
     Tun {
         /// The descriptors; between processes they go beside the message.

@@ -11,6 +11,8 @@ use crate::id::Identity;
 pub struct EapPolicy {
     /// Methods, preferred first: what a server offers and what a client takes. Empty: none but what RADIUS decides.
     pub methods: Vec<EapMethod>,
+    /// RADIUS servers authenticate peers.
+    pub radius: bool,
     /// The responder proves itself by the EAP method alone (RFC 5998), where both sides say so. Otherwise it has a key of its
     /// own.
     pub only: bool,
@@ -34,6 +36,7 @@ impl Default for EapPolicy {
     fn default() -> Self {
         EapPolicy {
             methods: Vec::new(),
+            radius: false,
             only: false,
             keyless: false,
             time: Duration::from_secs(120),

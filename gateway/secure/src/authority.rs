@@ -17,7 +17,7 @@ mod papers;
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use ipc::{
     AuthInput, Binding, CertData, IkeSaRef, Offered, PeerProof, Refusal, Reply, Request, RouteChange, Table,
@@ -42,6 +42,7 @@ use crate::key::{self, KeyKind};
 use crate::method;
 use crate::octets::{self, Prover};
 use crate::psk::{self, no_psk};
+use crate::radius::Radius;
 use crate::revocation::Checks;
 use crate::validator::Validator;
 use crate::vault::{Problem, Vault};
@@ -73,6 +74,8 @@ pub(crate) struct Authority {
     by_psk: Arc<str>,
     /// EAP conversations.
     pub(crate) eap: Host,
+    /// Servers that some of them go through.
+    pub(crate) radius: Option<Radius>,
     /// And one that did not.
     by_nothing: Arc<str>,
 }
@@ -175,6 +178,7 @@ impl Authority {
     ) -> Self {
         Authority {
             eap: Host::new(bell),
+            radius: None,
             vault,
             devices,
             certs,
@@ -213,9 +217,17 @@ impl Authority {
             Request::EapCheckAuth { sa, input, proof } => {
                 self.eap.check_auth(&mut self.table, &**self.devices.short(), token, sa, &input, &proof)
             }
+            Request::Account { session, what } => {
+                let account = self.radius().and_then(|radius| radius.account(Instant::now(), session, what));
+                account.map(|()| self.replies.push_back((token, Reply::Ok)))
+            }
+            Request::AwaitSessionOrder => self.radius().and_then(|radius| radius.await_order(token)),
             Request::Forget { sa } => {
                 self.table.forget(sa);
                 self.eap.forget(sa);
+                if let Some(radius) = &mut self.radius {
+                    radius.forget(sa);
+                }
                 Ok(())
             }
             Request::OpenTun(spec) => return Some(NetRequest::OpenTun(spec)),
@@ -234,7 +246,11 @@ impl Authority {
     /// Lets the devices work; returns whether more can be done at once. What a device does at once is followed up at once:
     /// the signature of a peer when its certificates are good.
     pub(crate) fn poll(&mut self) -> bool {
-        self.eap.poll(&mut self.table);
+        if self.eap.poll(&mut self.table)
+            && let Some(radius) = &mut self.radius
+        {
+            radius.poll();
+        }
         for _ in 0..ROUNDS {
             let (came, more) = self.turn();
             if !came {
@@ -270,7 +286,9 @@ impl Authority {
 
     /// The next answer.
     pub(crate) fn poll_reply(&mut self) -> Option<(Token, Reply)> {
-        self.replies.pop_front().or_else(|| self.eap.replies.pop_front())
+        let eap = || self.eap.replies.pop_front();
+        let radius = || self.radius.as_mut().and_then(|radius| radius.replies.pop_front());
+        self.replies.pop_front().or_else(eap).or_else(radius)
     }
 
     /// Doorbells to sleep on; and whether there is work out that rings none.
@@ -289,13 +307,18 @@ impl Authority {
 
     /// Puts another configuration in place. Proofs under way go on with what they began with.
     pub(crate) fn reload(&mut self, config: Config, at: SystemTime) -> Vec<Problem> {
-        let (vault, problems) = Vault::open(config, &self.devices, at);
+        let (mut vault, problems) = Vault::open(config, &self.devices, at);
+        vault.radius = self.radius.as_ref().map(|radius| Arc::clone(radius.opens()));
         if vault.rules.min_rsa_bits != self.vault.rules.min_rsa_bits {
             self.renew_validator(vault.rules.min_rsa_bits);
         }
         std::mem::replace(&mut self.vault, vault).close(&self.devices);
         self.checks.refresh();
         problems
+    }
+
+    fn radius(&mut self) -> Result<&mut Radius, Refusal> {
+        self.radius.as_mut().ok_or_else(|| Refusal::OutOfTurn("there is no RADIUS server".into()))
     }
 
     /// A validator for other rules. The old one ends what it began.

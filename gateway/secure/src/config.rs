@@ -2,8 +2,10 @@
 //! [`crate::load`] for the files it names.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use policy::{IdMatch, Realm};
 use serde::{Deserialize, Serialize};
@@ -20,6 +22,8 @@ pub struct Config {
     pub users: Vec<EapUser>,
     /// Keys, certificates and trust of realms that authenticate by public key, by realm name.
     pub credentials: BTreeMap<String, Credentials>,
+    /// RADIUS servers. What a reload says of them is not looked at.
+    pub radius: Option<Radius>,
     /// What is too weak.
     pub rules: Rules,
     /// Where keys of peers are remembered that were believed at first use, and where fetched lists of revoked certificates are kept.
@@ -63,6 +67,66 @@ impl EapUser {
     pub fn is_for(&self, realm: &str) -> bool {
         self.realms.is_empty() || self.realms.iter().any(|of| of == realm)
     }
+}
+
+/// RADIUS servers, and what they are told.
+#[derive(Serialize, Deserialize)]
+pub struct Radius {
+    /// What we call ourselves.
+    pub nas_identifier: String,
+    /// Our address as they are told it.
+    pub nas_address: Option<IpAddr>,
+    /// The servers, most wanted first.
+    pub servers: Vec<RadiusServer>,
+    /// How long the first answer is waited for; each further try twice as long as the one before.
+    pub timeout: Duration,
+    /// How often one server is asked.
+    pub tries: u8,
+    /// How often accounting is sent where the server does not say.
+    pub interim: Option<Duration>,
+    /// Requests that come to us.
+    pub dynamic: Option<RadiusDynamic>,
+}
+
+/// A RADIUS server.
+#[derive(Serialize, Deserialize)]
+pub struct RadiusServer {
+    /// Its name, for messages.
+    pub name: String,
+    /// Where it authenticates.
+    pub access: SocketAddr,
+    /// Where it keeps accounts; `None`: it does not.
+    pub accounting: Option<SocketAddr>,
+    /// What it shares with us.
+    #[serde(with = "crate::handed::secret")]
+    pub secret: Secret,
+    /// TLS, if it is spoken to that way.
+    pub tls: Option<RadiusTls>,
+}
+
+/// How a RADIUS server is spoken to over TLS.
+#[derive(Serialize, Deserialize)]
+pub struct RadiusTls {
+    /// The name its certificate is to be for.
+    pub name: String,
+    /// CAs that it is to come from.
+    pub anchors: Vec<Certificate>,
+    /// Our certificate and key.
+    pub own: Option<OwnKey>,
+}
+
+/// Who may have sessions ended and changed.
+#[derive(Serialize, Deserialize)]
+pub struct RadiusDynamic {
+    /// Where such requests come in.
+    pub listen: SocketAddr,
+    /// From which addresses.
+    pub clients: Vec<IpAddr>,
+    /// What they share with us.
+    #[serde(with = "crate::handed::secret")]
+    pub secret: Secret,
+    /// Message-Authenticator and Event-Timestamp have to be there.
+    pub strict: bool,
 }
 
 /// What may run inside a tunnel of EAP-TTLS or PEAP.

@@ -53,11 +53,9 @@ pub(crate) struct Opening {
     /// What the peer calls itself in IKE.
     pub(crate) peer_id: Identity,
     /// From where it speaks.
-    #[allow(dead_code, reason = "for conversations with a RADIUS server")]
     pub(crate) remote: std::net::IpAddr,
-    /// To be rung when a conversation that waited can go on.
-    #[allow(dead_code, reason = "for conversations with a RADIUS server")]
-    pub(crate) bell: Doorbell,
+    /// The IKE SA.
+    pub(crate) sa: IkeSaRef,
     /// Where passwords are asked for that are not written down.
     pub(crate) passwords: Passwords,
 }
@@ -139,7 +137,7 @@ impl Host {
             realm: Arc::clone(&realm),
             peer_id: peer_id.clone(),
             remote,
-            bell: self.bell.clone(),
+            sa,
             passwords: self.passwords.clone(),
         };
         let none = || format!("realm `{}` has no EAP method that can run", realm.name);
@@ -581,6 +579,7 @@ fn shown(grant: &Grant) -> EapGrant {
         interim: granted.interim,
         groups: granted.groups.iter().take(MAX_EAP_LIST).map(text).collect(),
         class: granted.class.iter().filter(octets).take(MAX_EAP_LIST).cloned().collect(),
+        accounted: granted.accounted,
     }
 }
 

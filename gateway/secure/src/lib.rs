@@ -10,6 +10,7 @@
 //! | `method`, `algorithm` | authentication methods and algorithm identifiers |
 //! | `eap`, `eap_methods` | EAP conversations, and what they bring; what they are made of |
 //! | `psk` | pre-shared keys by identity |
+//! | `radius` | RADIUS servers: conversations through them, accounts of sessions, and orders about them |
 //! | `candidates` | which of its realms a peer belongs to |
 //! | [`pins`] | keys that were believed at first use |
 //! | `vault`, `devices` | keys that are open, and where |
@@ -45,6 +46,7 @@ mod path;
 mod permit;
 pub mod pins;
 mod psk;
+mod radius;
 mod revocation;
 mod rules;
 mod run;
@@ -59,7 +61,8 @@ mod vault;
 
 pub use config::{
     Certificate, Config, Credentials, CrlSource, EapCredentials, EapInner, EapUser, Lookups, OwnCertificate,
-    OwnKey, Psk, RawKey, Revocation, RevocationMode, Rules, Trust,
+    OwnKey, Psk, Radius, RadiusDynamic, RadiusServer, RadiusTls, RawKey, Revocation, RevocationMode, Rules,
+    Trust,
 };
 pub use load::LoadError;
 pub use run::{Handle, Running, Served, check, serve, spawn, spawn_on};

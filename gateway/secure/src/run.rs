@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::devices::Devices;
 use crate::kernel::{Kernel, Linux};
 use crate::permit::Permits;
+use crate::radius::Radius;
 use crate::revocation::Checks;
 use crate::validator::Validator;
 use crate::vault::{Problem, Vault};
@@ -185,15 +186,20 @@ fn spawn_with(
 ///
 /// # Errors
 /// No device to be had.
-pub fn check(config: Config) -> io::Result<Vec<Problem>> {
+pub fn check(mut config: Config) -> io::Result<Vec<Problem>> {
     let drivers = registry::key_drivers(&config.devices);
     let (opened, missing) = open(&drivers);
     let devices = opened.into_iter().map(|opened| opened.device).collect();
-    authority(config, devices, missing).map(|(_, problems)| problems)
+    let radius = config.radius.take();
+    let (_, mut problems) = authority(config, devices, missing)?;
+    if let Some(Err(why)) = radius.map(Radius::check) {
+        problems.push(Problem { realm: "radius".into(), what: why });
+    }
+    Ok(problems)
 }
 
 fn authority(
-    config: Config,
+    mut config: Config,
     devices: Vec<Arc<dyn Device>>,
     missing: Vec<String>,
 ) -> io::Result<(Authority, Vec<Problem>)> {
@@ -203,8 +209,23 @@ fn authority(
     let validator = Validator::new(verifier, config.rules.min_rsa_bits).ok_or_else(none)?;
     let certs: Box<CertQueue> = Box::new(validator);
     let checks = Checks::new(config.state_dir.as_deref(), Arc::clone(devices.short()))?;
-    let (vault, problems) = Vault::open(config, &devices, SystemTime::now());
-    Ok((Authority::new(vault, devices, certs, checks, Table::default(), Doorbell::new()?), problems))
+    let radius = config.radius.take();
+    let (mut vault, mut problems) = Vault::open(config, &devices, SystemTime::now());
+    let bell = Doorbell::new()?;
+    let radius = match radius.map(|radius| Radius::start(radius, bell.clone())) {
+        Some(Ok(radius)) => {
+            vault.radius = Some(Arc::clone(radius.opens()));
+            Some(radius)
+        }
+        Some(Err(what)) => {
+            problems.push(Problem { realm: "radius".into(), what });
+            None
+        }
+        None => None,
+    };
+    let mut authority = Authority::new(vault, devices, certs, checks, Table::default(), bell);
+    authority.radius = radius;
+    Ok((authority, problems))
 }
 
 struct Secure {

@@ -125,6 +125,8 @@ pub(crate) struct Vault {
     eap: HashMap<Arc<str>, Arc<dyn Opens>>,
     /// Whom of the users each of them may let in.
     eap_users: HashMap<Arc<str>, Arc<EapUsers>>,
+    /// What makes those that go through a RADIUS server.
+    pub(crate) radius: Option<Arc<dyn Opens>>,
     pins: Option<Pins>,
     pub(crate) rules: Rules,
 }
@@ -138,6 +140,7 @@ impl Vault {
             psks,
             users,
             mut credentials,
+            radius: _,
             rules,
             state_dir,
             mark: _,
@@ -155,6 +158,7 @@ impl Vault {
             believes: HashMap::new(),
             eap: HashMap::new(),
             eap_users: HashMap::new(),
+            radius: None,
             pins: state_dir.as_deref().map(Pins::of),
             rules,
         };
@@ -166,6 +170,9 @@ impl Vault {
                 let names = |users: Vec<&EapUser>| users.into_iter().map(|user| user.name.clone()).collect();
                 let of = EapUsers { here: names(here), elsewhere: names(elsewhere) };
                 vault.eap_users.insert(realm.name.clone(), Arc::new(of));
+            }
+            let methods = realm.remote_auth == AuthPolicy::Eap && !realm.eap.radius;
+            if realm.local_auth == AuthPolicy::Eap || methods {
                 match Methods::of(&realm, &credentials, &users, devices.short()) {
                     Ok(methods) => {
                         vault.eap.insert(realm.name.clone(), Arc::new(methods));
@@ -254,7 +261,10 @@ impl Vault {
     }
 
     pub(crate) fn eap(&self, realm: &str) -> Option<&Arc<dyn Opens>> {
-        self.eap.get(realm)
+        match self.realms.get(realm) {
+            Some(of) if of.eap.radius => self.radius.as_ref(),
+            _ => self.eap.get(realm),
+        }
     }
 
     pub(crate) fn eap_users(&self, realm: &str) -> Arc<EapUsers> {

@@ -350,11 +350,11 @@ fn is_eap(auth: &Spanned<raw::Auth>) -> bool {
     auth.get_ref().method.as_ref().is_some_and(|method| method.get_ref() == "eap")
 }
 
-fn keep<T>(word: &Word, result: Result<T, LoadError>, reader: &mut Reader<'_>) -> Option<T> {
+pub(crate) fn keep<T>(word: &Word, result: Result<T, LoadError>, reader: &mut Reader<'_>) -> Option<T> {
     result.map_err(|error| reader.error(word.span(), error.to_string())).ok()
 }
 
-fn public_file(word: &Word, reader: &mut Reader<'_>) -> Option<(String, Vec<u8>)> {
+pub(crate) fn public_file(word: &Word, reader: &mut Reader<'_>) -> Option<(String, Vec<u8>)> {
     let path = reader.path(word);
     match read(&path, MAX_FILE) {
         Ok((bytes, _)) => Some((word.get_ref().clone(), bytes)),

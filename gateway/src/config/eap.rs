@@ -62,8 +62,40 @@ pub(crate) fn policy(
 /// What one side says.
 fn one_side(auth: &Spanned<raw::Auth>, policy: &mut EapPolicy, reader: &mut Reader<'_>) {
     let raw = auth.get_ref();
+    let radius = raw.radius.as_ref().is_some_and(|radius| *radius.get_ref());
+    policy.radius |= radius;
+    if let Some(ask) = &raw.ask_identity {
+        policy.ask_identity = *ask.get_ref();
+    }
+    if let Some(word) = &raw.eap_time {
+        let time = reader.duration(Some(word), policy.time);
+        if EapPolicy::TIME.contains(&time) {
+            policy.time = time;
+        } else {
+            reader.error(word.span(), "`eap_time` must be between 10s and 10m");
+        }
+    }
+    policy.only |= raw.eap_only.as_ref().is_some_and(|only| *only.get_ref());
+    policy.keyless |= raw.keyless.as_ref().is_some_and(|keyless| *keyless.get_ref());
+    if radius {
+        if let Some(words) = &raw.eap {
+            reader.error(
+                words.span(),
+                "with `radius = true` the RADIUS server chooses the method; leave `eap` out",
+            );
+        }
+        if let Some(only) = raw.eap_only.as_ref().filter(|only| *only.get_ref()) {
+            let text = "what method a RADIUS server chooses is not known here, so it cannot be trusted to prove who we are \
+                        (RFC 5998 section 4); leave `eap_only` out";
+            reader.error(only.span(), text);
+        }
+        return;
+    }
     let Some(words) = &raw.eap else {
-        reader.error(auth.span(), "method = \"eap\" needs `eap`, for example eap = [\"mschapv2\", \"tls\"]");
+        reader.error(
+            auth.span(),
+            "method = \"eap\" needs `eap`, for example eap = [\"mschapv2\", \"tls\"], or `radius = true`",
+        );
         return;
     };
     let mut methods: Vec<EapMethod> = Vec::new();
@@ -78,19 +110,6 @@ fn one_side(auth: &Spanned<raw::Auth>, policy: &mut EapPolicy, reader: &mut Read
     }
     if words.get_ref().is_empty() {
         reader.error(words.span(), "`eap` names no method");
-    }
-    policy.only |= raw.eap_only.as_ref().is_some_and(|only| *only.get_ref());
-    policy.keyless |= raw.keyless.as_ref().is_some_and(|keyless| *keyless.get_ref());
-    if let Some(ask) = &raw.ask_identity {
-        policy.ask_identity = *ask.get_ref();
-    }
-    if let Some(word) = &raw.eap_time {
-        let time = reader.duration(Some(word), policy.time);
-        if EapPolicy::TIME.contains(&time) {
-            policy.time = time;
-        } else {
-            reader.error(word.span(), "`eap_time` must be between 10s and 10m");
-        }
     }
     let keyless = methods.iter().find(|method| !method.is_keyed());
     if let Some(method) = keyless.filter(|_| !policy.keyless) {
@@ -125,6 +144,7 @@ fn out_of_place(raw: &raw::Auth, reader: &mut Reader<'_>) {
         ("inner", raw.inner.as_ref().map(Spanned::span)),
         ("anonymous", raw.anonymous.as_ref().map(Spanned::span)),
         ("server", raw.server.as_ref().map(Spanned::span)),
+        ("radius", raw.radius.as_ref().map(Spanned::span)),
     ];
     for (key, at) in spans {
         if let Some(at) = at {
@@ -140,7 +160,10 @@ fn wrong_side(raw: &raw::Auth, server: bool, reader: &mut Reader<'_>) {
         ("anonymous", raw.anonymous.as_ref().map(Spanned::span)),
         ("server", raw.server.as_ref().map(Spanned::span)),
     ];
-    let servers = [("ask_identity", raw.ask_identity.as_ref().map(Spanned::span))];
+    let servers = [
+        ("ask_identity", raw.ask_identity.as_ref().map(Spanned::span)),
+        ("radius", raw.radius.as_ref().map(Spanned::span)),
+    ];
     let (wrong, where_) = if server { (&clients[..], "local_auth") } else { (&servers[..], "remote_auth") };
     for (key, at) in wrong {
         if let Some(at) = at {

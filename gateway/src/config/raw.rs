@@ -166,6 +166,51 @@ pub(crate) struct Dpd {
     pub(crate) action: Option<Word>,
 }
 
+/// `[radius]`; its servers are read on their own.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Radius {
+    pub(crate) nas_identifier: Option<Word>,
+    pub(crate) nas_address: Option<Word>,
+    pub(crate) timeout: Option<Word>,
+    pub(crate) tries: Option<Spanned<u8>>,
+    pub(crate) interim: Option<Word>,
+    pub(crate) dynamic: Option<Spanned<RadiusDynamic>>,
+}
+
+/// `[[radius.server]]`
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RadiusServer {
+    pub(crate) name: Option<Word>,
+    pub(crate) address: Option<Word>,
+    pub(crate) accounting: Option<Word>,
+    pub(crate) secret: Option<Word>,
+    pub(crate) file: Option<Word>,
+    pub(crate) tls: Option<Spanned<RadiusTls>>,
+}
+
+/// `tls = { … }` in `[[radius.server]]`
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RadiusTls {
+    pub(crate) server: Option<Word>,
+    pub(crate) ca: Option<Vec<Word>>,
+    pub(crate) cert: Option<Vec<Word>>,
+    pub(crate) key: Option<Word>,
+}
+
+/// `dynamic = { … }` in `[radius]`
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RadiusDynamic {
+    pub(crate) listen: Option<Word>,
+    pub(crate) clients: Option<Vec<Word>>,
+    pub(crate) secret: Option<Word>,
+    pub(crate) file: Option<Word>,
+    pub(crate) strict: Option<bool>,
+}
+
 /// `local_auth = { … }`, `remote_auth = { … }`
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
@@ -187,6 +232,7 @@ pub(crate) struct Auth {
     pub(crate) inner: Option<Spanned<Vec<Word>>>,
     pub(crate) anonymous: Option<Word>,
     pub(crate) server: Option<Word>,
+    pub(crate) radius: Option<Spanned<bool>>,
     pub(crate) url: Option<Word>,
     pub(crate) also: Option<Vec<Spanned<OwnKey>>>,
     pub(crate) intermediate: Option<Vec<Word>>,

@@ -81,6 +81,9 @@ impl<'i> Section<'i> {
                 _ if self.name == "eap" && error.message().starts_with("invalid") => {
                     "expected a string, or a list of them for `realms`".to_owned()
                 }
+                _ if self.name.starts_with("radius") && error.message().starts_with("invalid") => {
+                    "expected another type; see [radius] in operations.md".to_owned()
+                }
                 text => text,
             };
             problems.error(source, at.clone(), text);

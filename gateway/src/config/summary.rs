@@ -72,7 +72,8 @@ fn realm(
     if realm.local_auth == AuthPolicy::Eap || realm.remote_auth == AuthPolicy::Eap {
         let methods: Vec<&str> = realm.eap.methods.iter().map(|method| method.name()).collect();
         let alone = if realm.eap.only { ", alone where the peer agrees" } else { "" };
-        writeln!(out, "  eap       {}{alone}", methods.join(", "))?;
+        let methods = if realm.eap.radius { "by RADIUS".to_owned() } else { methods.join(", ") };
+        writeln!(out, "  eap       {methods}{alone}")?;
     }
     writeln!(out, "  ike       {}", join(&realm.ike))?;
     writeln!(

@@ -21,7 +21,7 @@ pub(crate) enum Order {
     /// Never send with this one again.
     Retire { line: ChildId, spi: u32 },
     /// A pair is gone.
-    Remove { line: ChildId, spi_in: u32, spi_out: u32 },
+    Remove { id: ike::ChildId, line: ChildId, spi_in: u32, spi_out: u32 },
     /// Another lane has an SA.
     Elsewhere(Box<ElsewhereSa>),
     /// It has not any more.
@@ -66,6 +66,8 @@ pub(crate) enum Report {
     Event(esp::Event),
     /// A pair could not be installed; it is not there.
     NotInstalled { id: ike::ChildId, why: String },
+    /// A pair is gone, and has carried this.
+    Removed { id: ike::ChildId, carried: ipc::Traffic },
     /// The peers of these inbound SAs were heard.
     Heard(Vec<u32>),
     /// The path to a peer takes no more than this.

@@ -19,6 +19,8 @@ pub(super) enum Asker {
     Engine(Token),
     /// Ours: this TUN device.
     Tun(String),
+    /// Ours: what is to be done to sessions. Answered when there is something.
+    Orders,
     /// Ours: this TUN device, which we have already.
     Adopted(String),
     /// Ours: what was asked, for the log.
@@ -153,6 +155,7 @@ mod tests {
                 answered.push(match asker {
                     Asker::Engine(token) => token.0.to_string(),
                     Asker::Own(what) | Asker::Tun(what) | Asker::Adopted(what) => what,
+                    Asker::Orders => "orders".to_owned(),
                 })
             });
         }

@@ -53,6 +53,7 @@ impl Worker {
             }
             Effect::Event(event) => {
                 self.release_waiting(now, &event);
+                self.session_event(now, &event);
                 self.events.tell(event);
             }
             Effect::KeyLog(entry) => {

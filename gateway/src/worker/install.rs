@@ -151,6 +151,7 @@ impl Worker {
         let routes = self.hold_routes(&c.realm, &device_name, &c.ts_local, &c.ts_remote, own);
         let (id, spi_in, spi_out) = (c.id, c.spi_in, c.spi_out);
         let label = Arc::from(format!("{}/{}", c.realm, c.name));
+        self.session_child(c.ike, id);
         self.book.add(id, Pair { line, lane, spi_in, spi_out, routes, likeness });
         let install = Install { id, label, inbound, outbound, use_outbound };
         self.lanes.give(now, lane, Order::Install(Box::new(install)));
@@ -171,7 +172,7 @@ impl Worker {
     /// Removes a pair.
     pub(super) fn remove(&mut self, now: Instant, removed: ChildRemoved) {
         if let Some(Pair { line, lane, spi_in, spi_out, .. }) = self.forget(now, removed.id) {
-            self.lanes.give(now, lane, Order::Remove { line, spi_in, spi_out });
+            self.lanes.give(now, lane, Order::Remove { id: removed.id, line, spi_in, spi_out });
         }
     }
 

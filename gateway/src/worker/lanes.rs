@@ -203,6 +203,7 @@ impl Worker {
         match report {
             Report::Event(event) => self.signal(now, lane, event),
             Report::NotInstalled { id, why } => self.not_installed(now, id, why),
+            Report::Removed { id, carried } => self.session_child_gone(id, carried),
             Report::Heard(spis) => self.peers_heard(now, &spis),
             Report::PathMtu { remote, mtu } => {
                 self.paths.heard(now, remote, mtu);

@@ -41,6 +41,8 @@ pub(super) enum Question {
     Status(oneshot::Sender<Status>),
     Accel(oneshot::Sender<report::Accel>),
     Sas(oneshot::Sender<Sas>),
+    /// What sessions carry; for ourselves.
+    Sessions,
 }
 
 /// Questions whose answers the lanes have a part in.
@@ -62,7 +64,7 @@ impl Worker {
     pub(super) fn look(&mut self, now: Instant, question: Question) {
         self.looking.last += 1;
         let ticket = self.looking.last;
-        let sas = matches!(question, Question::Sas(_));
+        let sas = matches!(question, Question::Sas(_) | Question::Sessions);
         let gather = Gather::new(self.lanes.count(), now);
         self.looking.open.insert(ticket, (question, gather));
         self.lanes.all(now, || Order::Look { sas, ticket });
@@ -97,6 +99,7 @@ impl Worker {
             Question::Status(answer) => drop(answer.send(self.status(&gather.parts))),
             Question::Accel(answer) => drop(answer.send(self.accelerators(&gather.parts))),
             Question::Sas(answer) => drop(answer.send(self.sas(&gather.parts))),
+            Question::Sessions => self.sessions_looked(Instant::now(), &gather.parts),
         }
     }
 

@@ -27,6 +27,8 @@ pub const INSIDE: &str = "10.64.0.0/10";
 pub const IDS: &str = "*@load.lab.test";
 /// That secret.
 pub const SECRET: &str = "load-psk-0123456789abcdef";
+/// The password of all of them, by EAP.
+pub const PASSWORD: &str = "load-eap-0123456789abcdef";
 
 /// How they prove who they are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
@@ -37,6 +39,9 @@ pub enum Proof {
     Ecdsa,
     /// All by one RSA-3072 certificate.
     Rsa,
+    /// Each a user of its own by EAP-MSCHAPv2; the gateway by an ECDSA P-256 certificate.
+    #[value(skip)]
+    Eap,
 }
 
 impl Proof {
@@ -46,6 +51,7 @@ impl Proof {
             Proof::Psk => "PSK",
             Proof::Ecdsa => "ECDSA P-256",
             Proof::Rsa => "RSA-3072",
+            Proof::Eap => "EAP-MSCHAPv2",
         }
     }
 
@@ -53,7 +59,7 @@ impl Proof {
     pub fn auth(self) -> Auth {
         match self {
             Proof::Psk => Auth::Psk,
-            Proof::Ecdsa => Auth::Cert(KeyType::Ecdsa),
+            Proof::Ecdsa | Proof::Eap => Auth::Cert(KeyType::Ecdsa),
             Proof::Rsa => Auth::Cert(KeyType::Rsa),
         }
     }
@@ -103,6 +109,8 @@ pub struct Came {
     pub seconds: f64,
     /// CPU seconds that playing the peers took.
     pub cpu: f64,
+    /// Requests sent once more.
+    pub again: u32,
 }
 
 /// The peers.
@@ -137,7 +145,11 @@ impl Crowd {
         if !kind.child {
             command.arg("--childless");
         }
+        if kind.proof == Proof::Eap {
+            command.args(["--eap", PASSWORD, "--gateway-cert"]).arg(Pki::of(KeyType::Ecdsa)?.cert("moon"));
+        }
         match kind.proof.auth() {
+            _ if kind.proof == Proof::Eap => &mut command,
             Auth::Psk => command.args(["--secret", SECRET]),
             Auth::Cert(key) => {
                 let pki = Pki::of(key)?;
@@ -192,7 +204,8 @@ impl Crowd {
         let up = number("up").context("an odd report")? as u32;
         let (seconds, cpu) = number("seconds").zip(number("cpu_seconds")).context("an odd report")?;
         let why = report.get("why").and_then(Value::as_str).map(str::to_owned);
-        Ok(Came { up, why, seconds, cpu })
+        let again = number("sent_again").unwrap_or_default() as u32;
+        Ok(Came { up, why, seconds, cpu, again })
     }
 
     fn last_words(&self) -> String {

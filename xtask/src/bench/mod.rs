@@ -16,6 +16,7 @@ mod page;
 mod pings;
 mod rate;
 mod rekeys;
+mod roadwarriors;
 mod scale;
 mod table;
 mod throughput;
@@ -60,6 +61,8 @@ enum What {
     Scale(scale::Options),
     /// Floods into the tunnel and of strangers: what becomes of memory, pings, rekeying and new peers.
     Overload(overload::Options),
+    /// Hundreds of roadwarriors at once by EAP through FreeRADIUS, while a tunnel between sites carries pings.
+    Roadwarriors(roadwarriors::Options),
     /// What the driver for QuickAssist costs for each packet, without the card's own time.
     Qat,
     /// All of these, against everybody, as docs/performance.md has them. Takes an hour and a half.
@@ -130,6 +133,9 @@ pub fn run(options: &Options) -> Result<bool> {
         What::Ike(what) => alone("ike-run", &options.how, || rate::run(&setup, what)),
         What::Scale(what) => alone("scale-run", &options.how, || scale::run(&setup, what)),
         What::Overload(what) => alone("overload-run", &options.how, || overload::run(&setup, what)),
+        What::Roadwarriors(what) => {
+            alone("roadwarriors-run", &options.how, || roadwarriors::run(&setup, what))
+        }
         What::Qat => Ok(true),
         What::All => all(&setup, &options.how),
     }

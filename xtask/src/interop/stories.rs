@@ -20,6 +20,7 @@ mod padlock;
 mod path_mtu;
 mod plugins;
 mod providers;
+mod radius;
 mod reactions;
 mod realms;
 mod reload;
@@ -92,6 +93,7 @@ const SUBJECTS: &[&[Story]] = &[
     mixed::STORIES,
     padlock::STORIES,
     providers::STORIES,
+    radius::STORIES,
     plugins::STORIES,
     tokens::STORIES,
     revocation::STORIES,

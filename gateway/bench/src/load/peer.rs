@@ -15,6 +15,7 @@ use wire::TrafficSelector;
 use wire::ike::{Body, Flags, Header, Ke, Message, Nonce, Notify, Payload, PayloadList, Spi, TsPayload};
 use wire::numbers::{ExchangeType, NotifyType, ProtocolId};
 
+use super::eap::Talk;
 use super::outside::{Port, address};
 use super::proof::{Octets, Prover};
 use super::suite::{self, KeyPair, SUITE};
@@ -76,6 +77,10 @@ pub struct Sa {
     protection: Protection,
     /// What AUTH is about, until it is done.
     proof: Option<Proof>,
+    /// EAP, where that is how the peer proves itself.
+    eap: Option<Talk>,
+    /// Message ID of the request that is out.
+    message_id: u32,
     /// What was sent last: the request, or the answer, that is sent again.
     last: Vec<u8>,
 }
@@ -116,6 +121,20 @@ impl State {
                 let port = if matches!(state, State::ExpectInit(_)) { Port::Ike } else { Port::NatT };
                 *self = state;
                 Ok(Outcome::Send(port, request))
+            }
+            State::ExpectAuth(mut sa) if sa.eap.is_some() && sa.is_about(&header, ExchangeType::IKE_AUTH) => {
+                if header.message_id != sa.message_id {
+                    // A late second answer.
+                    *self = State::ExpectAuth(sa);
+                    return Ok(Outcome::Nothing);
+                }
+                if sa.talk(common, peer, message)? {
+                    let request = sa.last.clone();
+                    *self = State::ExpectAuth(sa);
+                    return Ok(Outcome::Send(Port::NatT, request));
+                }
+                *self = State::Up(sa);
+                Ok(Outcome::Established(None))
             }
             State::ExpectAuth(mut sa) if sa.is_about(&header, ExchangeType::IKE_AUTH) => {
                 let answer = match sa.role {
@@ -201,7 +220,7 @@ impl Init {
 impl Sa {
     fn new(spis: [Spi; 2], role: Role, proof: Proof) -> Sa {
         let protection = Protection::new(SUITE.sk_suite(), role, &proof.keys);
-        Sa { spis, role, protection, proof: Some(proof), last: Vec::new() }
+        Sa { spis, role, protection, proof: Some(proof), eap: None, message_id: 1, last: Vec::new() }
     }
 
     /// As responder: answers IKE_SA_INIT.
@@ -229,10 +248,15 @@ impl Sa {
     fn ask(&mut self, common: &Common, peer: u32) -> Result<Vec<u8>> {
         let id = common.prover.id(peer);
         let proof = self.proof.as_ref().context("no proof to make")?;
-        let auth = common.prover.prove(&*common.ops, &proof.octets(Role::Initiator, &id))?;
+        let name = String::from_utf8_lossy(&id.data).into_owned();
+        self.eap = common.prover.password().map(|password| Talk::new(&common.ops, name, password));
+        let auth = match &self.eap {
+            Some(_) => None,
+            None => Some(common.prover.prove(&*common.ops, &proof.octets(Role::Initiator, &id))?),
+        };
         let mut payloads = vec![Body::IdI(id).into()];
         payloads.extend(common.prover.cert());
-        payloads.push(auth);
+        payloads.extend(auth);
         if common.child {
             payloads.push(suite::esp_sa(1, u32::from_be_bytes(random(common)) | 0x100));
             // Its own network, and the gateway's; peers' networks do not overlap.
@@ -244,6 +268,37 @@ impl Sa {
         let [spi_i, spi_r] = self.spis;
         let header = Header::new(spi_i, spi_r, ExchangeType::IKE_AUTH, Flags::INITIATOR, 1);
         Ok(self.protection.seal(&*common.ops, &header, &payloads)?)
+    }
+
+    /// As initiator by EAP: an IKE_AUTH response; whether there is another request to send.
+    fn talk(&mut self, common: &Common, peer: u32, message: &[u8]) -> Result<bool> {
+        let opened = self.protection.open(&*common.ops, message)?;
+        let payloads = opened.payloads.as_slice();
+        if let Some(error) = payloads.error_notify() {
+            bail!("the gateway says {}", error.kind);
+        }
+        let proof = self.proof.as_ref().context("no proof to make")?;
+        let talk = self.eap.as_mut().context("no EAP")?;
+        if talk.gateway.is_none() {
+            let id = payloads.id_r().context("the gateway does not say who it is")?;
+            let auth = payloads.auth().context("the gateway proves nothing")?;
+            common.prover.check(&*common.ops, &proof.octets(Role::Responder, id), auth)?;
+            talk.gateway = Some(id.clone());
+        }
+        let own = common.prover.id(peer);
+        if let Some(answer) = talk.answer(&*common.ops, payloads, &proof.octets(Role::Initiator, &own))? {
+            self.message_id += 1;
+            let [spi_i, spi_r] = self.spis;
+            let header = Header::new(spi_i, spi_r, ExchangeType::IKE_AUTH, Flags::INITIATOR, self.message_id);
+            self.last = self.protection.seal(&*common.ops, &header, &[answer])?;
+            return Ok(true);
+        }
+        let id = talk.gateway.as_ref().context("the gateway is nobody")?;
+        let auth = payloads.auth().context("the gateway proves nothing")?;
+        talk.check(&*common.ops, &proof.octets(Role::Responder, id), auth)?;
+        ensure!(payloads.sa().is_some() == common.child, "the gateway's mind about a Child SA is another");
+        (self.proof, self.eap, self.last) = (None, None, Vec::new());
+        Ok(false)
     }
 
     /// As initiator: the IKE_AUTH response.

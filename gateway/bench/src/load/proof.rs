@@ -36,8 +36,11 @@ const RSASSA_PSS: [u8; 11] = [0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x
 #[group(id = "proof")]
 pub struct Options {
     /// The secret that all peers share with the gateway.
-    #[arg(long, required_unless_present = "key")]
+    #[arg(long, required_unless_present_any = ["key", "eap"])]
     secret: Option<String>,
+    /// The password of all peers, each a user of its own by EAP-MSCHAPv2. The gateway has a certificate.
+    #[arg(long, requires = "gateway_cert")]
+    eap: Option<String>,
     /// The one certificate of all peers, PEM.
     #[arg(long, requires = "key")]
     cert: Option<PathBuf>,
@@ -75,6 +78,7 @@ pub struct Prover {
 enum How {
     Psk(Secret),
     Signature { key: SigningKey, cert: Vec<u8>, gateway: Vec<u8> },
+    Eap { password: String, gateway: Vec<u8> },
 }
 
 enum SigningKey {
@@ -88,9 +92,16 @@ impl Prover {
     /// # Errors
     /// A file that is not what it should be.
     pub fn new(ops: &dyn ShortOps, options: &Options) -> Result<Prover> {
+        let spki = |path| {
+            Ok::<_, anyhow::Error>(certificate(path)?.tbs_certificate().subject_public_key_info().to_der()?)
+        };
+        if let (Some(password), Some(gateway)) = (&options.eap, &options.gateway_cert) {
+            let how = How::Eap { password: password.clone(), gateway: spki(gateway)? };
+            return Ok(Prover { id: None, how });
+        }
         let how = match (&options.secret, &options.key, &options.cert, &options.gateway_cert) {
             (_, Some(key), Some(cert), Some(gateway)) => {
-                let spki = certificate(gateway)?.tbs_certificate().subject_public_key_info().to_der()?;
+                let spki = spki(gateway)?;
                 let key = SigningKey::read(key)?;
                 How::Signature { key, cert: certificate(cert)?.to_der()?, gateway: spki }
             }
@@ -109,6 +120,14 @@ impl Prover {
         Ok(Prover { id: None, how: How::Psk(key) })
     }
 
+    /// The password, where peers prove themselves by EAP.
+    pub fn password(&self) -> Option<&str> {
+        match &self.how {
+            How::Eap { password, .. } => Some(password),
+            _ => None,
+        }
+    }
+
     /// What a peer calls itself.
     pub fn id(&self, peer: u32) -> Id {
         let name = self.id.clone().unwrap_or_else(|| format!("p{peer}@load.lab.test"));
@@ -120,14 +139,16 @@ impl Prover {
     pub fn announcement(&self) -> Option<Payload> {
         match self.how {
             How::Psk(_) => None,
-            How::Signature { .. } => Some(Notify::hash_algorithms(&[HashId::SHA2_256]).into()),
+            How::Signature { .. } | How::Eap { .. } => {
+                Some(Notify::hash_algorithms(&[HashId::SHA2_256]).into())
+            }
         }
     }
 
     /// The certificate, where there is one.
     pub fn cert(&self) -> Option<Payload> {
         match &self.how {
-            How::Psk(_) => None,
+            How::Psk(_) | How::Eap { .. } => None,
             How::Signature { cert, .. } => {
                 Some(Cert { encoding: CertEncoding::X509_SIGNATURE, data: cert.clone() }.into())
             }
@@ -143,6 +164,7 @@ impl Prover {
                 let (algorithm, signature) = key.sign(&signed)?;
                 Auth::digital_signature(algorithm, &signature).context("a long algorithm identifier")?
             }
+            How::Eap { .. } => bail!("EAP has proofs of its own"),
         }
         .into())
     }
@@ -158,7 +180,7 @@ impl Prover {
                 ensure!(auth.method == AuthMethod::SHARED_KEY_MIC, "the gateway's proof is {}", auth.method);
                 ensure!(mic(ops, key, &signed)?.ct_eq(&auth.data), "the gateway's proof is wrong");
             }
-            How::Signature { gateway, .. } => {
+            How::Signature { gateway, .. } | How::Eap { gateway, .. } => {
                 let (algorithm, signature) = auth.signature().context("the gateway does not sign")?;
                 let algorithm: &dyn VerificationAlgorithm = if algorithm == RSA_SHA256 {
                     &RSA_PKCS1_2048_8192_SHA256
@@ -183,6 +205,13 @@ impl Octets<'_> {
         let maced = self.keys.maced_id(ops, SUITE.prf, self.whose, &self.id.body());
         Ok([self.message, self.nonce, &maced.map_err(|fault| anyhow!("{fault}"))?].concat())
     }
+}
+
+/// The proof by a key that EAP gave.
+pub fn mic_with(ops: &dyn ShortOps, key: &Secret, octets: &Octets<'_>) -> Result<Auth> {
+    let key = ops.prf(SUITE.prf, key.expose(), &[KEY_PAD]).map_err(|fault| anyhow!("{fault}"))?;
+    let mic = mic(ops, &key, &octets.build(ops)?)?;
+    Ok(Auth::new(AuthMethod::SHARED_KEY_MIC, mic.expose().to_vec()))
 }
 
 fn mic(ops: &dyn ShortOps, key: &Secret, signed: &[u8]) -> Result<Secret> {
