@@ -519,27 +519,6 @@ impl Authority {
         }
     }
 
-    fn check_psk(
-        &self,
-        peer: &Peer,
-        input: &AuthInput,
-        octets: &[u8],
-        proof: &PeerProof,
-    ) -> Result<(), String> {
-        let own_id = peer.realms.own_id();
-        let psk = self.vault.psk(&peer.realm().name, own_id, Some(&peer.id));
-        // The same work without a key as with a wrong one, so that time does not tell which identities are known.
-        let secret = psk.map_or(&b"no key"[..], |psk| psk.secret.expose());
-        let expected = psk::proof(&**self.devices.short(), input.prf, secret, octets)
-            .map_err(|f| format!("PRF: {f}"))?;
-        let right = expected.ct_eq(&proof.data);
-        match psk {
-            Err(_) => Err(format!("no pre-shared key for `{own_id}` and `{}`", peer.id)),
-            Ok(_) if !right => Err(format!("`{}` has another pre-shared key", peer.id)),
-            Ok(_) => Ok(()),
-        }
-    }
-
     /// Goes from realm to realm until one believes somebody who vouches for the peer, or the key itself.
     fn check_signature(&mut self, mut peer: Peer, proof: Proof) -> Result<(), (Peer, String)> {
         loop {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use ipc::CertData;
+use ipc::{AuthInput, CertData, PeerProof};
 use policy::{AuthPolicy, Claims, Identity, Realm};
 use spi::cert::Usages;
 use wire::numbers::CertEncoding;
@@ -12,7 +12,7 @@ use super::{Authority, Peer};
 use crate::cert::Cert;
 use crate::key::KeyKind;
 use crate::vault::Believed;
-use crate::{identity, usage};
+use crate::{identity, psk, usage};
 
 /// Keys that are tried when a peer sends no certificate.
 const MAX_KEYS_TRIED: usize = 16;
@@ -36,6 +36,28 @@ pub(super) enum Disbelief {
 }
 
 impl Authority {
+    /// Whether the peer knows the secret that it shares with us.
+    pub(super) fn check_psk(
+        &self,
+        peer: &Peer,
+        input: &AuthInput,
+        octets: &[u8],
+        proof: &PeerProof,
+    ) -> Result<(), String> {
+        let own_id = peer.realms.own_id();
+        let psk = self.vault.psk(&peer.realm().name, own_id, Some(&peer.id));
+        // The same work without a key as with a wrong one, so that time does not tell which identities are known.
+        let secret = psk.map_or(&b"no key"[..], |psk| psk.secret.expose());
+        let expected = psk::proof(&**self.devices.short(), input.prf, secret, octets)
+            .map_err(|f| format!("PRF: {f}"))?;
+        let right = expected.ct_eq(&proof.data);
+        match psk {
+            Err(_) => Err(format!("no pre-shared key for `{own_id}` and `{}`", peer.id)),
+            Ok(_) if !right => Err(format!("`{}` has another pre-shared key", peer.id)),
+            Ok(_) => Ok(()),
+        }
+    }
+
     /// What the peer's certificates are to be judged by.
     pub(super) fn believed(
         &self,
