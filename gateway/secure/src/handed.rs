@@ -16,7 +16,7 @@ pub(crate) mod secret {
     }
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Secret, D::Error> {
-        from.deserialize_bytes(Octets).map(|octets| Secret::from_slice(octets))
+        from.deserialize_bytes(Octets).map(Secret::from_slice)
     }
 }
 
