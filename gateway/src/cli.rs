@@ -1,6 +1,7 @@
 //! The commands. Exit codes: 0 done, 1 failed, 2 wrong use or wrong configuration.
 
 pub mod accel;
+pub mod leases;
 pub mod pki;
 pub mod table;
 pub mod text;
@@ -48,6 +49,8 @@ pub enum Command {
     Accel(Watch),
     /// Show all IKE SAs and Child SAs
     Sas(Show),
+    /// Show the addresses that clients have or had, or release some
+    Leases(leases::Leases),
     /// Have the gateway read its configuration again
     Reload(Reach),
     /// Show events as they happen
@@ -241,6 +244,7 @@ fn ask(command: Command) -> anyhow::Result<()> {
             let sas = answer.sas.context("no SAs in the answer")?;
             if show.json { print_json(&sas) } else { print(&text::sas(&sas)) }
         }
+        Command::Leases(leases) => leases::run(leases),
         Command::Events(show) => events(&show),
         Command::Capture(to) => capture(&to),
     }
@@ -325,6 +329,8 @@ mod tests {
             "tussock check --config f",
             "tussock capture --out f",
             "tussock events",
+            "tussock leases --realm a --json",
+            "tussock leases release --identity carol@example.org",
             "tussock accel --json",
             "tussock pki token list --module p.so",
             "tussock pki token generate --module p.so --token pkcs11:token=lab --label moon --kind rsa3072",
@@ -344,6 +350,8 @@ mod tests {
             "tussock pki token list --module p --token x",
             "tussock up",
             "tussock up /b",
+            "tussock leases release",
+            "tussock leases release --address x",
             "tussock up a/b/c",
             "tussock capture",
             "tussock dance",

@@ -7,11 +7,12 @@
 //! | `raw` | the file as serde sees it |
 //! | `reader`, [`units`] | words to values |
 //! | [`settings`], `dispatch`, `accel` | `[gateway]` and `[[policy]]`; `[dispatch]`; `[accel.…]` |
-//! | `realms`, `credentials` | `[realm.…]`; secrets, keys, certificates |
+//! | `realms`, `pool`, `credentials` | `[realm.…]`; inner addresses; secrets, keys, certificates |
 
 mod accel;
 mod credentials;
 mod dispatch;
+mod pool;
 mod raw;
 mod reader;
 mod realms;
@@ -181,6 +182,7 @@ impl File<'_> {
         self.across_realms(&loaded, &places);
         loaded.secure.realms = loaded.realms.clone();
         loaded.secure.mark = loaded.settings.mark;
+        loaded.secure.state_dir = Some(loaded.settings.state_dir.clone());
         loaded.secure.devices = loaded.settings.devices();
         loaded
     }

@@ -9,6 +9,7 @@
 //! | [`io`] | sockets, TUN devices, sleeping |
 //! | [`run`](mod@run) | all threads put together |
 //! | [`control`], [`cli`] | the control socket; the commands |
+//! | [`leases`] | leases of inner addresses over restarts |
 //! | [`keyside`] | how devices are that hold keys |
 //! | [`events`], [`report`] | what happened; how things are |
 //! | [`pcapng`], [`keylog`], [`backlog`] | for those who look into packets |
@@ -23,6 +24,7 @@ pub mod events;
 pub mod io;
 pub mod keylog;
 pub mod keyside;
+pub mod leases;
 pub mod log;
 pub mod pcapng;
 mod plane;

@@ -19,6 +19,7 @@ use crate::control::lock::Lock;
 use crate::control::server::{self, Reloader, Server};
 use crate::events::Events;
 use crate::keyside::KeyDevices;
+use crate::leases::{self, Ledger};
 use crate::log;
 use crate::worker::order::{Order, Orders, Reload};
 use crate::worker::{self, Devices, Parts};
@@ -87,8 +88,22 @@ async fn serve(path: PathBuf, loaded: Loaded) -> anyhow::Result<()> {
         tracing::error!("{problem}");
     }
     let keys = KeyDevices::new(secure.devices);
-    let parts =
-        Parts { settings: settings.clone(), initial, devices, secure: secure.end, events: events.clone() };
+    // Before anybody is given an address.
+    let ledger = Ledger::default();
+    let pools = loaded.realms.iter().any(|realm| realm.pool.is_some());
+    let (leases, keeper) = match settings.leases.as_deref().filter(|_| pools) {
+        Some(file) => leases::open(file, &ledger, &events).await?,
+        None => (Vec::new(), None),
+    };
+    let parts = Parts {
+        settings: settings.clone(),
+        initial,
+        devices,
+        secure: secure.end,
+        events: events.clone(),
+        leases,
+        ledger,
+    };
     let mut worker = worker::spawn(parts)?;
     let orders = worker.orders.clone();
     let reloader = reloader(path, settings.clone(), secure.handle, short, orders.clone());
@@ -119,6 +134,9 @@ async fn serve(path: PathBuf, loaded: Loaded) -> anyhow::Result<()> {
             stop(&orders, again).await
         }
     };
+    if let Some(keeper) = keeper {
+        keeper.close().await;
+    }
     serving.abort();
     result
 }

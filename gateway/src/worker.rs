@@ -18,7 +18,7 @@
 //! | `ask` | the channel to the key side |
 //! | `letters` | IKE messages in and out, in the order of their senders' standing |
 //! | `signals` | what the data path tells, in the engine's words |
-//! | `effects`, `install` | what the engine wants done |
+//! | `effects`, `install`, `inner` | what the engine wants done |
 //! | `book`, `routes`, `paths`, `traps` | which pair is which child; routes; path MTUs; the SPD from the configuration |
 //! | `devices` | TUN devices: made, lost, and made anew |
 //! | `views`, `shown` | what is shown |
@@ -29,6 +29,7 @@ mod book;
 mod devices;
 mod effects;
 mod health;
+mod inner;
 mod install;
 mod lanes;
 mod letters;
@@ -43,7 +44,6 @@ mod trials;
 mod views;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -61,6 +61,7 @@ use crate::io::links::Links;
 use crate::io::outside::{IKE_PORT, NATT_PORT, Outside};
 use crate::io::system;
 use crate::keylog::KeyLog;
+use crate::leases::Ledger;
 use crate::pcapng;
 use crate::plane::{KEY_OTHERS, Ready, order::Order as LaneOrder};
 use accel::Accel;
@@ -102,6 +103,10 @@ pub struct Parts {
     pub secure: NetworkEnd,
     /// Where events go.
     pub events: Events,
+    /// What an earlier run knew of leases.
+    pub leases: Vec<ike::KnownLease>,
+    /// Where leases are noted.
+    pub ledger: Ledger,
 }
 
 /// The open devices, each with queues for one worker.
@@ -188,8 +193,8 @@ struct Worker {
     routes: Routes,
     paths: Paths,
     trap_routes: Vec<RouteKey>,
-    /// Inner addresses we were given, by realm, and the device each is on.
-    given: HashMap<Arc<str>, Vec<(IpAddr, Arc<str>)>>,
+    inner: inner::Inner,
+    ledger: Ledger,
     events: Events,
     keylog: Option<KeyLog>,
     taker: Taker,
@@ -202,7 +207,7 @@ struct Worker {
 
 impl Worker {
     fn new(parts: Parts, taker: Taker) -> anyhow::Result<Worker> {
-        let Parts { settings, initial, devices, secure, events } = parts;
+        let Parts { settings, initial, devices, secure, events, leases, ledger } = parts;
         let started = Instant::now();
         let Devices(mut accel) = devices;
         let short = accel.short_ops()?;
@@ -229,6 +234,7 @@ impl Worker {
         let engine = Engine::new(
             ike::Config {
                 realms: initial.realms.clone(),
+                leases,
                 authorities: initial.authorities.clone(),
                 listen: settings.listen.clone(),
                 source_for: Some(Arc::new(move |remote| system::way_to(remote, mark).map(|way| way.source))),
@@ -270,7 +276,8 @@ impl Worker {
             routes: Routes::default(),
             paths: Paths::default(),
             trap_routes: Vec::new(),
-            given: HashMap::new(),
+            inner: inner::Inner::default(),
+            ledger,
             events,
             keylog,
             taker,
@@ -425,6 +432,7 @@ impl Worker {
             Order::Status(answer) => self.look(now, views::Question::Status(answer)),
             Order::Accel(answer) => self.look(now, views::Question::Accel(answer)),
             Order::Sas(answer) => self.look(now, views::Question::Sas(answer)),
+            Order::Leases(answer) => drop(answer.send(self.leases(now))),
             Order::Reload { new, answer } => {
                 self.reload(now, *new);
                 let _ = answer.send(());

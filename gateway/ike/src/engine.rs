@@ -239,7 +239,7 @@ impl Engine {
     }
 
     /// Carries out what SAs want done outside themselves, and hands over the effects.
-    fn settle(&mut self, fx: &mut Vec<Effect>) {
+    pub(crate) fn settle(&mut self, fx: &mut Vec<Effect>) {
         while let Some(todo) = self.core.todo.pop_front() {
             self.carry_out(todo);
         }

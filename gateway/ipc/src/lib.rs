@@ -13,7 +13,7 @@ pub mod table;
 
 pub use channel::{NetworkEnd, Received, SecureEnd, Unsent, pair, pair_of};
 pub use request::{
-    AuthInput, CertData, IkeSaRef, Offered, PeerProof, Refusal, Reply, Request, Role, RouteChange,
-    TAP_ADDRESS, TunOffload, TunSpec,
+    AuthInput, CertData, DnsChange, IkeSaRef, NeighbourChange, Offered, PeerProof, Refusal, Reply, Request,
+    Role, RouteChange, TAP_ADDRESS, TunOffload, TunSpec,
 };
 pub use table::{Binding, Table};

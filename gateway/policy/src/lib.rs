@@ -7,6 +7,7 @@ pub mod choose;
 pub mod dn;
 pub mod id;
 pub mod lifetime;
+pub mod pool;
 pub mod proposal;
 pub mod realm;
 pub mod selector;
@@ -16,9 +17,7 @@ pub use choose::{Ambiguity, ambiguities, choose_realm, realms_by_path};
 pub use dn::DnError;
 pub use id::{IdError, IdMatch, Identity, MAX_ID_LEN};
 pub use lifetime::{Dpd, DpdAction, Lifetime, Retransmission};
+pub use pool::{DhcpSource, Pool, PoolRange, VirtualIpRequest};
 pub use proposal::{EspProposal, IkeProposal, ProposalError, SIGNATURE_HASHES};
-pub use realm::{
-    AuthPolicy, Child, ChildMode, Childless, Encap, Pool, Realm, RemoteAddress, SelectorSpec, Start,
-    VirtualIpRequest,
-};
+pub use realm::{AuthPolicy, Child, ChildMode, Childless, Encap, Realm, RemoteAddress, SelectorSpec, Start};
 pub use selector::SelectorError;

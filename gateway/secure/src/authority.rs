@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use ipc::{
-    AuthInput, Binding, CertData, IkeSaRef, Offered, PeerProof, Refusal, Reply, Request, RouteChange, Table,
-    TunSpec,
+    AuthInput, Binding, CertData, DnsChange, IkeSaRef, NeighbourChange, Offered, PeerProof, Refusal, Reply,
+    Request, RouteChange, Table, TunSpec,
 };
 use policy::{AuthPolicy, IdMatch, Identity, Realm, dn};
 use spi::cert::{CertDone, CertInfo, CertJob, CertQueue};
@@ -143,6 +143,8 @@ impl Authority {
             }
             Request::OpenTun(spec) => return Some(NetRequest::OpenTun(spec)),
             Request::Route(change) => return Some(NetRequest::Route(change)),
+            Request::Dns(change) => return Some(NetRequest::Dns(change)),
+            Request::Neighbour(change) => return Some(NetRequest::Neighbour(change)),
             Request::Address { realm, device, address, prefix, add } => {
                 return Some(NetRequest::Address(AddressChange { realm, device, address, prefix, add }));
             }
@@ -686,6 +688,8 @@ pub(crate) enum NetRequest {
     OpenTun(TunSpec),
     Route(RouteChange),
     Address(AddressChange),
+    Dns(DnsChange),
+    Neighbour(NeighbourChange),
 }
 
 /// An address on a TUN device.

@@ -2,6 +2,7 @@
 //! [`crate::load`] for the files it names.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use policy::{IdMatch, Realm};
@@ -21,6 +22,9 @@ pub struct Config {
     /// Mark of the gateway's own packets, which keep out of tunnel routes; 0: there is none, and tunnel routes stand in the
     /// main table. What a reload says of it is not looked at.
     pub mark: u32,
+    /// Where what must be put back after a crash is written down: the name servers of before; `None`: none are changed. What a
+    /// reload says of it is not looked at.
+    pub state_dir: Option<PathBuf>,
     /// What the drivers for long-term keys are told. What a reload says of it is not looked at.
     pub devices: registry::Config,
 }

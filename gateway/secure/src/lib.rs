@@ -13,6 +13,7 @@
 //! | `validator`, `path`, `usage`, `cert`, `key`, `identity` | certificates: from CERT payloads to a key that speaks for an identity |
 //! | `known` | chains that were found good |
 //! | `permit`, `kernel`, `rules`, `netlink`, `tun_ioctl` | TUN devices, addresses, routes: who may ask, and how it is done |
+//! | `neighbours`, `names` | addresses of clients answered for on other devices; name servers of peers |
 
 mod algorithm;
 mod authority;
@@ -25,6 +26,8 @@ mod key;
 mod known;
 pub mod load;
 mod method;
+mod names;
+mod neighbours;
 mod netlink;
 mod octets;
 mod path;

@@ -75,7 +75,7 @@ impl Vault {
     /// Opens the keys and looks at everything once. Realms without a problem work whatever is wrong with others.
     pub(crate) fn open(config: Config, devices: &Devices, at: SystemTime) -> (Self, Vec<Problem>) {
         let mut problems = Vec::new();
-        let Config { realms, psks, mut credentials, rules, mark: _, devices: _ } = config;
+        let Config { realms, psks, mut credentials, rules, mark: _, devices: _, state_dir: _ } = config;
         let mut vault = Vault {
             realms: HashMap::new(),
             // An empty key would be a proof anybody can make.

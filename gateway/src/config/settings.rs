@@ -22,6 +22,8 @@ pub struct Settings {
     pub listen_given: bool,
     /// Folder of the control socket and of what must survive until the next start.
     pub state_dir: PathBuf,
+    /// The file in which leases are remembered; `None`: they are forgotten at the end.
+    pub leases: Option<PathBuf>,
     /// Filter for the log, as `tracing` reads it.
     pub log: String,
     /// How the log looks.
@@ -130,6 +132,7 @@ impl Default for Settings {
             listen: vec![IpAddr::from([0u8; 4]), IpAddr::from([0u8; 16])],
             listen_given: false,
             state_dir: PathBuf::from("/run/tussock"),
+            leases: Some(PathBuf::from("/var/lib/tussock/leases.db")),
             log: "info".to_owned(),
             log_format: LogFormat::Text,
             keylog: None,
@@ -179,6 +182,10 @@ pub(crate) fn settings(raw: raw::Gateway, reader: &mut Reader<'_>) -> Settings {
     }
     if let Some(dir) = &raw.state_dir {
         settings.state_dir = reader.path(dir);
+        settings.leases = Some(settings.state_dir.join("leases.db"));
+    }
+    if let Some(file) = &raw.leases {
+        settings.leases = Some(file).filter(|file| file.get_ref() != "off").map(|file| reader.path(file));
     }
     if let Some(log) = &raw.log {
         let fits = reader.parse(log, |text| {

@@ -166,6 +166,13 @@ impl Server {
                     Err(why) => Answer::failed(why),
                 }
             }
+            Request::Leases {} => {
+                let (answer, leases) = oneshot::channel();
+                match self.order(Order::Leases(answer), leases).await {
+                    Ok(leases) => Answer { ok: true, leases: Some(leases), ..Answer::default() },
+                    Err(why) => Answer::failed(why),
+                }
+            }
             Request::Reload {} => self.reload().await,
             _ => Answer::failed("not here"),
         }
@@ -259,7 +266,7 @@ async fn write(to: &mut (impl AsyncWriteExt + Unpin), bytes: &[u8]) -> io::Resul
 mod tests {
     use super::*;
     use crate::events::Notice;
-    use crate::report::{Accel, Sas, Status};
+    use crate::report::{Accel, Leases, Sas, Status};
     use crate::worker::order::{Taker, channel};
     use ike::Command;
     use tokio::io::DuplexStream;
@@ -283,6 +290,7 @@ mod tests {
                     Order::Status(answer) => answer.send(Status { pid: 7, ..Status::default() }).unwrap(),
                     Order::Sas(answer) => answer.send(Sas::default()).unwrap(),
                     Order::Accel(answer) => answer.send(Accel::default()).unwrap(),
+                    Order::Leases(answer) => answer.send(Leases::default()).unwrap(),
                     Order::Capture(to) => {
                         to.give(b"header".to_vec()).unwrap();
                         to.give(b"packet".to_vec()).unwrap();

@@ -32,6 +32,8 @@ pub enum Order {
     Accel(oneshot::Sender<report::Accel>),
     /// All SAs.
     Sas(oneshot::Sender<report::Sas>),
+    /// The addresses of pools that are in use or remembered.
+    Leases(oneshot::Sender<report::Leases>),
     /// Another configuration; the key side has it already.
     Reload {
         /// What changed.

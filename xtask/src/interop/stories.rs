@@ -21,6 +21,7 @@ mod plugins;
 mod providers;
 mod reactions;
 mod reload;
+mod remote;
 mod suites;
 mod tokens;
 mod transport;
@@ -79,6 +80,7 @@ const SUBJECTS: &[&[Story]] = &[
     suites::STORIES,
     credentials::STORIES,
     leases::STORIES,
+    remote::STORIES,
     watching::STORIES,
     reactions::STORIES,
     hiding::STORIES,
