@@ -18,9 +18,10 @@
 pub(crate) mod critical;
 
 use critical::Kinds;
+use serde::{Deserialize, Serialize};
 
 /// Kinds of work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Class {
     /// SAs that come and go, answers, timers.
     Control,
@@ -51,7 +52,7 @@ impl Class {
 }
 
 /// One class in the table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Row {
     /// Units in one turn.
     pub quota: usize,
@@ -60,7 +61,7 @@ pub struct Row {
 }
 
 /// The dispatch table.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Table {
     order: [Class; 5],
     rows: [Row; 5],

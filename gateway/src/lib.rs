@@ -5,6 +5,7 @@
 //! | [`config`] | the configuration file |
 //! | [`worker`] | the thread that owns the key exchange, and what it needs of the machine |
 //! | `plane` | the data path: a lane for each core |
+//! | [`dhcp`] | addresses for clients from DHCP servers |
 //! | [`dispatch`] | what a worker does first |
 //! | [`io`] | sockets, TUN devices, sleeping |
 //! | [`run`](mod@run) | all threads put together |
@@ -19,6 +20,7 @@ pub mod backlog;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod dhcp;
 pub mod dispatch;
 pub mod events;
 pub mod io;

@@ -4,7 +4,7 @@
 //! waits for signals.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
@@ -17,6 +17,7 @@ use crate::config::report::Problems;
 use crate::config::{self, Loaded, Settings};
 use crate::control::lock::Lock;
 use crate::control::server::{self, Reloader, Server};
+use crate::dhcp::Dhcp;
 use crate::events::Events;
 use crate::keyside::KeyDevices;
 use crate::leases::{self, Ledger};
@@ -90,6 +91,8 @@ async fn serve(path: PathBuf, loaded: Loaded) -> anyhow::Result<()> {
     let keys = KeyDevices::new(secure.devices);
     // Before anybody is given an address.
     let ledger = Ledger::default();
+    let reach = Arc::new(OnceLock::new());
+    let sources: Vec<_> = loaded.realms.iter().filter_map(|realm| realm.pool.as_ref()?.dhcp).collect();
     let pools = loaded.realms.iter().any(|realm| realm.pool.is_some());
     let (leases, keeper) = match settings.leases.as_deref().filter(|_| pools) {
         Some(file) => leases::open(file, &ledger, &events).await?,
@@ -103,9 +106,12 @@ async fn serve(path: PathBuf, loaded: Loaded) -> anyhow::Result<()> {
         events: events.clone(),
         leases,
         ledger,
+        dhcp: Dhcp::start(Arc::clone(&reach), &sources),
     };
     let mut worker = worker::spawn(parts)?;
     let orders = worker.orders.clone();
+    // Nobody else fills it.
+    let _ = reach.set(orders.clone());
     let reloader = reloader(path, settings.clone(), secure.handle, short, orders.clone());
     let server = Server { orders: orders.clone(), events, reloader, keys };
     tracing::info!(pid = std::process::id(), socket = %settings.socket().display(), "ready");

@@ -55,6 +55,7 @@ use spi::ShortOps;
 use tokio::sync::oneshot;
 
 use crate::config::{CarveOut, RealmWork, Settings};
+use crate::dhcp::Dhcp;
 use crate::dispatch::{Class, Table};
 use crate::events::{Events, Notice};
 use crate::io::links::Links;
@@ -107,6 +108,8 @@ pub struct Parts {
     pub leases: Vec<ike::KnownLease>,
     /// Where leases are noted.
     pub ledger: Ledger,
+    /// Who asks DHCP servers.
+    pub dhcp: Dhcp,
 }
 
 /// The open devices, each with queues for one worker.
@@ -195,6 +198,7 @@ struct Worker {
     trap_routes: Vec<RouteKey>,
     inner: inner::Inner,
     ledger: Ledger,
+    dhcp: Dhcp,
     events: Events,
     keylog: Option<KeyLog>,
     taker: Taker,
@@ -207,7 +211,7 @@ struct Worker {
 
 impl Worker {
     fn new(parts: Parts, taker: Taker) -> anyhow::Result<Worker> {
-        let Parts { settings, initial, devices, secure, events, leases, ledger } = parts;
+        let Parts { settings, initial, devices, secure, events, leases, ledger, dhcp } = parts;
         let started = Instant::now();
         let Devices(mut accel) = devices;
         let short = accel.short_ops()?;
@@ -278,6 +282,7 @@ impl Worker {
             trap_routes: Vec::new(),
             inner: inner::Inner::default(),
             ledger,
+            dhcp,
             events,
             keylog,
             taker,
@@ -436,6 +441,14 @@ impl Worker {
             Order::Reload { new, answer } => {
                 self.reload(now, *new);
                 let _ = answer.send(());
+            }
+            Order::Address { token, answer } => {
+                self.engine.handle_address(now, token, answer, &mut self.fx);
+                self.carry_out(now);
+            }
+            Order::AddressLost { realm, address } => {
+                self.engine.handle_address_lost(now, &realm, address, &mut self.fx);
+                self.carry_out(now);
             }
             Order::Capture(to) => self.capture(to),
             Order::Stop(answer) => {

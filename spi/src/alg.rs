@@ -1,8 +1,10 @@
 //! Algorithms by their IANA numbers (registry "Internet Key Exchange Version 2 Parameters"), with the names operators use
 //! and the lengths everybody needs.
 
+use serde::{Deserialize, Serialize};
+
 /// A hash function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Hash {
     /// SHA-1; 20 octets.
     Sha1,
@@ -73,7 +75,7 @@ pub enum EncrKind {
 }
 
 /// An encryption transform: transform type 1 number and key size.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Encr {
     /// Transform ID.
     pub id: u16,
@@ -161,7 +163,7 @@ encr_table! {
 }
 
 /// An integrity transform (transform type 3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Integ(pub u16);
 
 /// Lengths of an integrity transform.
@@ -176,7 +178,7 @@ pub struct IntegInfo {
 }
 
 /// A pseudo-random function (transform type 2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Prf(pub u16);
 
 /// Lengths of a PRF.
@@ -193,7 +195,7 @@ pub struct PrfInfo {
 }
 
 /// A key exchange method (transform type 4): a Diffie-Hellman group or a KEM.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Group(pub u16);
 
 /// Family of a key exchange method.

@@ -1,9 +1,10 @@
 //! Which engine carries which packets: the choice, and what is said about it. What it rests on is measured in `trial`.
 
+use serde::{Deserialize, Serialize};
 use spi::{EngineReport, EspOp};
 
 /// What the operator wants of the engines.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EngineChoice {
     /// The faster one for each transform, size and burst, as measured on this machine.
     #[default]

@@ -8,7 +8,11 @@
 #![forbid(unsafe_code)]
 
 pub mod channel;
+pub mod codec;
+mod frame;
+mod memory;
 pub mod request;
+mod socket;
 pub mod table;
 
 pub use channel::{NetworkEnd, Received, SecureEnd, Unsent, pair, pair_of};
@@ -16,4 +20,5 @@ pub use request::{
     AuthInput, CertData, DnsChange, IkeSaRef, NeighbourChange, Offered, PeerProof, Refusal, Reply, Request,
     Role, RouteChange, TAP_ADDRESS, TunOffload, TunSpec,
 };
+pub use socket::{Party, socket_pair};
 pub use table::{Binding, Table};

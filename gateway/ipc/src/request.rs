@@ -4,14 +4,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use policy::Identity;
+use serde::{Deserialize, Serialize};
 use spi::{Hash, Prf};
 
 /// The network side's name of an IKE SA. Never reused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct IkeSaRef(pub u64);
 
 /// Which end of the IKE_SA_INIT exchange we are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Role {
     /// We sent the request.
     Initiator,
@@ -20,6 +21,8 @@ pub enum Role {
 }
 
 /// A question to the key side.
+#[derive(Serialize, Deserialize)]
+#[cfg_attr(test, derive(Debug))]
 pub enum Request {
     /// Prove who we are. Answered by [`Reply::Proof`] or [`Reply::Refused`].
     MakeAuth {
@@ -80,7 +83,7 @@ pub enum Request {
 }
 
 /// Name servers that came with an inner address.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DnsChange {
     /// Whose policy allows it; it has one set of them at a time.
     pub realm: Arc<str>,
@@ -95,7 +98,7 @@ pub struct DnsChange {
 }
 
 /// An address of a client for which the machine answers on another device (proxy ARP, proxy ND).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NeighbourChange {
     /// Whose policy allows it.
     pub realm: Arc<str>,
@@ -108,6 +111,8 @@ pub struct NeighbourChange {
 }
 
 /// From what the signed octets are put together: `message | nonce | maced_id` (RFC 7296 section 2.15).
+#[derive(Serialize, Deserialize)]
+#[cfg_attr(test, derive(Clone, Debug))]
 pub struct AuthInput {
     /// Which end we are.
     pub role: Role,
@@ -124,7 +129,7 @@ pub struct AuthInput {
 }
 
 /// What the peer said it understands.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Offered {
     /// SIGNATURE_HASH_ALGORITHMS; empty: the peer does not know RFC 7427.
     pub hashes: Vec<Hash>,
@@ -133,7 +138,7 @@ pub struct Offered {
 }
 
 /// A CERT payload.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CertData {
     /// Cert Encoding (RFC 7296 section 3.6): 4 X.509 signature, 15 raw public key (RFC 7670).
     pub encoding: u8,
@@ -142,6 +147,8 @@ pub struct CertData {
 }
 
 /// The peer's AUTH and CERT payloads.
+#[derive(Serialize, Deserialize)]
+#[cfg_attr(test, derive(Clone, Debug))]
 pub struct PeerProof {
     /// Auth Method.
     pub method: u8,
@@ -152,7 +159,7 @@ pub struct PeerProof {
 }
 
 /// A TUN device.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TunSpec {
     /// Name, at most 15 octets.
     pub name: String,
@@ -170,7 +177,7 @@ pub struct TunSpec {
 pub const TAP_ADDRESS: [u8; 6] = [0x02, b't', b's', b'k', 0, 1];
 
 /// What a TUN device leaves to us, and lets us leave to it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TunOffload {
     /// A `virtio_net_hdr` of ten octets stands before each packet, both ways; the rest below needs it.
     pub header: bool,
@@ -183,7 +190,7 @@ pub struct TunOffload {
 }
 
 /// A route into a TUN device.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RouteChange {
     /// Whose policy allows it.
     pub realm: Arc<str>,
@@ -198,6 +205,8 @@ pub struct RouteChange {
 }
 
 /// An answer.
+#[derive(Serialize, Deserialize)]
+#[cfg_attr(test, derive(Debug))]
 pub enum Reply {
     /// Done.
     Ok,
@@ -217,7 +226,8 @@ pub enum Reply {
     },
     /// A TUN device, one descriptor for each queue.
     Tun {
-        /// The descriptors.
+        /// The descriptors; between processes they go beside the message.
+        #[serde(skip)]
         queues: Vec<std::os::fd::OwnedFd>,
         /// The name it has now.
         name: String,
@@ -229,7 +239,7 @@ pub enum Reply {
 }
 
 /// Why not. The text is for the operator and holds no secret.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Refusal {
     /// The peer's proof is wrong, or there is nothing to check it with: AUTHENTICATION_FAILED.

@@ -5,6 +5,7 @@ use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use wire::numbers::IdType;
 
@@ -16,7 +17,7 @@ pub const MAX_ID_LEN: usize = 520;
 
 /// An identity, ours or a peer's. Two are equal when they name the same thing: names and mail domains compare without
 /// regard to case, DNs by their attributes and not by their encoding.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Identity {
     /// ID_FQDN, without a trailing dot; compared without regard to case.
     Fqdn(String),
@@ -248,7 +249,7 @@ fn parse_hex(text: &str) -> Result<Vec<u8>, IdError> {
 }
 
 /// Which identities a realm accepts from its peers.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum IdMatch {
     /// Every authenticated identity.
     Any,

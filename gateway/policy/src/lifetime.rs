@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// When an SA is replaced. Zero means: never for this reason.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Lifetime {
     /// Rekey after this time.
     pub time: Duration,
@@ -26,7 +28,7 @@ impl Lifetime {
 }
 
 /// Liveness checks (RFC 7296 section 2.4).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dpd {
     /// Ask after this long without a sign of life; zero means never.
     pub delay: Duration,
@@ -35,7 +37,7 @@ pub struct Dpd {
 }
 
 /// What to do when the peer is dead.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DpdAction {
     /// Forget the SA.
     Clear,
@@ -46,7 +48,7 @@ pub enum DpdAction {
 }
 
 /// Retransmission of requests (RFC 7296 section 2.1).
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Retransmission {
     /// Retransmissions before the peer counts as dead.
     pub tries: u32,

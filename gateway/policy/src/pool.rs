@@ -4,12 +4,13 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use wire::TrafficSelector;
 
 use crate::id::Identity;
 
 /// Addresses to ask for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VirtualIpRequest {
     /// INTERNAL_IP4_ADDRESS.
     pub v4: bool,
@@ -20,7 +21,7 @@ pub struct VirtualIpRequest {
 }
 
 /// Addresses to hand out.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pool {
     /// From where they are taken, the first ones first.
     pub ranges: Vec<PoolRange>,
@@ -46,7 +47,7 @@ pub struct Pool {
 }
 
 /// Some addresses of a pool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PoolRange {
     /// A network and its length. Its own address, the first one (which is the gateway's) and the broadcast address of IPv4 are not
     /// handed out.
@@ -56,7 +57,7 @@ pub enum PoolRange {
 }
 
 /// A DHCP server that is asked on behalf of clients, as a relay asks it (RFC 2131).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DhcpSource {
     /// The server.
     pub server: Ipv4Addr,

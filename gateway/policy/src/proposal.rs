@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
 use spi::alg::EncrKind;
 use spi::{Encr, Group, Hash, Integ, Prf};
 use thiserror::Error;
@@ -14,7 +15,7 @@ use crate::token::{self, Token};
 pub const SIGNATURE_HASHES: [Hash; 4] = [Hash::Sha256, Hash::Sha384, Hash::Sha512, Hash::Identity];
 
 /// One IKE proposal. Each list is in order of preference; combined modes have an empty `integ`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IkeProposal {
     /// Encryption.
     pub encr: Vec<Encr>,
@@ -27,7 +28,7 @@ pub struct IkeProposal {
 }
 
 /// One ESP proposal.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EspProposal {
     /// Encryption.
     pub encr: Vec<Encr>,

@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use wire::TrafficSelector;
 
 use crate::id::{IdMatch, Identity};
@@ -12,7 +13,7 @@ use crate::pool::{Pool, VirtualIpRequest};
 use crate::proposal::{EspProposal, IkeProposal};
 
 /// A realm.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Realm {
     /// Name in the configuration.
     pub name: Arc<str>,
@@ -59,7 +60,7 @@ pub struct Realm {
 }
 
 /// Where a peer may be.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RemoteAddress {
     /// One address; the first of these is where we initiate to.
     Host(IpAddr),
@@ -68,7 +69,7 @@ pub enum RemoteAddress {
 }
 
 /// A way of authenticating.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AuthPolicy {
     /// Pre-shared key (RFC 7296 section 2.15).
     Psk,
@@ -77,7 +78,7 @@ pub enum AuthPolicy {
 }
 
 /// When to set up an SA by ourselves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Start {
     /// As soon as the gateway runs.
     Boot,
@@ -88,7 +89,7 @@ pub enum Start {
 }
 
 /// How ESP travels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Encap {
     /// In UDP when the peer is one of ours or there is a NAT; raw otherwise.
     Auto,
@@ -99,7 +100,7 @@ pub enum Encap {
 }
 
 /// IKE SAs without a Child SA.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Childless {
     /// If the peer asks for it.
     Allow,
@@ -110,7 +111,7 @@ pub enum Childless {
 }
 
 /// A Child SA to be.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Child {
     /// Name in the configuration, unique in its realm.
     pub name: Arc<str>,
@@ -139,7 +140,7 @@ pub struct Child {
 }
 
 /// Tunnel or transport.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ChildMode {
     /// A packet in a packet.
     Tunnel,
@@ -148,7 +149,7 @@ pub enum ChildMode {
 }
 
 /// A traffic selector as configured.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SelectorSpec {
     /// A fixed range.
     Fixed(TrafficSelector),

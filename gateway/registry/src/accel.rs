@@ -15,6 +15,8 @@ mod qat;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 pub use kind::{Form, Kind, Value, Wrong};
 
 #[cfg(feature = "pkcs11")]
@@ -35,7 +37,7 @@ pub const KINDS: &[Kind] =
     &[qat::KIND, dpdk::KIND, openssl::KIND, self::pkcs11::KIND, padlock::KIND, plugin::KIND];
 
 /// One section `[accel.NAME]`, as it was written.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Accel {
     /// The operator's name for it.

@@ -24,6 +24,8 @@ pub use pkcs11 as tokens;
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 pub use accel::Accel;
 
 pub use soft::EngineChoice as SoftEngine;
@@ -34,7 +36,7 @@ use spi::{Device, Driver, Fault};
 pub const TALKATIVE: &[&str] = &["cryptoki"];
 
 /// What the drivers may be told; defaults suit every machine.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Config {
     /// Helper threads of the software backend for each crypto queue, at least one.

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use policy::{IdMatch, Realm};
+use serde::{Deserialize, Serialize};
 use spi::{KeySource, Secret};
 
 /// Everything the key side is told. Holds secrets, so it has no `Debug` and no `Clone`.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub struct Config {
     /// The realms, in the order of the configuration.
     pub realms: Vec<Arc<Realm>>,
@@ -30,15 +31,17 @@ pub struct Config {
 }
 
 /// A pre-shared key and whose it is.
+#[derive(Serialize, Deserialize)]
 pub struct Psk {
     /// The identities that share it: ours and the peer's, in any order. One identity alone: it and anybody; none: anybody.
     pub ids: Vec<IdMatch>,
     /// The key, any length but empty.
+    #[serde(with = "crate::handed::secret")]
     pub secret: Secret,
 }
 
 /// Public-key credentials of one realm.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub struct Credentials {
     /// How we prove ourselves; `None` where the realm uses a PSK for that.
     pub own: Option<OwnKey>,
@@ -47,10 +50,12 @@ pub struct Credentials {
 }
 
 /// Our private key and what vouches for it.
+#[derive(Serialize, Deserialize)]
 pub struct OwnKey {
     /// The file or URI, for messages.
     pub name: String,
     /// The key.
+    #[serde(with = "crate::handed::key")]
     pub source: KeySource,
     /// Our certificate first, then intermediate CAs to send along. Empty: the certificate that the key's device keeps beside it;
     /// without one the peer knows our raw public key.
@@ -58,6 +63,7 @@ pub struct OwnKey {
 }
 
 /// A certificate of ours.
+#[derive(Serialize, Deserialize)]
 pub enum OwnCertificate {
     /// Read already.
     Given(Certificate),
@@ -72,7 +78,7 @@ impl From<Certificate> for OwnCertificate {
 }
 
 /// Whom a realm believes.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub struct Trust {
     /// CAs that may vouch for a peer.
     pub anchors: Vec<Certificate>,
@@ -90,7 +96,7 @@ impl Trust {
 }
 
 /// A certificate and where it came from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Certificate {
     /// The file, for messages.
     pub name: String,
@@ -99,7 +105,7 @@ pub struct Certificate {
 }
 
 /// A raw public key and where it came from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RawKey {
     /// The file, for messages.
     pub name: String,
@@ -108,7 +114,7 @@ pub struct RawKey {
 }
 
 /// What is too weak to be believed or used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rules {
     /// Shortest RSA modulus of a peer or a CA, bits.
     pub min_rsa_bits: usize,

@@ -3,7 +3,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`config`], [`load`] | what it is told, and how files become that |
+//! | [`config`], [`load`], `handed` | what it is told, and how files become that, and how it gets to a process of its own |
 //! | `run` | the thread: [`spawn`], [`Running`], [`Handle`] |
 //! | `authority` | proofs made and checked |
 //! | `octets` | what a proof is about, put together here and nowhere else |
@@ -20,6 +20,7 @@ mod authority;
 mod cert;
 pub mod config;
 mod devices;
+mod handed;
 mod identity;
 mod kernel;
 mod key;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use policy::Retransmission;
 use registry::{Accel, SoftEngine};
+use serde::{Deserialize, Serialize};
 use wire::TrafficSelector;
 
 use super::raw;
@@ -14,7 +15,7 @@ use super::reader::{Reader, fixed_selector};
 use crate::dispatch::Table;
 
 /// Settings of the gateway itself.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
     /// Addresses to listen on.
     pub listen: Vec<IpAddr>,
@@ -63,7 +64,7 @@ pub struct Settings {
 }
 
 /// How packets of a realm are worked on.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RealmWork {
     /// Each packet at once, instead of bursts while there is more to read.
     pub at_once: bool,
@@ -74,7 +75,7 @@ pub struct RealmWork {
 }
 
 /// What may carry an SA in the place of the device that should.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Fallback {
     /// Nothing: its packets are dropped until the device is back.
     Never,
@@ -97,7 +98,7 @@ impl Fallback {
 }
 
 /// How the log looks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LogFormat {
     /// For people.
     Text,
@@ -108,7 +109,7 @@ pub enum LogFormat {
 }
 
 /// A carve-out: traffic that goes in the clear or not at all, whatever the realms say.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CarveOut {
     /// True: in the clear; false: dropped.
     pub bypass: bool,

@@ -295,7 +295,10 @@ mod tests {
                         to.give(b"header".to_vec()).unwrap();
                         to.give(b"packet".to_vec()).unwrap();
                     }
-                    Order::Reload { .. } | Order::Stop(_) => {}
+                    Order::Reload { .. }
+                    | Order::Stop(_)
+                    | Order::Address { .. }
+                    | Order::AddressLost { .. } => {}
                 }
             }
         });

@@ -1,11 +1,12 @@
 //! Packets that keep a network together. When they are lost in a crowd, routers take each other for dead, routes vanish, and
 //! the crowd has nowhere to go: so they go first.
 
+use serde::{Deserialize, Serialize};
 use wire::ip::{IPV4_LEN, IPV6_LEN, protocol};
 
 bitflags::bitflags! {
     /// Kinds of critical packets.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
     pub struct Kinds: u32 {
         /// Address resolution, on devices with Ethernet (RFC 826).
         const ARP = 1 << 0;

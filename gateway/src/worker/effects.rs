@@ -7,6 +7,7 @@ use ike::{Effect, Event, Path};
 
 use super::ask::Asker;
 use super::{GOODBYE_ID, Worker};
+use crate::dhcp::Want;
 use crate::events::Notice;
 use crate::plane::order::Order;
 
@@ -50,9 +51,15 @@ impl Worker {
                 self.events.publish(Notice::Addresses { realm: realm.to_string(), ours, dns, domains, add });
             }
             Effect::Lease(change) => self.lease_changed(&change),
-            Effect::WantAddress { token, .. } => {
-                let answer = Err("not there yet".to_owned());
-                self.engine.handle_address(now, token, answer, &mut self.fx);
+            Effect::WantAddress { token, realm, identity, hint } => {
+                let source = self.realm(&realm).and_then(|realm| realm.pool.as_ref()?.dhcp);
+                let asked = match source {
+                    Some(source) => self.dhcp.want(Want { token, realm, source, identity, hint }),
+                    None => Err("the realm has no DHCP server any more".to_owned()),
+                };
+                if let Err(why) = asked {
+                    self.engine.handle_address(now, token, Err(why), &mut self.fx);
+                }
             }
             Effect::Event(event) => {
                 self.release_waiting(now, &event);

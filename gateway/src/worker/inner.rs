@@ -84,6 +84,9 @@ impl Worker {
         self.ledger.note(change);
         let LeaseChange { realm, address, identity, state } = change;
         let pool = self.realm(realm).and_then(|realm| realm.pool.as_ref());
+        if let (IpAddr::V4(address), true) = (address, pool.is_some_and(|pool| pool.dhcp.is_some())) {
+            self.dhcp.held(realm, *address, *state == LeaseState::Held);
+        }
         let proxy = pool.and_then(|pool| pool.proxy.clone()).filter(|_| *state == LeaseState::Held);
         let answered = self.inner.answered.get(address);
         if answered.is_some_and(|(owner, on)| owner == realm && Some(on) != proxy.as_ref())

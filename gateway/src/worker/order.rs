@@ -1,13 +1,14 @@
 //! What the control thread may want from the worker.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
 use ike::Command;
 use policy::Realm;
-use spi::Doorbell;
+use spi::{Doorbell, Token};
 use tokio::sync::oneshot;
 
 use crate::backlog;
@@ -40,6 +41,20 @@ pub enum Order {
         new: Box<Reload>,
         /// In place.
         answer: oneshot::Sender<()>,
+    },
+    /// The answer of a DHCP server.
+    Address {
+        /// The engine's name for the question.
+        token: Token,
+        /// The address, or why there is none.
+        answer: Result<Ipv4Addr, String>,
+    },
+    /// A DHCP server has taken an address back.
+    AddressLost {
+        /// The realm.
+        realm: String,
+        /// The address.
+        address: IpAddr,
     },
     /// Inner packets, as blocks of a pcapng file.
     Capture(backlog::Sender),

@@ -4,6 +4,7 @@
 mod prefix;
 mod text;
 
+use serde::{Deserialize, Serialize};
 pub use text::ParseTsError;
 
 use alloc::vec::Vec;
@@ -14,7 +15,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// Protocol 0 is any. For ICMP and ICMPv6 the ports hold type (high octet) and code (low octet). OPAQUE ports are
 /// written 65535-0: the packet has no such field (RFC 4301 section 4.4.1.1). A range whose start exceeds its end, or
 /// whose ends are of two families, holds nothing.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TrafficSelector {
     /// IP protocol, 0 for any.
     pub protocol: u8,

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::Accel;
+use serde::{Deserialize, Serialize};
 
 /// What is wrong: at which key, and what.
 pub type Wrong = (Option<&'static str>, String);
@@ -54,7 +55,7 @@ impl Form {
 }
 
 /// What a key was given.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Value {
     /// [`Form::Text`]
     Text(String),

@@ -12,9 +12,9 @@ use serde_json::Value;
 use super::{Place, Story};
 use crate::interop::course::Steps;
 use crate::interop::scenario::{SECRET, SITES, Scenario};
-use crate::peer::{Peer, await_nothing, await_tunnel, log_text};
+use crate::peer::{Peer, await_tunnel, log_text};
 use crate::ping;
-use crate::process;
+use crate::process::{self, Daemon};
 use crate::strongswan::{Release, StrongSwan};
 use crate::tunnel::{Encap, End, Lease};
 use crate::tussock::{SITE, Tussock, quoted};
@@ -47,6 +47,9 @@ pub const STORIES: &[Story] = &[
         lan,
     )
     .on(Layout::Roadwarrior),
+    Story::ours("pool-dhcp", "addresses of a DHCP server of the LAN: leased, released, and said clearly when there is no answer", dhcp)
+        .on(Layout::Roadwarrior)
+        .with(&["dnsmasq-base"]),
     Story::ours("nat-two", "two strongSwans behind one NAT at once, one pool", behind_one_nat)
         .on(Layout::BehindNat)
         .cast("2 strongSwan -> tussock"),
@@ -173,13 +176,12 @@ fn both(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
     let far = End { remote: vec!["10.1.0.0/16", MOON_NET6], ..scenario.far() };
     let mut carol = StrongSwan::new(world, far, Release::Host, place.results)?;
     let resolv = place.results.join("carol-resolv.conf");
-    carol.configure(&format!(
-        "charon.load = random nonce openssl gmp curve25519 aes sha1 sha2 hmac cmac xcbc kdf drbg ccm ctr gcm chapoly \
-         mgf1 pem pkcs1 pkcs8 x509 revocation constraints pubkey kernel-libipsec kernel-netlink socket-default vici \
-         counters error-notify resolve\ncharon.plugins.resolve.file = {}\n",
-        resolv.display()
-    ))?;
-    carol.append("connections.site.vips = 0.0.0.0, ::\n")?;
+    let plugins = "random nonce openssl gmp curve25519 aes sha1 sha2 hmac cmac xcbc kdf drbg ccm ctr gcm chapoly mgf1 pem \
+                   pkcs1 pkcs8 x509 revocation constraints pubkey kernel-libipsec kernel-netlink socket-default vici counters \
+                   error-notify resolve";
+    let resolve = format!("plugins {{\n resolve {{\n file = {}\n }}\n }}", resolv.display());
+    carol.configure(&format!("charon {{\n load = {plugins}\n {resolve}\n}}\n"))?;
+    carol.append("connections {\n site {\n vips = 0.0.0.0, ::\n }\n}\n")?;
     steps.begin("strongSwan asks for both families");
     moon.start()?;
     carol.start()?;
@@ -220,11 +222,12 @@ fn names(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
     let world = place.world;
     let scenario = Scenario { layout: Layout::Roadwarrior, ..SITES };
     let mut moon = StrongSwan::new(world, scenario.moon(), Release::Host, place.results)?;
-    moon.append("pools.addresses.dns = 10.1.0.53\n")?;
+    moon.append("pools {\n addresses {\n dns = 10.1.0.53\n }\n}\n")?;
     let mut carol = place.tussock(&scenario.far())?;
     carol.set(SITE, "virtual_ip", "{ request = [\"ipv4\"], dns = \"install\" }")?;
     // A file of its own, in the place of this machine's.
-    let resolv = own_resolv_conf(world, "carol")?;
+    let etc = Etc::of(world, "carol")?;
+    let resolv = etc.0.join("resolv.conf");
     let before = fs::read_to_string(&resolv)?;
     steps.begin("strongSwan's name server is used while the tunnel is up");
     moon.start()?;
@@ -244,7 +247,7 @@ fn names(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
     steps.begin("with domains, other names are asked for where they were before");
     carol.down().ok();
     moon.stop()?;
-    moon.append("pools.addresses.25 = corp.example\n")?;
+    moon.append("pools {\n addresses {\n 25 = corp.example\n }\n}\n")?;
     moon.start()?;
     call(world, &carol, "carol")?;
     let snippet = world.state("carol")?.join("resolv.d/site.conf");
@@ -258,13 +261,22 @@ fn names(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
     awaits(&resolv, |text| text == before)
 }
 
-/// `ip netns exec` puts files of this folder in the place of those in /etc.
-fn own_resolv_conf(world: &World, host: &str) -> Result<PathBuf> {
-    let folder = PathBuf::from("/etc/netns").join(world.net.name(host));
-    fs::create_dir_all(&folder)?;
-    let file = folder.join("resolv.conf");
-    fs::write(&file, "search lab.test\nnameserver 192.0.2.53\n")?;
-    Ok(file)
+/// Files of a host in the place of those in /etc: `ip netns exec` puts them there.
+struct Etc(PathBuf);
+
+impl Etc {
+    fn of(world: &World, host: &str) -> Result<Etc> {
+        let folder = PathBuf::from("/etc/netns").join(world.net.name(host));
+        fs::create_dir_all(&folder)?;
+        fs::write(folder.join("resolv.conf"), "search lab.test\nnameserver 192.0.2.53\n")?;
+        Ok(Etc(folder))
+    }
+}
+
+impl Drop for Etc {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
 }
 
 fn awaits(file: &std::path::Path, is_right: impl Fn(&str) -> bool) -> Result<()> {
@@ -335,6 +347,78 @@ fn lan(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
     if !left.trim().is_empty() {
         bail!("still answered for: {left}");
     }
+    Ok(())
+}
+
+fn dhcp(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
+    let world = place.world;
+    let scenario = Scenario { layout: Layout::Roadwarrior, ..SITES };
+    let mut moon = server(place, &scenario, &[])?;
+    let pool =
+        format!("{{ dhcp = {{ server = {}, relay = \"10.1.0.1/16\" }}, proxy = \"eth1\" }}", quoted(ALICE));
+    moon.set(SITE, "pool", &pool)?;
+    let mut carol = place.tussock(&scenario.far())?;
+    let file = place.results.join("dnsmasq.leases");
+    let begin = || -> Result<Daemon> {
+        let mut dnsmasq = world.on("alice", "dnsmasq");
+        dnsmasq.args([
+            "--keep-in-foreground",
+            "--conf-file=/dev/null",
+            "--port=0",
+            "--user=root",
+            "--log-dhcp",
+        ]);
+        dnsmasq.args([
+            "--log-facility=-",
+            "--no-ping",
+            "--pid-file",
+            "--dhcp-authoritative",
+            "--interface=eth0",
+        ]);
+        dnsmasq.arg("--dhcp-range=10.1.4.10,10.1.4.50,255.255.0.0,1h");
+        dnsmasq.arg(format!("--dhcp-leasefile={}", file.display()));
+        Daemon::start(&mut dnsmasq, &place.results.join("dnsmasq.log"))
+    };
+    steps.begin("dnsmasq has an address for carol, and knows her by her name");
+    let mut server = begin()?;
+    moon.start()?;
+    carol.start()?;
+    let carols = call(world, &carol, "carol")?;
+    if !carols.starts_with("10.1.4.") {
+        bail!("carol has {carols}");
+    }
+    // Type 0, and the name in hexadecimal.
+    let name: String = "carol@lab.test".bytes().map(|octet| format!(":{octet:02x}")).collect();
+    awaits(&file, |text| text.contains(&carols) && text.contains(&format!("00{name}")))?;
+    steps.begin("she is reached at it, and reaches the LAN");
+    ping::check(world, "alice", &carols)?;
+    ping::check(world, "carol", ALICE)?;
+    steps.begin("it is given back when she goes");
+    carol.down()?;
+    awaits(&file, |text| !text.contains(&carols))?;
+    steps.begin("who comes back is asked for by the same address");
+    let again = call(world, &carol, "carol")?;
+    if again != carols {
+        bail!("carol had {carols} and now has {again}");
+    }
+    carol.down()?;
+    steps.begin("without an answer of the server there is no address, and both ends say so");
+    server.kill();
+    let Err(error) = carol.up() else { bail!("carol got {:?}", inner(world, "carol")) };
+    if !format!("{error:#}").contains("INTERNAL_ADDRESS_FAILURE") {
+        bail!("carol's error does not say why: {error:#}");
+    }
+    if !log_text(&moon).contains("the DHCP server 10.1.0.10 does not answer") {
+        bail!("moon's log does not say that the DHCP server does not answer");
+    }
+    carol.down()?;
+    steps.begin("the server is back, and carol too");
+    let mut server = begin()?;
+    call(world, &carol, "carol")?;
+    ping::check(world, "carol", ALICE)?;
+    carol.stop()?;
+    moon.stop()?;
+    server.kill();
     Ok(())
 }
 
