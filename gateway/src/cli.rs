@@ -1,6 +1,7 @@
 //! The commands. Exit codes: 0 done, 1 failed, 2 wrong use or wrong configuration.
 
 pub mod accel;
+pub mod check;
 pub mod leases;
 pub mod pki;
 pub mod table;
@@ -9,13 +10,12 @@ pub mod text;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
-use crate::config;
 use crate::control::client::Client;
 use crate::control::protocol::Request;
 use crate::events::Record;
@@ -36,7 +36,7 @@ pub enum Command {
     /// Run the gateway in the foreground
     Run(ConfigFile),
     /// Read a configuration file and say what it means, or what is wrong with it
-    Check(ConfigFile),
+    Check(check::Options),
     /// Bring up a realm, or one child of it
     Up(Target),
     /// Take down a realm, or one child of it
@@ -166,7 +166,7 @@ pub fn main(cli: Cli) -> ExitCode {
             }
             Err(RunError::Failed(error)) => fail(&error),
         },
-        Command::Check(file) => check(&file.config),
+        Command::Check(options) => check::run(&options),
         Command::Pki(pki) => match pki::run(&pki) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error),
@@ -181,37 +181,6 @@ pub fn main(cli: Cli) -> ExitCode {
 fn fail(error: &anyhow::Error) -> ExitCode {
     eprintln!("tussock: {error:#}");
     ExitCode::FAILURE
-}
-
-fn check(path: &Path) -> ExitCode {
-    let loaded = match config::load(path) {
-        Ok(loaded) => loaded,
-        Err(problems) => {
-            for warning in &problems.warnings {
-                eprintln!("warning: {warning}");
-            }
-            eprintln!("{problems}");
-            return ExitCode::from(2);
-        }
-    };
-    for warning in &loaded.warnings {
-        eprintln!("warning: {warning}");
-    }
-    let summary = config::summary::summary(&loaded);
-    let mut wrong = crate::worker::unmet(&loaded.settings.devices(), &loaded.realms);
-    match secure::check(loaded.secure) {
-        Ok(problems) => wrong.extend(problems.iter().map(ToString::to_string)),
-        Err(error) => return fail(&error.into()),
-    }
-    if !wrong.is_empty() {
-        for text in wrong {
-            eprintln!("{}: {text}", path.display());
-        }
-        return ExitCode::from(2);
-    }
-    print!("{summary}");
-    println!("\nok");
-    ExitCode::SUCCESS
 }
 
 fn ask(command: Command) -> anyhow::Result<()> {
@@ -327,6 +296,7 @@ mod tests {
         for line in [
             "tussock run --config f",
             "tussock check --config f",
+            "tussock check --config f --devices",
             "tussock capture --out f",
             "tussock events",
             "tussock leases --realm a --json",

@@ -32,7 +32,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use policy::{AuthPolicy, ChildMode, EspProposal, IdMatch, IkeProposal, Realm, SelectorSpec, Start};
+use policy::{AuthPolicy, ChildMode, EspProposal, IkeProposal, Realm, SelectorSpec, Start};
 use spi::Caps;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -40,6 +40,7 @@ use zeroize::Zeroize;
 
 use crate::dispatch::Table;
 use reader::Reader;
+use realms::RealmRead;
 use report::{Problem, Problems, Source, unknown};
 use section::Section;
 pub use settings::{CarveOut, Fallback, LogFormat, RealmWork, Settings};
@@ -60,8 +61,14 @@ pub struct Loaded {
     pub guarded: BTreeSet<(Arc<str>, Arc<str>)>,
     /// How packets are worked on, by realm, where it is not as usual.
     pub works: BTreeMap<Arc<str>, RealmWork>,
+    /// Where the accelerators stand in the file, in the order of the settings; without a text, for whoever has something to say of one.
+    pub accel_places: Vec<Problem>,
+    /// Where the realms stand, likewise.
+    pub realm_places: BTreeMap<Arc<str>, Problem>,
     /// What is worth a word.
     pub warnings: Vec<Problem>,
+    /// Realms that secrets say they belong to, and where.
+    psk_realms: Vec<(Arc<str>, Range<usize>)>,
 }
 
 /// Reads a configuration file and everything it names.
@@ -129,6 +136,20 @@ pub fn unmet(realms: &[Arc<Realm>], caps: &[&Caps]) -> Vec<String> {
     unmet
 }
 
+/// Where a realm stands, and each of its rules.
+struct Place {
+    realm: Arc<str>,
+    at: Range<usize>,
+    rules: Vec<Range<usize>>,
+}
+
+impl Place {
+    /// Of a rule, or of the realm where it has none.
+    fn of(&self, rule: Option<usize>) -> Range<usize> {
+        rule.and_then(|rule| self.rules.get(rule)).unwrap_or(&self.at).clone()
+    }
+}
+
 struct File<'a> {
     source: &'a Source,
     problems: &'a mut Problems,
@@ -144,6 +165,7 @@ impl File<'_> {
         };
         let dispatch = root.take("dispatch").map(|value| self.dispatch(value)).unwrap_or_default();
         let accel = root.take("accel").map(|value| self.accelerators(value)).unwrap_or_default();
+        let (accel, accel_places) = accel.into_iter().unzip();
         let mut loaded = Loaded {
             settings: Settings { dispatch, accel, ..settings },
             realms: Vec::new(),
@@ -152,19 +174,22 @@ impl File<'_> {
             dummies: BTreeMap::new(),
             guarded: BTreeSet::new(),
             works: BTreeMap::new(),
+            accel_places,
+            realm_places: BTreeMap::new(),
             warnings: Vec::new(),
+            psk_realms: Vec::new(),
         };
         for section in root.take_list("psk", self.source, self.problems) {
             self.psk(section, &mut loaded);
         }
-        let mut places = Vec::new();
+        let mut places: Vec<Place> = Vec::new();
         if let Some(value) = root.take("realm") {
             let realms = Section::of("realm", value, self.source, self.problems);
             for (name, value) in realms.into_iter().flat_map(|realms| realms.table) {
                 let at = name.span();
                 let name = name.into_inner().into_owned();
-                if let Some(realm) = self.realm(&name, at.clone(), value, &mut loaded) {
-                    places.push((realm.name.clone(), at));
+                if let Some(RealmRead { realm, rules }) = self.realm(&name, at.clone(), value, &mut loaded) {
+                    places.push(Place { realm: realm.name.clone(), at, rules });
                     loaded.realms.push(Arc::new(realm));
                 }
             }
@@ -180,10 +205,13 @@ impl File<'_> {
             self.problems.error(self.source, key.span(), unknown("table", key.get_ref(), &known));
         }
         self.across_realms(&loaded, &places);
+        let place = |at: &Range<usize>| self.source.problem(at.clone(), "");
+        loaded.realm_places = places.iter().map(|each| (each.realm.clone(), place(&each.at))).collect();
         loaded.secure.realms = loaded.realms.clone();
         loaded.secure.mark = loaded.settings.mark;
         loaded.secure.state_dir = Some(loaded.settings.state_dir.clone());
         loaded.secure.devices = loaded.settings.devices();
+        loaded.secure.crl_dir = Some(loaded.settings.state_dir.join("crls"));
         loaded
     }
 
@@ -203,16 +231,19 @@ impl File<'_> {
         dispatch::table(&raw.unwrap_or_default(), &mut self.reader())
     }
 
-    fn accelerators(&mut self, value: Spanned<DeValue<'_>>) -> Vec<registry::Accel> {
+    /// The sections, each with its place.
+    fn accelerators(&mut self, value: Spanned<DeValue<'_>>) -> Vec<(registry::Accel, Problem)> {
         let sections = Section::of("accel", value, self.source, self.problems);
-        let mut all: Vec<registry::Accel> = Vec::new();
+        let mut all: Vec<(registry::Accel, Problem)> = Vec::new();
         for (name, value) in sections.into_iter().flat_map(|sections| sections.table) {
             let at = name.span();
             let name = name.into_inner().into_owned();
             let section = Section::of(format!("accel.{name}"), value, self.source, self.problems);
+            let place = self.source.problem(at.clone(), "");
+            let before: Vec<registry::Accel> = all.iter().map(|(accel, _)| accel.clone()).collect();
             let read =
-                section.and_then(|section| accel::section(&name, section, at, &all, &mut self.reader()));
-            all.extend(read);
+                section.and_then(|section| accel::section(&name, section, at, &before, &mut self.reader()));
+            all.extend(read.map(|accel| (accel, place)));
         }
         all
     }
@@ -226,6 +257,9 @@ impl File<'_> {
             let text = "a secret in a file that others may read; chmod 600 it, or use `file`";
             self.problems.warn(self.source, word.span(), text);
         }
+        if let Some(word) = &raw.realm {
+            loaded.psk_realms.push((word.get_ref().as_str().into(), word.span()));
+        }
         loaded.secure.psks.extend(credentials::psk(raw, at, &mut self.reader()));
     }
 
@@ -235,7 +269,7 @@ impl File<'_> {
         at: Range<usize>,
         value: Spanned<DeValue<'_>>,
         loaded: &mut Loaded,
-    ) -> Option<Realm> {
+    ) -> Option<RealmRead> {
         if name.is_empty() || name.len() > 64 || !name.chars().all(|c| c.is_ascii_graphic() && c != '/') {
             let text = format!("`{name}` is not a name for a realm: letters, digits, `-`, `_`, `.`");
             self.problems.error(self.source, at.clone(), text);
@@ -245,20 +279,21 @@ impl File<'_> {
         let children = section.take_list("child", self.source, self.problems);
         let raw: raw::Realm = section.read(self.source, self.problems)?;
         let realm = realms::realm(name, &raw, at.clone(), &mut self.reader());
-        let work = settings::realm_work(&raw, &mut self.reader());
+        let work = settings::realm_work(&raw, &loaded.settings.accel, &mut self.reader());
         if work != RealmWork::default() {
             loaded.works.insert(name.into(), work);
         }
-        let start = realm.as_ref().map_or(Start::Manual, |realm| realm.start);
+        let start = realm.as_ref().map_or(Start::Manual, |read| read.realm.start);
         let children = self.children(name, children, start, at.clone(), loaded);
         let credentials =
             credentials::credentials(raw.local_auth.as_ref(), raw.remote_auth.as_ref(), &mut self.reader());
         if let Some(credentials) = credentials {
             loaded.secure.credentials.insert(name.to_owned(), credentials);
         }
-        let realm = Realm { children, ..realm? };
+        let RealmRead { realm, rules } = realm?;
+        let realm = Realm { children, ..realm };
         self.within_realm(&realm, at);
-        Some(realm)
+        Some(RealmRead { realm, rules })
     }
 
     fn children(
@@ -341,14 +376,26 @@ impl File<'_> {
     }
 
     /// What makes no sense between realms, or for want of a secret.
-    fn across_realms(&mut self, loaded: &Loaded, places: &[(Arc<str>, Range<usize>)]) {
-        let place = |name: &str| places.iter().find(|(n, _)| **n == *name).map_or(0..0, |(_, at)| at.clone());
+    fn across_realms(&mut self, loaded: &Loaded, places: &[Place]) {
+        let rule = |name: &str, rule: Option<usize>| {
+            places.iter().find(|place| *place.realm == *name).map_or(0..0, |place| place.of(rule))
+        };
+        let place = |name: &str| rule(name, None);
         let realms: Vec<Realm> = loaded.realms.iter().map(|realm| (**realm).clone()).collect();
         for found in policy::ambiguities(&realms) {
-            self.problems.error(self.source, place(&found.second), found.to_string());
+            self.ambiguity(
+                &found,
+                rule(&found.first.0, found.first.1),
+                rule(&found.second.0, found.second.1),
+            );
+        }
+        for (realm, at) in &loaded.psk_realms {
+            if !places.iter().any(|place| place.realm == *realm) {
+                self.problems.error(self.source, at.clone(), format!("there is no realm `{realm}`"));
+            }
         }
         for realm in &loaded.realms {
-            let IdMatch::Exact(peer) = &realm.remote_id else { continue };
+            let Some(peer) = realm.remote_id.the_one() else { continue };
             let wants = realm.local_auth == AuthPolicy::Psk || realm.remote_auth == AuthPolicy::Psk;
             let fits = |psk: &secure::Psk| match &psk.ids[..] {
                 [] => true,
@@ -357,10 +404,37 @@ impl File<'_> {
                     ids.iter().any(|id| id.matches(&realm.local_id)) && ids.iter().any(|id| id.matches(peer))
                 }
             };
-            if wants && !loaded.secure.psks.iter().any(fits) {
+            let here = |psk: &&secure::Psk| psk.realm.as_ref().is_none_or(|its| *its == realm.name);
+            if wants && !loaded.secure.psks.iter().filter(here).any(fits) {
                 let text = format!("no [[psk]] is shared by `{}` and `{peer}`", realm.local_id);
                 self.problems.error(self.source, place(&realm.name), text);
             }
+        }
+    }
+
+    /// Two rules that a peer may fit equally well, at their places.
+    fn ambiguity(&mut self, found: &policy::Ambiguity, first: Range<usize>, second: Range<usize>) {
+        let (one, other) = (&found.first.0, &found.second.0);
+        let first = self.source.problem(first, "");
+        let text = format!(
+            "a peer may fit realms `{one}` and `{other}` equally well: `{other}` accepts `{}` here, and `{one}` accepts `{}` at \
+             {}:{}:{}",
+            found.rules.1,
+            found.rules.0,
+            first.file.display(),
+            first.line,
+            first.column
+        );
+        if found.by_name {
+            let text = format!(
+                "{text}; their names of ours differ, but a peer that asks for none of them gets `{one}`"
+            );
+            self.problems.warn(self.source, second, text);
+        } else {
+            let text = format!(
+                "{text}; let one be narrower, at other addresses, or by another method or name of ours"
+            );
+            self.problems.error(self.source, second, text);
         }
     }
 }

@@ -472,7 +472,10 @@ impl Worker {
         self.works = works;
         self.accel.try_out(trials::wanted(&self.realms));
         let works = &self.works;
-        self.accel.set_fallbacks(|realm| works.get(realm).copied().unwrap_or_default().fallback);
+        self.accel.set_policies(|realm| {
+            let work = works.get(realm).cloned().unwrap_or_default();
+            (work.fallback, work.accel)
+        });
         let realms = self.realms.clone();
         self.book.retain_configured(|realm, child| {
             realms.iter().any(|r| *r.name == *realm && r.child(child).is_some())

@@ -4,9 +4,9 @@
 use spi::alg::{EncrKind, GroupKind};
 use spi::caps::EspCap;
 use spi::esp::MAX_OPS;
-use spi::{Device, Direction, Driver, EspOp, Outcome, PacketBuf, Reject};
+use spi::{Device, Direction, Driver, EspOp, Outcome, PacketBuf, Reject, SignScheme};
 
-use crate::operation::Ops;
+use crate::operation::{Ops, open_keys};
 use crate::packet::{Bench, Pair};
 use crate::ring::devices;
 use crate::seed::Seeded;
@@ -42,6 +42,37 @@ pub fn agree(driver: &dyn Driver, reference: &dyn Driver, plan: Plan) -> (usize,
         operations += compare_exchanges(&*device, &*reference, plan.jobs / 1000, &mut seeded);
     }
     (packets, operations)
+}
+
+/// Has the reference's first device judge a signature of each scheme that a driver's devices declare. Returns how many there were, and
+/// which the reference does not know.
+pub fn signatures_verify(driver: &dyn Driver, reference: &dyn Driver) -> (usize, Vec<SignScheme>) {
+    let reference = devices(reference).swap_remove(0);
+    let (mut judged, mut unknown) = (0, Vec::new());
+    for device in devices(driver) {
+        let (Some(ours), Some(theirs)) = (Ops::open(&*device), Ops::open(&*reference)) else { continue };
+        let keys = open_keys(&*device);
+        for (key, scheme) in keys.iter().flat_map(|key| key.schemes.iter().map(move |scheme| (key, *scheme)))
+        {
+            if !reference.desc().caps.verify.contains(&scheme) {
+                unknown.push(scheme);
+                continue;
+            }
+            for octets in [&b""[..], b"octets", &[7; 3000]] {
+                let signature = ours.sign(key.id, scheme, octets).expect("a scheme of the key signs");
+                let verdict = theirs.verify(&key.spki, scheme, octets, &signature);
+                assert_eq!(
+                    verdict,
+                    Ok(()),
+                    "{scheme:?}: the reference on a signature of {} octets",
+                    octets.len()
+                );
+            }
+            judged += 1;
+        }
+        keys.iter().for_each(|key| device.close_key(key.id));
+    }
+    (judged, unknown)
 }
 
 /// A transform on both.

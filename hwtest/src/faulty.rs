@@ -8,12 +8,13 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use spi::caps::Traits;
-use spi::crypto::{KeyInfo, KeySource};
 use spi::{
     Closed, Completions, CryptoDone, CryptoJob, CryptoOutput, CryptoQueue, Device, DeviceDesc, Driver,
-    EspBurst, EspQueue, Fault, FaultKind, Health, KeyId, Outcome, Polled, Queue, QueueConfig, Region, SaId,
-    SaParams, ShortOps, Unusable,
+    EspBurst, EspQueue, Fault, FaultKind, Health, Outcome, Polled, Queue, QueueConfig, SaId, SaParams,
+    Unusable,
 };
+
+use crate::layer::{Layer, Over};
 
 /// What ails it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -266,7 +267,11 @@ impl Drop for FaultyDevice {
     }
 }
 
-impl Device for FaultyDevice {
+impl Over for FaultyDevice {
+    fn inner(&self) -> &Arc<dyn Device> {
+        &self.inner
+    }
+
     fn desc(&self) -> &DeviceDesc {
         &self.desc
     }
@@ -281,31 +286,11 @@ impl Device for FaultyDevice {
         Some(Box::new(FaultyQueue::<CryptoJob> { inner, chart, held: VecDeque::new() }))
     }
 
-    fn short_ops(&self) -> Option<Arc<dyn ShortOps>> {
-        self.inner.short_ops()
-    }
-
     fn install_sa(&self, sa: &SaParams) -> Result<SaId, Fault> {
         match self.health() {
             Health::Ready => self.inner.install_sa(sa),
             _ => Err(FaultKind::Aborted.into()),
         }
-    }
-
-    fn remove_sa(&self, sa: SaId) {
-        self.inner.remove_sa(sa);
-    }
-
-    fn open_key(&self, source: KeySource) -> Result<KeyInfo, Fault> {
-        self.inner.open_key(source)
-    }
-
-    fn close_key(&self, key: KeyId) {
-        self.inner.close_key(key);
-    }
-
-    fn register(&self, region: &Arc<Region>) -> Result<(), Fault> {
-        self.inner.register(region)
     }
 
     fn health(&self) -> Health {
@@ -360,6 +345,6 @@ impl<D: Driver> Driver for FaultyDriver<D> {
         let inner = self.inner.open(desc)?;
         *self.chart.inner.lock().unwrap_or_else(PoisonError::into_inner) = vec![Arc::clone(&inner)];
         self.chart.open.fetch_add(1, Ordering::SeqCst);
-        Ok(Arc::new(FaultyDevice { inner, desc: desc.clone(), chart: Arc::clone(&self.chart) }))
+        Ok(Arc::new(Layer(FaultyDevice { inner, desc: desc.clone(), chart: Arc::clone(&self.chart) })))
     }
 }

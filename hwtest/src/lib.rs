@@ -13,6 +13,7 @@
 //! | [`cross`] | two devices on the same random jobs |
 //! | [`stress`] | threads, full rings and resets; what is left behind |
 //! | [`narrow`], [`run`], [`note`] | rules times capabilities; running them; what is not checked, and why |
+//! | [`layer`] | a device over another, of which the next two are; keys that stay in a device |
 //! | [`slow`] | [`SlowQueue`]: any queue, but late and shuffled |
 //! | [`faulty`] | a device that falls ill on request |
 //! | [`ring`], [`seed`] | what checks are made of |
@@ -23,6 +24,7 @@
 pub mod contract;
 pub mod cross;
 pub mod faulty;
+pub mod layer;
 pub mod lengths;
 pub mod narrow;
 pub mod note;
@@ -36,6 +38,7 @@ pub mod stress;
 pub mod vectors;
 
 pub use faulty::{Ailment, FaultyDriver, Patient};
+pub use layer::{Keyed, Layer};
 pub use narrow::{Capability, Narrow, Scope};
 pub use run::{Ending, Rule, Verdict};
 pub use slow::{Pace, SlowDevice, SlowDriver, SlowQueue};

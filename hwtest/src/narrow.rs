@@ -5,11 +5,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use spi::caps::EspCap;
-use spi::crypto::{KeyInfo, KeySource};
 use spi::{
-    Caps, CryptoQueue, Device, DeviceDesc, Driver, EngineReport, EspQueue, Fault, FaultKind, Group, Health,
-    KeyId, QueueConfig, Region, SaId, SaParams, ShortOps, SignScheme, Stats, Unusable,
+    Caps, CryptoQueue, Device, DeviceDesc, Driver, EspQueue, Fault, FaultKind, Group, QueueConfig, SaId,
+    SaParams, SignScheme, Unusable,
 };
+
+use crate::layer::{Layer, Over};
 
 /// What a check is run over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,12 +136,12 @@ impl Driver for Narrow {
 
     fn open(&self, _: &DeviceDesc) -> Result<Arc<dyn Device>, Fault> {
         let Narrow { device, desc, packets, operations } = self;
-        Ok(Arc::new(Narrowed {
+        Ok(Arc::new(Layer(Narrowed {
             inner: Arc::clone(device),
             desc: desc.clone(),
             packets: *packets,
             operations: *operations,
-        }))
+        })))
     }
 }
 
@@ -151,7 +152,11 @@ struct Narrowed {
     operations: bool,
 }
 
-impl Device for Narrowed {
+impl Over for Narrowed {
+    fn inner(&self) -> &Arc<dyn Device> {
+        &self.inner
+    }
+
     fn desc(&self) -> &DeviceDesc {
         &self.desc
     }
@@ -164,10 +169,6 @@ impl Device for Narrowed {
         if self.operations { self.inner.crypto_queue(config) } else { None }
     }
 
-    fn short_ops(&self) -> Option<Arc<dyn ShortOps>> {
-        self.inner.short_ops()
-    }
-
     fn install_sa(&self, sa: &SaParams) -> Result<SaId, Fault> {
         // What the device below cannot do it refuses itself: that is looked at with all its capabilities.
         if self.desc.caps.carries(sa.encr, sa.integ, sa.esn) {
@@ -175,37 +176,5 @@ impl Device for Narrowed {
         } else {
             Err(FaultKind::Unsupported.into())
         }
-    }
-
-    fn remove_sa(&self, sa: SaId) {
-        self.inner.remove_sa(sa);
-    }
-
-    fn open_key(&self, source: KeySource) -> Result<KeyInfo, Fault> {
-        self.inner.open_key(source)
-    }
-
-    fn close_key(&self, key: KeyId) {
-        self.inner.close_key(key);
-    }
-
-    fn register(&self, region: &Arc<Region>) -> Result<(), Fault> {
-        self.inner.register(region)
-    }
-
-    fn engines(&self) -> Vec<EngineReport> {
-        self.inner.engines()
-    }
-
-    fn stats(&self) -> Option<Stats> {
-        self.inner.stats()
-    }
-
-    fn health(&self) -> Health {
-        self.inner.health()
-    }
-
-    fn begin_reset(&self) {
-        self.inner.begin_reset();
     }
 }

@@ -7,13 +7,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use spi::caps::Traits;
-use spi::crypto::{KeyInfo, KeySource};
 use spi::{
-    Closed, Completions, CryptoDone, CryptoJob, CryptoQueue, Device, DeviceDesc, Driver, EngineReport,
-    EspBurst, EspQueue, Fault, Health, KeyId, Polled, Queue, QueueConfig, Region, SaId, SaParams, ShortOps,
-    Stats, Unusable,
+    Closed, Completions, CryptoDone, CryptoJob, CryptoQueue, Device, DeviceDesc, Driver, EspBurst, EspQueue,
+    Fault, Polled, Queue, QueueConfig, Unusable,
 };
 
+use crate::layer::{Layer, Over};
 use crate::seed::Seeded;
 
 /// How slow, and in what order.
@@ -112,7 +111,10 @@ where
 }
 
 /// A device whose queues are slow.
-pub struct SlowDevice {
+pub type SlowDevice = Layer<Slow>;
+
+/// What is slow about it.
+pub struct Slow {
     inner: Arc<dyn Device>,
     desc: DeviceDesc,
     pace: Pace,
@@ -122,7 +124,7 @@ impl SlowDevice {
     /// Over another device. Its caps no longer promise order.
     pub fn new(inner: Arc<dyn Device>, pace: Pace) -> Self {
         let desc = slowed(inner.desc().clone());
-        SlowDevice { inner, desc, pace }
+        Layer(Slow { inner, desc, pace })
     }
 }
 
@@ -132,7 +134,11 @@ fn slowed(mut desc: DeviceDesc) -> DeviceDesc {
     desc
 }
 
-impl Device for SlowDevice {
+impl Over for Slow {
+    fn inner(&self) -> &Arc<dyn Device> {
+        &self.inner
+    }
+
     fn desc(&self) -> &DeviceDesc {
         &self.desc
     }
@@ -147,46 +153,6 @@ impl Device for SlowDevice {
         let queue: SlowQueue<dyn Queue<Job = CryptoJob, Done = CryptoDone>> =
             SlowQueue::new(self.inner.crypto_queue(config)?, self.pace);
         Some(Box::new(queue))
-    }
-
-    fn short_ops(&self) -> Option<Arc<dyn ShortOps>> {
-        self.inner.short_ops()
-    }
-
-    fn install_sa(&self, sa: &SaParams) -> Result<SaId, Fault> {
-        self.inner.install_sa(sa)
-    }
-
-    fn remove_sa(&self, sa: SaId) {
-        self.inner.remove_sa(sa);
-    }
-
-    fn open_key(&self, source: KeySource) -> Result<KeyInfo, Fault> {
-        self.inner.open_key(source)
-    }
-
-    fn close_key(&self, key: KeyId) {
-        self.inner.close_key(key);
-    }
-
-    fn register(&self, region: &Arc<Region>) -> Result<(), Fault> {
-        self.inner.register(region)
-    }
-
-    fn engines(&self) -> Vec<EngineReport> {
-        self.inner.engines()
-    }
-
-    fn stats(&self) -> Option<Stats> {
-        self.inner.stats()
-    }
-
-    fn health(&self) -> Health {
-        self.inner.health()
-    }
-
-    fn begin_reset(&self) {
-        self.inner.begin_reset();
     }
 }
 

@@ -323,6 +323,23 @@ pub enum SignScheme {
 }
 
 impl SignScheme {
+    /// Those of an RSA key with SHA-2, best first.
+    pub fn of_rsa() -> Vec<SignScheme> {
+        let sha2 = [Hash::Sha256, Hash::Sha384, Hash::Sha512];
+        sha2.map(SignScheme::RsaPss).into_iter().chain(sha2.map(SignScheme::RsaPkcs1)).collect()
+    }
+
+    /// Those of a key on a curve, best first: with the hash of the curve's strength, as RFC 4754 section 3 pairs them.
+    pub fn of_curve(curve: Curve) -> Vec<SignScheme> {
+        let hashes = match curve {
+            Curve::P256 => [Hash::Sha256, Hash::Sha384, Hash::Sha512],
+            Curve::P384 => [Hash::Sha384, Hash::Sha256, Hash::Sha512],
+            Curve::P521 => [Hash::Sha512, Hash::Sha384, Hash::Sha256],
+        };
+        let der = hashes.map(|hash| SignScheme::EcdsaDer(curve, hash));
+        der.into_iter().chain(hashes.map(|hash| SignScheme::EcdsaPlain(curve, hash))).collect()
+    }
+
     /// The hash the scheme applies.
     pub const fn hash(self) -> Hash {
         match self {

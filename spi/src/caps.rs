@@ -56,6 +56,21 @@ pub struct Caps {
 }
 
 impl Caps {
+    /// What can be said of a device before it is asked.
+    pub const fn unknown(traits: Traits) -> Caps {
+        Caps {
+            esp: Vec::new(),
+            dh: Vec::new(),
+            sign: Vec::new(),
+            verify: Vec::new(),
+            prf: Vec::new(),
+            traits,
+            ring: 0,
+            max_sas: 0,
+            max_len: 0,
+        }
+    }
+
     /// Whether an SA with these transforms can be installed.
     pub fn carries(&self, encr: Encr, integ: Integ, esn: bool) -> bool {
         self.esp.iter().any(|c| c.encr == encr && c.integ == integ && (c.esn || !esn))

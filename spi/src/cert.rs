@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use bitflags::bitflags;
+
 use crate::inflight::Token;
 use crate::queue::Queue;
 
@@ -21,6 +23,39 @@ pub struct CertJob {
     pub anchors: Arc<[Vec<u8>]>,
     /// The moment to judge validity at.
     pub at: SystemTime,
+    /// Extended key usages that let the end entity in.
+    pub usages: Usages,
+}
+
+bitflags! {
+    /// Extended key usages that a peer's certificate may have. One without the extension, or with anyExtendedKeyUsage, may have all.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Usages: u8 {
+        /// ipsecIKE and the older ones for IPsec (RFC 4945 section 5.1.3.12).
+        const IPSEC = 1;
+        /// serverAuth, which many gateways' certificates have alone.
+        const SERVER = 2;
+        /// clientAuth.
+        const CLIENT = 4;
+    }
+}
+
+impl serde::Serialize for Usages {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_u8(self.bits())
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Usages {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        u8::deserialize(from).map(Usages::from_bits_truncate)
+    }
+}
+
+impl Default for Usages {
+    fn default() -> Self {
+        Usages::all()
+    }
 }
 
 /// The answer.
@@ -46,6 +81,8 @@ pub struct CertInfo {
     pub addresses: Vec<std::net::IpAddr>,
     /// End of validity.
     pub not_after: SystemTime,
+    /// DER of the path that was found good: the end entity first, the trust anchor last.
+    pub path: Arc<[Vec<u8>]>,
 }
 
 /// Why a chain was refused. The text names the certificate and what is wrong with it, and holds no secret.

@@ -21,6 +21,7 @@ mod kryoptic;
 mod lint;
 mod matrix;
 mod meter;
+mod modules;
 mod netns;
 mod numbers;
 mod packages;

@@ -1,27 +1,29 @@
-//! `cargo xtask matrix`: the capabilities in docs/support-matrix.md, asked of software, of OpenSSL, of the emulated
-//! cards, and of the example plug-in.
+//! `cargo xtask matrix`: the capabilities in docs/support-matrix.md, asked of every device that a machine without hardware can have; and
+//! what the kit finds of each. Who is on the list is in [`devices`].
+
+mod devices;
 
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Args;
 
-use crate::checkout::{self, Profile};
+use crate::checkout;
 use crate::packages;
-use crate::plugins;
-use crate::process::{self, Daemon};
+use crate::process;
 use crate::report::{Outcome, Row};
 use crate::test::row;
+use devices::{Columns, Stage};
 
 /// Write, or only look.
 #[derive(Args)]
 pub struct Options {
-    /// Write nothing; fail if the page is stale.
+    /// Write nothing; fail if the page is stale. Devices that not every machine can have are left as the page has
+    /// them.
     #[arg(long)]
     check: bool,
-    /// Have the kit judge each device as well, and write down what it finds.
+    /// Have the kit judge each device as well, and write down what it finds; also of those that not every machine can have.
     #[arg(long, conflicts_with = "check")]
     run: bool,
 }
@@ -43,71 +45,57 @@ pub fn test() -> Row {
     row("unit", "support matrix", began, outcome)
 }
 
-/// The emulated cards: what the page calls them, and the emulator.
-const CARDS: [(&str, &str); 2] = [("QAT generation 4", "4941"), ("QAT generation 2", "37c9")];
-
 fn compare(check: bool, run: bool) -> Result<bool> {
-    let mut build = checkout::cargo();
-    if !process::status(build.args(["build", "--quiet", "--package", "tussock-hwtest-cli"]))? {
-        bail!("tussock-hwtest does not build");
-    }
-    let emulator = checkout::build("tussock-qat-emulator", Profile::Dev, &[])?;
-    let folder = checkout::target().join("matrix");
-    std::fs::create_dir_all(&folder)?;
-    let mut running = Vec::new();
-    let mut devices = vec![
-        ("software", "soft", String::new()),
-        ("OpenSSL's default provider", "openssl", "provider=default".to_owned()),
-    ];
-    for (title, device) in CARDS {
-        let socket = folder.join(format!("{device}.sock"));
-        std::fs::remove_file(&socket).ok();
-        let mut card = Command::new(&emulator);
-        card.arg("--socket").arg(&socket).args(["--device", device, "--log", "warn"]);
-        running.push(Daemon::start(&mut card, &folder.join(format!("{device}.log")))?);
-        let there = process::until(Duration::from_secs(10), || Ok(socket.exists().then_some(())))?;
-        if there.is_none() {
-            bail!("the emulated card {device} does not come");
-        }
-        devices.push((title, "qat", format!("socket={}", socket.display())));
-    }
-    let library = plugins::example(&folder)?.display().to_string();
-    devices.push(("the example in C", "plugin", format!("library={library}")));
-    let program = checkout::target().join("debug/tussock-hwtest");
-    let mut command = Command::new(&program);
-    command.arg("matrix").arg("--file").arg(page());
-    if check {
-        command.arg("--check");
-    }
-    for (title, driver, key) in &devices {
-        let comma = if key.is_empty() { "" } else { "," };
-        command.arg(format!("{title}={driver}{comma}{key}"));
-    }
-    let mut right = process::status(&mut command)?;
+    let stage = Stage::set()?;
+    let mut tables = vec![stage.usual()?];
     if run {
-        let mut table = "| device | passed | failed | not declared |\n|---|---|---|---|\n".to_owned();
-        for (title, driver, key) in &devices {
-            let mut judge = Command::new(&program);
-            judge.arg("run");
-            match (*driver, key.as_str()) {
-                ("plugin", _) => judge.arg("--plugin").arg(&library),
-                (driver, "") => judge.args(["--driver", driver]),
-                (driver, key) => judge.args(["--driver", driver, "--set", key]),
-            };
-            let done = process::finish(&mut judge, LONGEST)?;
-            println!("{title}: {}", done.stdout.trim_end().lines().last().unwrap_or_default());
-            right &= done.status.success();
-            let [passed, failed, undeclared] =
-                counts(&done.stdout).with_context(|| format!("the kit says of {title}: {}", done.text()))?;
-            table += &format!("| {title} | {passed} | {failed} | {undeclared} |\n");
+        let others = stage.others()?;
+        tables.extend((!others.devices.is_empty()).then_some(others));
+    }
+    let mut right = true;
+    for table in &tables {
+        right &= write_capabilities(table, check)?;
+    }
+    if run {
+        let mut found = "| device | passed | failed | not declared |\n|---|---|---|---|\n".to_owned();
+        for table in &tables {
+            right &= judge(table, &mut found)?;
         }
-        write_found(&table)?;
+        write_found(&found)?;
     }
     Ok(right)
 }
 
+/// What each device of a table declares, into the page or compared with it.
+fn write_capabilities(table: &Columns, check: bool) -> Result<bool> {
+    let mut command = table.program();
+    command.arg("matrix").arg("--file").arg(page()).args(["--mark", table.mark]);
+    if check {
+        command.arg("--check");
+    }
+    command.args(table.devices.iter().map(devices::Column::as_column));
+    process::status(&mut command)
+}
+
 /// How long the kit may take for one device.
-const LONGEST: Duration = Duration::from_secs(1200);
+const LONGEST: Duration = Duration::from_secs(1800);
+
+/// Has the kit judge each device of a table; a row for each.
+fn judge(table: &Columns, found: &mut String) -> Result<bool> {
+    let mut right = true;
+    for device in &table.devices {
+        let mut judge = table.program();
+        judge.arg("run").args(device.as_target());
+        let done = process::finish(&mut judge, LONGEST)?;
+        let title = device.title;
+        println!("{title}: {}", done.stdout.trim_end().lines().last().unwrap_or_default());
+        right &= done.status.success();
+        let [passed, failed, undeclared] =
+            counts(&done.stdout).with_context(|| format!("the kit says of {title}: {}", done.text()))?;
+        *found += &format!("| {title} | {passed} | {failed} | {undeclared} |\n");
+    }
+    Ok(right)
+}
 
 fn page() -> PathBuf {
     checkout::root().join("docs/support-matrix.md")

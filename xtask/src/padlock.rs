@@ -35,24 +35,19 @@ impl Emulated {
         fs::copy(&built, &gateway)?;
         // The usual one goes back to its place, for whoever comes next.
         checkout::build_gateway(profile)?;
-        let mut command = checkout::cargo();
-        command.args(["build", "--quiet", "--package", "tussock-padlock-emulator"]);
-        if profile == Profile::Release {
-            command.arg("--release");
-        }
-        if !process::status(&mut command)? {
-            bail!("tussock-padlock-emulator does not build");
-        }
-        let library = built.with_file_name("libtussock_padlock_emulator.so");
-        library.metadata().with_context(|| format!("{} is not there", library.display()))?;
-        Ok(Emulated { gateway, library, stats: results.join("padlock.json") })
+        Ok(Emulated { gateway, library: library(profile)?, stats: results.join("padlock.json") })
     }
 
     /// What the gateway's environment has to hold.
     pub fn environment(&self) -> Vec<String> {
+        self.environment_with("")
+    }
+
+    /// The same with more words for the emulator, each behind a comma.
+    pub fn environment_with(&self, words: &str) -> Vec<String> {
         vec![
             format!("LD_PRELOAD={}", self.library.display()),
-            format!("TUSSOCK_PADLOCK_EMULATOR=stats={}", self.stats.display()),
+            format!("TUSSOCK_PADLOCK_EMULATOR=stats={}{words}", self.stats.display()),
         ]
     }
 
@@ -66,4 +61,23 @@ impl Emulated {
         }
         Ok(COUNTED.iter().map(|name| format!("{} {name}", count(name))).collect::<Vec<_>>().join(", "))
     }
+}
+
+/// The emulator as a library to load into a process, built.
+pub fn library(profile: Profile) -> Result<PathBuf> {
+    let mut command = checkout::cargo();
+    command.args(["build", "--quiet", "--package", "tussock-padlock-emulator"]);
+    let folder = match profile {
+        Profile::Dev => "debug",
+        Profile::Release => {
+            command.arg("--release");
+            "release"
+        }
+    };
+    if !process::status(&mut command)? {
+        bail!("tussock-padlock-emulator does not build");
+    }
+    let library = checkout::target().join(folder).join("libtussock_padlock_emulator.so");
+    library.metadata().with_context(|| format!("{} is not there", library.display()))?;
+    Ok(library)
 }

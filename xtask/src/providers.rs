@@ -36,6 +36,21 @@ pub fn section(
     latency: &str,
     plan: Option<&str>,
 ) -> Result<String> {
+    let file = config(name, module, results, latency, plan)?;
+    Ok(format!(
+        "[accel.{name}]\ndriver = \"openssl\"\nprovider = \"pausing\"\nconfig = \"{}\"\n",
+        file.display()
+    ))
+}
+
+/// OpenSSL's configuration for it, a file in `results`.
+pub fn config(
+    name: &str,
+    module: &Path,
+    results: &Path,
+    latency: &str,
+    plan: Option<&str>,
+) -> Result<PathBuf> {
     let mut settings = format!("module = {}\nlatency = {latency}\nactivate = 1\n", module.display());
     if let Some(plan) = plan {
         let file = results.join(format!("{name}.toml"));
@@ -49,8 +64,5 @@ pub fn section(
             "openssl_conf = init\n[init]\nproviders = all\n[all]\npausing = pausing\n[pausing]\n{settings}"
         ),
     )?;
-    Ok(format!(
-        "[accel.{name}]\ndriver = \"openssl\"\nprovider = \"pausing\"\nconfig = \"{}\"\n",
-        file.display()
-    ))
+    Ok(file)
 }

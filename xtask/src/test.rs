@@ -13,6 +13,7 @@ use crate::fuzz;
 use crate::interop::{self, Cast, Plan};
 use crate::kryoptic;
 use crate::matrix;
+use crate::modules::Modules;
 use crate::packages;
 use crate::report::{Counts, Outcome, Row, Tally};
 use crate::rig;
@@ -67,14 +68,18 @@ pub fn run(options: &Options) -> Result<bool> {
     if unit {
         packages::need(&[packages::TOKENS])?;
         kryoptic::module()?;
-        run_unit("cargo test", &["--workspace"], only, &mut tally)?;
+        let modules = Modules::need();
+        if let Err(error) = &modules {
+            println!("skip  OpenSSL's FIPS provider, and its provider for tokens: {error:#}");
+        }
+        run_unit("cargo test", &["--workspace"], only, modules.ok(), &mut tally)?;
         if packages::IPSEC_MB.is_empty() {
             println!("skip  the engine ipsec-mb: it is for x86_64 only");
         } else {
-            run_unit("cargo test, ipsec-mb", WITH_IPSEC_MB, only, &mut tally)?;
+            run_unit("cargo test, ipsec-mb", WITH_IPSEC_MB, only, None, &mut tally)?;
         }
         match packages::may_have(packages::DPDK) {
-            Ok(()) => run_unit("cargo test, dpdk", WITH_DPDK, only, &mut tally)?,
+            Ok(()) => run_unit("cargo test, dpdk", WITH_DPDK, only, None, &mut tally)?,
             Err(error) => println!("skip  DPDK's devices: {error:#}"),
         }
     }
@@ -107,10 +112,17 @@ const WITH_DPDK: &[&str] = &[
 ];
 
 /// `cargo test`, shown as it goes and counted.
-fn run_unit(name: &str, what: &[&str], only: &[String], tally: &mut Tally) -> Result<()> {
+fn run_unit(
+    name: &str,
+    what: &[&str],
+    only: &[String],
+    modules: Option<Modules>,
+    tally: &mut Tally,
+) -> Result<()> {
     let began = Instant::now();
     let mut command = checkout::cargo();
     command.args(["test", "--no-fail-fast"]).args(what).args(only);
+    command.envs(modules.iter().flat_map(Modules::environment));
     let mut child =
         command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot run cargo")?;
     let mut counts = Counts::default();

@@ -92,13 +92,19 @@ impl Token {
         }
     }
 
+    /// The keys of a section that is for it.
+    pub fn keys(&self) -> [(&'static str, String); 3] {
+        [
+            ("module", shown(&self.module)),
+            ("token", format!("pkcs11:token={LABEL}")),
+            ("pin_file", shown(&self.pin_file())),
+        ]
+    }
+
     /// What a gateway has to know of it, with more keys of the section.
     pub fn section(&self, more: &str) -> String {
-        format!(
-            "[accel.hsm]\ndriver = \"pkcs11\"\nmodule = {}\ntoken = \"pkcs11:token={LABEL}\"\npin_file = {}\n{more}\n",
-            quoted(&shown(&self.module)),
-            quoted(&shown(&self.pin_file()))
-        )
+        let keys = self.keys().map(|(key, value)| format!("{key} = {}\n", quoted(&value)));
+        format!("[accel.hsm]\ndriver = \"pkcs11\"\n{}{more}\n", keys.concat())
     }
 
     /// A key is made on the token and certified for a host by the lab's authority, and the certificate put beside it. Returns the

@@ -51,6 +51,10 @@ impl<'w> Tussock<'w> {
         fs::write(&file, config(end, &run)?)?;
         // It holds the secret, and the gateway warns of one that others may read.
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
+        // Leases of another story are nobody's here.
+        for name in ["leases.db", "leases.db-wal"] {
+            fs::remove_file(run.join(name)).ok();
+        }
         let binary = binary.to_path_buf();
         let environment = Vec::new();
         Ok(Tussock { world, host: end.host, binary, dir, run, log, environment, daemon: None })
@@ -105,6 +109,19 @@ impl<'w> Tussock<'w> {
     pub fn devices(&self) -> Result<Vec<Value>> {
         let all = self.json("accel")?;
         all.get("devices").and_then(Value::as_array).cloned().context("no devices")
+    }
+
+    /// What it says of one of them.
+    pub fn device(&self, name: &str) -> Result<Value> {
+        let all = self.devices()?;
+        let found = all.iter().find(|device| device.pointer("/device/name").is_some_and(|n| n == name));
+        found.cloned().with_context(|| format!("no device {name} in {all:#?}"))
+    }
+
+    /// A number in that, by its path ("/packets").
+    pub fn device_count(&self, name: &str, path: &str) -> Result<u64> {
+        let device = self.device(name)?;
+        device.pointer(path).and_then(Value::as_u64).with_context(|| format!("no {path} in {device:#}"))
     }
 
     /// Whether nothing is left in a queue of a device, or waits for one.

@@ -61,15 +61,5 @@ impl Driver for OpenSsl {
 
 /// What can be said of a provider before it is asked.
 pub(crate) fn unknown() -> Caps {
-    Caps {
-        esp: Vec::new(),
-        dh: Vec::new(),
-        sign: Vec::new(),
-        verify: Vec::new(),
-        prf: Vec::new(),
-        traits: Traits::RECOVERS,
-        ring: 0,
-        max_sas: 0,
-        max_len: 0,
-    }
+    Caps::unknown(Traits::RECOVERS)
 }

@@ -76,21 +76,8 @@ impl KeyKind {
     /// The schemes of such a key, best first.
     fn schemes(self) -> Vec<SignScheme> {
         match self {
-            KeyKind::Rsa(_) => {
-                SHA2.map(SignScheme::RsaPss).into_iter().chain(SHA2.map(SignScheme::RsaPkcs1)).collect()
-            }
-            KeyKind::Ec(curve) => {
-                let mut hashes = SHA2;
-                // RFC 4754 section 3 pairs each curve with the hash of its strength: that one comes first.
-                match curve {
-                    Curve::P256 => {}
-                    Curve::P384 => hashes.swap(0, 1),
-                    Curve::P521 => hashes.reverse(),
-                }
-                let der = hashes.map(|hash| SignScheme::EcdsaDer(curve, hash));
-                let plain = hashes.map(|hash| SignScheme::EcdsaPlain(curve, hash));
-                der.into_iter().chain(plain).collect()
-            }
+            KeyKind::Rsa(_) => SignScheme::of_rsa(),
+            KeyKind::Ec(curve) => SignScheme::of_curve(curve),
             KeyKind::Ed25519 => vec![SignScheme::Ed25519],
             KeyKind::Ed448 => vec![SignScheme::Ed448],
         }

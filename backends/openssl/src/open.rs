@@ -48,14 +48,15 @@ pub(crate) fn open(config: &Config) -> Result<Opened, String> {
     }
     let engine = config.engine.as_deref().map(|id| open_engine(id, config)).transpose()?;
     let mut context = Context::new()?;
+    let module = Module::new(config);
+    // First of all: what the configuration activates is looked for there, and has its parameters from nowhere else.
+    if let Some(dir) = &module.dir {
+        context.look_in(dir)?;
+    }
     if let Some(file) = &config.config {
         context
             .configure(file)
             .map_err(|why| format!("the OpenSSL configuration {} is not accepted: {why}", file.display()))?;
-    }
-    let module = Module::new(config);
-    if let Some(dir) = &module.dir {
-        context.look_in(dir)?;
     }
     let provider = context.load(&module.name).map_err(|why| module.why_not(&why))?;
     // Keys are read and written by these, and random numbers made; the query keeps them from everything else.

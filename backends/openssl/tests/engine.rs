@@ -10,60 +10,20 @@ use ossl::Config;
 use soft::Soft;
 use spi::alg::Curve;
 use spi::{FaultKind, Hash, KeySource, Outcome, SignScheme};
+use support::token::{PIN, find, public, softhsm};
 use support::{Ops, device, file};
 
-const PIN: &str = "tussock-test-pin-4711";
-
-/// Where the packages put things, on the architectures that Debian has them for.
-fn find(files: &[&str]) -> Option<PathBuf> {
-    let found = files.iter().map(PathBuf::from).find(|file| file.exists());
-    if found.is_none() {
-        eprintln!("SKIPPED: none of {files:?} is there; install softhsm2 and libengine-pkcs11-openssl");
-    }
-    found
-}
-
-/// A token with two keys: the module, and the settings that lead to it.
+/// A token with two keys, and the engine that leads to it: the module, and the settings.
 fn token() -> Option<(PathBuf, PathBuf)> {
     if !ossl::has_engines() {
         eprintln!("SKIPPED: {} has no engines", ossl::version());
         return None;
     }
-    let module = find(&[
-        "/usr/lib/softhsm/libsofthsm2.so",
-        "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so",
-        "/usr/lib/aarch64-linux-gnu/softhsm/libsofthsm2.so",
-    ])?;
     find(&[
         "/usr/lib/x86_64-linux-gnu/engines-3/pkcs11.so",
         "/usr/lib/aarch64-linux-gnu/engines-3/pkcs11.so",
     ])?;
-    let tool = find(&["/usr/bin/softhsm2-util"])?;
-    let dir = file("tokens", "");
-    std::fs::remove_file(&dir).unwrap();
-    std::fs::create_dir(&dir).unwrap();
-    let settings = file("softhsm2.conf", &format!("directories.tokendir = {}\n", dir.display()));
-    let run = |arguments: &[&str]| {
-        let output = Command::new(&tool).env("SOFTHSM2_CONF", &settings).args(arguments).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    };
-    run(&["--init-token", "--free", "--label", "tussock", "--pin", PIN, "--so-pin", "so-pin-0815"]);
-    for (label, id, key) in [("rsa", "01", "rsa2048.p8"), ("ec", "02", "p256.p8")] {
-        let pem = pem(&keys().join(key));
-        run(&[
-            "--import",
-            pem.to_str().unwrap(),
-            "--token",
-            "tussock",
-            "--label",
-            label,
-            "--id",
-            id,
-            "--pin",
-            PIN,
-        ]);
-    }
-    Some((module, settings))
+    softhsm()
 }
 
 fn config(module: &Path) -> Config {
@@ -72,11 +32,6 @@ fn config(module: &Path) -> Config {
     config.commands = vec![format!("MODULE_PATH={}", module.display())];
     config.pin_file = Some(file("pin", &format!("{PIN}\n")));
     config
-}
-
-fn pem(der: &Path) -> PathBuf {
-    let key = openssl::pkey::PKey::private_key_from_der(&std::fs::read(der).unwrap()).unwrap();
-    file("key.pem", &String::from_utf8(key.private_key_to_pem_pkcs8().unwrap()).unwrap())
 }
 
 /// SoftHSM finds its token by an environment variable, so the test runs once more as a process that has it.
@@ -145,14 +100,4 @@ fn sign(module: &Path) {
     let stale = ops.sign(rsa.id, SignScheme::RsaPkcs1(Hash::Sha256), b"octets");
     assert_eq!(stale, Err(Outcome::Failed(FaultKind::StaleHandle.into())));
     println!("{count} signatures by the engine");
-}
-
-/// The public half of one of hwtest's keys.
-fn public(name: &str) -> Vec<u8> {
-    let der = std::fs::read(keys().join(name)).unwrap();
-    openssl::pkey::PKey::private_key_from_der(&der).unwrap().public_key_to_der().unwrap()
-}
-
-fn keys() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../hwtest/testdata")
 }

@@ -232,13 +232,7 @@ impl Device for TokenDevice {
         let token = &self.shared.token;
         let counters = &self.shared.counters;
         let identity = match token.find() {
-            Ok((_, _, info)) => format!(
-                "token `{}`, {} {}, serial {}",
-                info.label().trim_end(),
-                info.manufacturer_id().trim_end(),
-                info.model().trim_end(),
-                info.serial_number().trim_end()
-            ),
+            Ok((_, _, info)) => crate::token::identity(&info),
             Err(trouble) => trouble.text,
         };
         let of = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);

@@ -6,7 +6,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+use rustix::process::{Signal, getpid, kill_process};
+use rustix::termios::{
+    LocalModes, OptionalActions, SpecialCodeIndex, SpecialCodes, Termios, tcgetattr, tcsetattr,
+};
 use spi::Secret;
 use zeroize::Zeroizing;
 
@@ -75,26 +78,107 @@ fn first_line(bytes: &[u8]) -> Secret {
 fn ask(token: &str) -> Result<Secret, Trouble> {
     let no_terminal =
         |error: std::io::Error| no_pin(format!("there is no terminal to ask at ({error}); use a file"));
-    let mut terminal = OpenOptions::new().read(true).write(true).open("/dev/tty").map_err(no_terminal)?;
+    let terminal = OpenOptions::new().read(true).write(true).open("/dev/tty").map_err(no_terminal)?;
     let before = tcgetattr(&terminal).map_err(|error| no_terminal(error.into()))?;
-    let mut quiet = before.clone();
-    quiet.local_modes.remove(LocalModes::ECHO);
-    quiet.local_modes.insert(LocalModes::ECHONL);
-    let _ = write!(terminal, "PIN of token `{token}`: ").and_then(|()| terminal.flush());
-    tcsetattr(&terminal, OptionalActions::Flush, &quiet).map_err(|error| no_terminal(error.into()))?;
+    let keys = Keys::of(&before.special_codes);
+    loop {
+        let _ = write!(&terminal, "PIN of token `{token}`: ").and_then(|()| (&terminal).flush());
+        let typed = {
+            let _quiet = Quiet::of(&terminal, &before).map_err(no_terminal)?;
+            type_in(&terminal, &keys)
+        };
+        let _ = writeln!(&terminal);
+        match typed.map_err(no_terminal)? {
+            Typed::Line(line) => return not_empty(first_line(&line), || "nothing was typed".to_owned()),
+            // The terminal is as it was by now. Where the signal does not end this process, somebody ends it with more care.
+            Typed::Signal(signal) => {
+                kill_process(getpid(), signal).map_err(|error| no_terminal(error.into()))?;
+                if signal != Signal::TSTP {
+                    return Err(no_pin("interrupted"));
+                }
+            }
+        }
+    }
+}
+
+/// A terminal that shows nothing and raises no signals: what would raise one is read, so that the terminal can be put right before. Who
+/// is killed in the middle of a question leaves a shell that does not show what is typed.
+struct Quiet<'t> {
+    terminal: &'t File,
+    before: &'t Termios,
+}
+
+impl<'t> Quiet<'t> {
+    fn of(terminal: &'t File, before: &'t Termios) -> std::io::Result<Quiet<'t>> {
+        let mut quiet = before.clone();
+        quiet.local_modes.remove(LocalModes::ECHO | LocalModes::ISIG | LocalModes::ICANON);
+        quiet.special_codes[SpecialCodeIndex::VMIN] = 1;
+        quiet.special_codes[SpecialCodeIndex::VTIME] = 0;
+        tcsetattr(terminal, OptionalActions::Flush, &quiet)?;
+        Ok(Quiet { terminal, before })
+    }
+}
+
+impl Drop for Quiet<'_> {
+    fn drop(&mut self) {
+        // Nothing can be done about a terminal that has gone.
+        let _ = tcsetattr(self.terminal, OptionalActions::Flush, self.before);
+    }
+}
+
+/// What the terminal would have done itself.
+struct Keys {
+    signals: [(u8, Signal); 3],
+    erase: u8,
+    kill: u8,
+    end: u8,
+}
+
+impl Keys {
+    fn of(codes: &SpecialCodes) -> Keys {
+        let signals = [
+            (codes[SpecialCodeIndex::VINTR], Signal::INT),
+            (codes[SpecialCodeIndex::VQUIT], Signal::QUIT),
+            (codes[SpecialCodeIndex::VSUSP], Signal::TSTP),
+        ];
+        let [erase, kill, end] = [SpecialCodeIndex::VERASE, SpecialCodeIndex::VKILL, SpecialCodeIndex::VEOF]
+            .map(|index| codes[index]);
+        Keys { signals, erase, kill, end }
+    }
+}
+
+/// How a question ended.
+enum Typed {
+    Line(Zeroizing<Vec<u8>>),
+    Signal(Signal),
+}
+
+fn type_in(mut terminal: &File, keys: &Keys) -> std::io::Result<Typed> {
     let mut line = Zeroizing::new(Vec::with_capacity(MOST as usize));
     let mut octet = Zeroizing::new([0u8]);
-    let read = loop {
+    loop {
         match terminal.read(&mut octet[..]) {
-            Ok(1) if octet[0] != b'\n' && line.len() < MOST as usize => line.push(octet[0]),
-            Ok(_) => break Ok(()),
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => break Err(error),
+            Ok(0) => return Ok(Typed::Line(line)),
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
         }
-    };
-    let _ = tcsetattr(&terminal, OptionalActions::Flush, &before);
-    read.map_err(no_terminal)?;
-    not_empty(first_line(&line), || "nothing was typed".to_owned())
+        if let Some((_, signal)) = keys.signals.iter().find(|(code, _)| *code == octet[0] && *code != 0) {
+            return Ok(Typed::Signal(*signal));
+        }
+        match octet[0] {
+            // The code of keys that are switched off.
+            0 => {}
+            b'\n' | b'\r' => return Ok(Typed::Line(line)),
+            key if key == keys.end => return Ok(Typed::Line(line)),
+            key if key == keys.kill => line.clear(),
+            key if key == keys.erase || key == 8 || key == 127 => {
+                line.pop();
+            }
+            key if line.len() < MOST as usize => line.push(key),
+            _ => {}
+        }
+    }
 }
 
 #[cfg(test)]

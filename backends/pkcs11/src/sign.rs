@@ -15,30 +15,11 @@ use crate::der::{self, OCTET_STRING, SEQUENCE};
 use crate::public::Kind;
 use crate::trouble::{Failure, Trouble, What};
 
-const SHA2: [Hash; 3] = [Hash::Sha256, Hash::Sha384, Hash::Sha512];
-
 /// The schemes that a key of this kind has with these mechanisms, best first.
 pub(crate) fn schemes(kind: Kind, mechanisms: &[MechanismType]) -> Vec<SignScheme> {
     let wanted: Vec<SignScheme> = match kind {
-        Kind::Rsa(_) => {
-            let sha1 = [SignScheme::RsaPkcs1(Hash::Sha1)];
-            SHA2.map(SignScheme::RsaPss)
-                .into_iter()
-                .chain(SHA2.map(SignScheme::RsaPkcs1))
-                .chain(sha1)
-                .collect()
-        }
-        Kind::Ec(curve) => {
-            let mut hashes = SHA2;
-            // RFC 4754 section 3 pairs each curve with the hash of its strength: that one comes first.
-            match curve {
-                Curve::P256 => {}
-                Curve::P384 => hashes.swap(0, 1),
-                Curve::P521 => hashes.reverse(),
-            }
-            let der = hashes.map(|hash| SignScheme::EcdsaDer(curve, hash));
-            der.into_iter().chain(hashes.map(|hash| SignScheme::EcdsaPlain(curve, hash))).collect()
-        }
+        Kind::Rsa(_) => [SignScheme::of_rsa(), vec![SignScheme::RsaPkcs1(Hash::Sha1)]].concat(),
+        Kind::Ec(curve) => SignScheme::of_curve(curve),
         Kind::Ed25519 => vec![SignScheme::Ed25519],
         Kind::Ed448 => vec![SignScheme::Ed448],
     };

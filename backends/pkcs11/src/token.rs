@@ -55,6 +55,25 @@ impl Site {
             dh: Dh::Host,
         }
     }
+
+    /// What the token says it is. It is looked for, and nobody logs in.
+    ///
+    /// # Errors
+    /// The module or the token is not there.
+    pub fn look(&self) -> Result<String, Trouble> {
+        Ok(identity(&Token::new(self.clone()).find()?.2))
+    }
+}
+
+/// What a token says it is, in a line.
+pub(crate) fn identity(info: &TokenInfo) -> String {
+    format!(
+        "token `{}`, {} {}, serial {}",
+        info.label().trim_end(),
+        info.manufacturer_id().trim_end(),
+        info.model().trim_end(),
+        info.serial_number().trim_end()
+    )
 }
 
 impl std::fmt::Display for Site {

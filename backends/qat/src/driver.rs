@@ -58,17 +58,7 @@ fn wish(place: &Place) -> Wish {
 
 /// What can be said of a card before it is asked.
 fn unknown() -> Caps {
-    Caps {
-        esp: Vec::new(),
-        dh: Vec::new(),
-        sign: Vec::new(),
-        verify: Vec::new(),
-        prf: Vec::new(),
-        traits: Traits::RECOVERS | Traits::ASYNCHRONOUS | Traits::DMA,
-        ring: 0,
-        max_sas: 0,
-        max_len: 0,
-    }
+    Caps::unknown(Traits::RECOVERS | Traits::ASYNCHRONOUS | Traits::DMA)
 }
 
 /// A card that is configured.

@@ -1,9 +1,7 @@
 //! Signatures: RSA PKCS#1 v1.5 and PSS, ECDSA plain and DER, Ed25519.
 
-use spi::alg::Curve;
 use spi::{Fault, FaultKind, Hash, Outcome, Reject, Secret, SignScheme};
 
-use crate::caps::SHA2;
 use crate::op::failed;
 use crate::sys::pkey::{How, Key, Kind};
 
@@ -37,21 +35,8 @@ impl SigningKey {
     /// What it signs with, best first.
     pub(crate) fn schemes(&self) -> Vec<SignScheme> {
         match self.0.kind() {
-            Kind::Rsa(_) => {
-                SHA2.map(SignScheme::RsaPss).into_iter().chain(SHA2.map(SignScheme::RsaPkcs1)).collect()
-            }
-            Kind::Ec(curve) => {
-                let mut hashes = SHA2;
-                // RFC 4754 section 3 pairs each curve with the hash of its strength: that one comes first.
-                match curve {
-                    Curve::P256 => {}
-                    Curve::P384 => hashes.swap(0, 1),
-                    Curve::P521 => hashes.reverse(),
-                }
-                let der = hashes.map(|hash| SignScheme::EcdsaDer(curve, hash));
-                let plain = hashes.map(|hash| SignScheme::EcdsaPlain(curve, hash));
-                der.into_iter().chain(plain).collect()
-            }
+            Kind::Rsa(_) => SignScheme::of_rsa(),
+            Kind::Ec(curve) => SignScheme::of_curve(curve),
             Kind::Ed25519 => vec![SignScheme::Ed25519],
         }
     }

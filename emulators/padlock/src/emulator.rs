@@ -2,6 +2,7 @@
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Instant;
 
 use crate::decode::Instruction;
 use crate::options::Options;
@@ -61,6 +62,7 @@ pub enum NotInstalled {
 /// The emulator of this process.
 pub struct Emulator {
     options: Options,
+    since: Instant,
     faults: AtomicU32,
     watches: AtomicBool,
     served: [AtomicU64; KINDS],
@@ -82,6 +84,7 @@ impl Emulator {
         }
         let emulator = THE_ONE.get_or_init(|| Emulator {
             options,
+            since: Instant::now(),
             faults: AtomicU32::new(0),
             watches: AtomicBool::new(false),
             served: [const { AtomicU64::new(0) }; KINDS],
@@ -159,7 +162,8 @@ impl Emulator {
     }
 
     pub(crate) fn suffers(&self, fault: Fault) -> bool {
-        self.faults.load(Ordering::Relaxed) & 1 << fault as u32 != 0
+        let vanished = || self.options.vanish.is_some_and(|after| self.since.elapsed() >= after);
+        fault == Fault::Vanished && vanished() || self.faults.load(Ordering::Relaxed) & 1 << fault as u32 != 0
     }
 
     /// Whether a processor like this one has the instruction.

@@ -1,6 +1,7 @@
 //! What an emulator may be told, also by an environment variable.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::emulator::Units;
 
@@ -13,17 +14,19 @@ pub struct Options {
     pub asleep: Units,
     /// Where the counters are written when the process ends.
     pub stats: Option<PathBuf>,
+    /// When all units go away, as in a guest that is moved to another host.
+    pub vanish: Option<Duration>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { units: Units::all(), asleep: Units::empty(), stats: None }
+        Options { units: Units::all(), asleep: Units::empty(), stats: None, vanish: None }
     }
 }
 
 /// A word that is none.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is none of: units=rng+ace+ace2+phe+pmm, asleep=…, on, stats=PATH")]
+#[error("`{0}` is none of: units=rng+ace+ace2+phe+pmm, asleep=…, on, stats=PATH, vanish=SECONDS")]
 pub struct BadOption(String);
 
 impl Options {
@@ -39,6 +42,9 @@ impl Options {
                 Some(("units", list)) => options.units = units(list).ok_or_else(bad)?,
                 Some(("asleep", list)) => options.asleep = units(list).ok_or_else(bad)?,
                 Some(("stats", path)) if !path.is_empty() => options.stats = Some(path.into()),
+                Some(("vanish", seconds)) => {
+                    options.vanish = Some(Duration::from_secs(seconds.parse().map_err(|_| bad())?));
+                }
                 // The variable has to be there; this says nothing more.
                 None if word == "on" => {}
                 _ => return Err(bad()),
@@ -66,7 +72,8 @@ mod tests {
         let options = Options::parse("units=ace+phe, asleep=rng,stats=/tmp/x").unwrap();
         assert_eq!((options.units, options.asleep), (Units::ACE | Units::PHE, Units::RNG));
         assert_eq!(options.stats, Some("/tmp/x".into()));
-        for bad in ["units=mmx", "unit=ace", "stats=", "watch"] {
+        assert_eq!(Options::parse("vanish=9").unwrap().vanish, Some(Duration::from_secs(9)));
+        for bad in ["units=mmx", "unit=ace", "stats=", "watch", "vanish=soon"] {
             assert!(Options::parse(bad).unwrap_err().to_string().starts_with(&format!("`{bad}`")));
         }
     }

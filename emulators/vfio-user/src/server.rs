@@ -37,6 +37,8 @@ struct Port {
 struct Client {
     connection: Connection,
     session: Session,
+    /// Nothing more is read, for this reason; what was answered is still sent.
+    leaving: Option<Broken>,
 }
 
 /// Ends [`Server::run`], from any thread.
@@ -127,7 +129,7 @@ impl Port {
         match self.listener.accept().and_then(|stream| stream.map(Connection::new).transpose()) {
             Ok(Some(connection)) => {
                 info!(socket = %path, "a client has connected");
-                self.client = Some(Client { connection, session: Session::new() });
+                self.client = Some(Client { connection, session: Session::new(), leaving: None });
             }
             Ok(None) => {}
             Err(error) => {
@@ -162,21 +164,33 @@ impl Client {
     fn turn(&mut self, function: &dyn Function) -> Result<(), Broken> {
         self.connection.flush()?;
         for _ in 0..TURN {
-            if self.connection.is_backed_up() {
+            if self.leaving.is_some() || self.connection.is_backed_up() {
                 break;
             }
-            let Some(frame) = self.connection.receive()? else { break };
-            let done =
-                self.session.handle(function, &frame.header, &frame.body, frame.fds, self.connection.out());
-            self.connection.flush()?;
-            done?;
+            match self.answer(function) {
+                Ok(true) => self.connection.flush()?,
+                Ok(false) => break,
+                Err(reason) => self.leaving = Some(reason),
+            }
         }
-        Ok(())
+        // Who has said his last word, or one that ends the conversation, may still be listening.
+        self.connection.flush()?;
+        if self.connection.wants_to_send() {
+            return Ok(());
+        }
+        self.leaving.take().map_or(Ok(()), Err)
+    }
+
+    /// Answers one message; false if none is there.
+    fn answer(&mut self, function: &dyn Function) -> Result<bool, Broken> {
+        let Some(frame) = self.connection.receive()? else { return Ok(false) };
+        self.session.handle(function, &frame.header, &frame.body, frame.fds, self.connection.out())?;
+        Ok(true)
     }
 
     fn poll_fd(&self) -> PollFd<'_> {
         let mut flags = PollFlags::empty();
-        flags.set(PollFlags::IN, !self.connection.is_backed_up());
+        flags.set(PollFlags::IN, self.leaving.is_none() && !self.connection.is_backed_up());
         flags.set(PollFlags::OUT, self.connection.wants_to_send());
         PollFd::from_borrowed_fd(self.connection.as_fd(), flags)
     }

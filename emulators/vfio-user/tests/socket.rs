@@ -238,6 +238,26 @@ fn who_does_not_read_his_replies_is_not_read_either() {
 }
 
 #[test]
+fn who_has_said_his_last_word_still_hears_the_answers() {
+    let served = Served::new("last-word");
+    // The same whether he ends the conversation himself or says what ends it.
+    for last in [None, Some(message(RESET, 1, &[]))] {
+        let mut client = served.agreed();
+        for _ in 0..3 {
+            client.write_all(&message(REGION_READ, 0, &read_request(0, 1 << 20))).unwrap();
+        }
+        match last {
+            None => client.shutdown(std::net::Shutdown::Write).unwrap(),
+            Some(last) => client.write_all(&last).unwrap(),
+        }
+        for _ in 0..3 {
+            assert_eq!(reply(&mut client).1.len(), 16 + (1 << 20));
+        }
+        assert!(closed(&mut client));
+    }
+}
+
+#[test]
 fn a_path_is_taken_only_if_nobody_uses_it() {
     let served = Served::new("taken");
     let listen = |path: &PathBuf| Server::new().unwrap().listen(path, Arc::new(Device::default()));

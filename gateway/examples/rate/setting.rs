@@ -60,8 +60,10 @@ impl Authority {
                 name: "generated".into(),
                 source: KeySource::Der(Secret::from_slice(key)),
                 certs: vec![certificate(cert).into()],
+                url: None,
             }),
-            trust: Trust { anchors: vec![certificate(&self.der)], pinned: vec![], keys: vec![] },
+            also: Vec::new(),
+            trust: Trust { anchors: vec![certificate(&self.der)], ..Trust::default() },
         }
     }
 }
@@ -107,7 +109,11 @@ impl Setting {
             responder.credentials.insert("gate".into(), ca.credentials(&cert, &key));
         } else {
             for config in [&mut *initiator, &mut *responder] {
-                config.psks.push(Psk { ids: vec![], secret: Secret::from_slice(b"load-test-psk") });
+                config.psks.push(Psk {
+                    ids: vec![],
+                    realm: None,
+                    secret: Secret::from_slice(b"load-test-psk"),
+                });
             }
         }
         initiator.realms = initiators.clone();
@@ -132,8 +138,10 @@ impl Setting {
             ike: vec![IkeProposal::parse(&self.ike).context("no IKE proposal")?],
             local_id: Identity::parse(own)?,
             local_auth: auth,
-            remote_id: IdMatch::parse(peer)?,
+            aliases: vec![],
+            remote_id: IdMatch::parse(peer)?.into(),
             remote_auth: auth,
+            methods: vec![],
             children: vec![],
             start: Start::Manual,
             encap: Encap::Udp,

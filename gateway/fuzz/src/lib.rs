@@ -7,11 +7,13 @@
 mod ike_state;
 mod plugin;
 pub mod seed;
+mod vfio_user;
 mod wire_esp;
 mod wire_ike;
 
 pub use ike_state::{ike_events, ike_state};
 pub use plugin::plugin;
+pub use vfio_user::vfio_user;
 pub use wire_esp::wire_esp;
 pub use wire_ike::wire_ike;
 
@@ -19,5 +21,10 @@ pub use wire_ike::wire_ike;
 pub type Target = fn(&[u8]);
 
 /// Every target by the name of its binary and its seed directory.
-pub const TARGETS: &[(&str, Target)] =
-    &[("wire_ike", wire_ike), ("wire_esp", wire_esp), ("ike_state", ike_state), ("plugin", plugin)];
+pub const TARGETS: &[(&str, Target)] = &[
+    ("wire_ike", wire_ike),
+    ("wire_esp", wire_esp),
+    ("ike_state", ike_state),
+    ("plugin", plugin),
+    ("vfio_user", vfio_user),
+];

@@ -4,6 +4,7 @@ mod esp;
 mod ike;
 mod ike_state;
 mod plugin;
+mod vfio_user;
 
 /// One file of a seed corpus.
 pub struct Seed {
@@ -22,5 +23,6 @@ pub fn all() -> Vec<Seed> {
     let esp = esp::seeds().into_iter().map(|seed| named("wire_esp", seed));
     let state = ike_state::seeds().into_iter().map(|seed| named("ike_state", seed));
     let plugin = plugin::seeds().into_iter().map(|seed| named("plugin", seed));
-    ike.chain(esp).chain(state).chain(plugin).collect()
+    let vfio = vfio_user::seeds().into_iter().map(|seed| named("vfio_user", seed));
+    ike.chain(esp).chain(state).chain(plugin).chain(vfio).collect()
 }

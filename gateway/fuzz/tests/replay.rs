@@ -8,7 +8,10 @@ fn seeds_and_old_findings_do_no_harm() {
     for (name, target) in fuzz::TARGETS {
         let mut seen = 0;
         for entry in std::fs::read_dir(root.join(name)).expect("every target has seeds") {
-            target(&std::fs::read(entry.expect("listed").path()).expect("readable"));
+            let path = entry.expect("listed").path();
+            // Shown of a test that fails.
+            println!("{}", path.display());
+            target(&std::fs::read(path).expect("readable"));
             seen += 1;
         }
         assert!(seen > 0, "{name} has no seeds");

@@ -2,13 +2,16 @@
 //! says is believed before that.
 
 mod initiator;
+mod null;
 mod responder;
 
+use std::sync::Arc;
+
 use ipc::{AuthInput, CertData, Offered, PeerProof, Refusal, Reply, Request, Role};
-use policy::Identity;
+use policy::{AuthPolicy, Identity};
 use spi::Token;
 use wire::ike::{Cert, Id, Payload, PayloadList};
-use wire::numbers::CertEncoding;
+use wire::numbers::{AuthMethod, CertEncoding};
 
 use crate::core::{Core, DownKind};
 use crate::effect::Why;
@@ -30,28 +33,57 @@ impl IkeSa {
         self.state = State::ExpectOwnAuth;
         let Some(setup) = &mut self.setup else { return };
         setup.own_id_payload = Some(id);
-        let offered = Offered { hashes: setup.hashes.clone(), authorities: setup.authorities.clone() };
+        let offered = Offered {
+            hashes: setup.hashes.clone(),
+            authorities: setup.authorities.clone(),
+            ocsp: setup.wants_ocsp,
+            urls: setup.takes_urls,
+        };
         let request =
             Request::MakeAuth { sa: self.id, realm: realm.name.clone(), own_id, peer_id, input, offered };
         self.ask(cx, request);
     }
 
-    /// Asks the key side whether the peer is who it claims to be. False when the message has no proof in it.
-    pub(super) fn ask_peer_check(
+    /// Who the peer says it is. Without authentication that is nobody, whatever its ID payload says (RFC 7619 section 2.2).
+    ///
+    /// # Errors
+    /// The payload is no identity.
+    fn claimed(&self, id: &Id, message: &[Payload]) -> Result<Identity, policy::IdError> {
+        match message.auth() {
+            Some(auth) if auth.method == AuthMethod::NULL => Ok(Identity::Anonymous(self.id.0)),
+            _ => Identity::from_wire(id.kind, &id.data),
+        }
+    }
+
+    /// Asks the key side whether the peer is who it claims to be, and to which of these realms it belongs.
+    ///
+    /// # Errors
+    /// What keeps it from being asked.
+    fn ask_peer_check(
         &mut self,
         cx: &mut Core,
         id: &Id,
         claimed: Identity,
         message: &[Payload],
-    ) -> bool {
-        let (Some(realm), Some(own_id)) = (self.realm.clone(), self.own_id().cloned()) else { return false };
+        realms: Vec<Arc<str>>,
+    ) -> Result<(), Why> {
+        let no_keys = || Why::Device("key schedule failed".into());
         let prover = match self.role {
             Role::Initiator => Role::Responder,
             Role::Responder => Role::Initiator,
         };
         let (Some(auth), Some(input)) = (message.auth(), self.auth_input(cx, prover, id)) else {
-            return false;
+            return Err(no_keys());
         };
+        if auth.method == AuthMethod::NULL {
+            let sk_p = self.sk_p(prover).ok_or_else(no_keys)?;
+            let expected = null::proof(&*cx.ops, sk_p, &input).map_err(|_| no_keys())?;
+            if !expected.ct_eq(&auth.data) {
+                return Err(Why::Authentication(
+                    "it is not the one of IKE_SA_INIT: its NULL AUTH is wrong".into(),
+                ));
+            }
+        }
         let certs = message.certs().take(MAX_CERTS);
         let certs = certs.map(|c| CertData { encoding: c.encoding.0, data: c.data.clone() }).collect();
         let proof = PeerProof { method: auth.method.0, data: auth.data.clone(), certs };
@@ -61,14 +93,34 @@ impl IkeSa {
         }
         let request = Request::CheckAuth {
             sa: self.id,
-            realm: realm.name.clone(),
-            own_id,
+            realms,
+            asked: self.asked.as_deref().cloned(),
             peer_id: claimed,
             input,
             proof,
         };
         self.ask(cx, request);
-        true
+        Ok(())
+    }
+
+    /// SK_pi or SK_pr, whose it is.
+    fn sk_p(&self, whose: Role) -> Option<&spi::Secret> {
+        let (sk_pi, sk_pr) = self.setup.as_ref()?.sk_p.as_ref()?;
+        Some(match whose {
+            Role::Initiator => sk_pi,
+            Role::Responder => sk_pr,
+        })
+    }
+
+    /// Our AUTH data: the key side's, or with NULL authentication our own.
+    fn fill_own_auth(&self, cx: &Core, method: u8, data: Vec<u8>) -> Option<Vec<u8>> {
+        if AuthMethod(method) != AuthMethod::NULL {
+            return Some(data);
+        }
+        let id = self.setup.as_ref()?.own_id_payload.as_ref()?;
+        let input = self.auth_input(cx, self.role, id)?;
+        let proof = null::proof(&*cx.ops, self.sk_p(self.role)?, &input).ok()?;
+        Some(proof.expose().to_vec())
     }
 
     fn ask(&mut self, cx: &mut Core, request: Request) {
@@ -89,12 +141,11 @@ impl IkeSa {
     /// section 2.15).
     fn auth_input(&self, cx: &Core, prover: Role, id: &Id) -> Option<AuthInput> {
         let (setup, prf) = (self.setup.as_ref()?, self.suite?.prf);
-        let (sk_pi, sk_pr) = setup.sk_p.as_ref()?;
-        let (message, nonce, sk_p) = match prover {
-            Role::Initiator => (&setup.init_request, &setup.nr, sk_pi),
-            Role::Responder => (&setup.init_response, &setup.ni, sk_pr),
+        let (message, nonce) = match prover {
+            Role::Initiator => (&setup.init_request, &setup.nr),
+            Role::Responder => (&setup.init_response, &setup.ni),
         };
-        let maced_id = keymat::maced_id(&*cx.ops, prf, sk_p, &id.body()).ok()?;
+        let maced_id = keymat::maced_id(&*cx.ops, prf, self.sk_p(prover)?, &id.body()).ok()?;
         let (message, nonce) = (message.clone(), nonce.clone());
         Some(AuthInput { role: self.role, message, nonce, maced_id, prf, int_auth: Vec::new() })
     }
@@ -106,13 +157,19 @@ impl IkeSa {
             _ => return,
         }
         match (self.state, self.role, reply) {
-            (State::ExpectOwnAuth, Role::Initiator, Reply::Proof { method, data, certs }) => {
-                self.send_auth_request(cx, method, data, certs);
+            (State::ExpectOwnAuth, role, Reply::Proof { method, data, certs }) => {
+                let Some(data) = self.fill_own_auth(cx, method, data) else {
+                    return self.close(cx, DownKind::Failed, Why::Device("key schedule failed".into()));
+                };
+                match role {
+                    Role::Initiator => self.send_auth_request(cx, method, data, certs),
+                    Role::Responder => self.send_auth_response(cx, method, data, certs),
+                }
             }
-            (State::ExpectOwnAuth, Role::Responder, Reply::Proof { method, data, certs }) => {
-                self.send_auth_response(cx, method, data, certs);
-            }
-            (State::ExpectPeerCheck, role, Reply::PeerAccepted { how }) => {
+            (State::ExpectPeerCheck, role, Reply::PeerAccepted { realm, how }) => {
+                if !self.enter(cx, &realm) {
+                    return;
+                }
                 self.how = Some(how);
                 self.peer_id = self.setup.as_mut().and_then(|s| s.claimed.take());
                 let message =
@@ -135,10 +192,32 @@ impl IkeSa {
         }
     }
 
+    /// The peer belongs to this realm. False when that is the end of it.
+    fn enter(&mut self, cx: &mut Core, realm: &str) -> bool {
+        match self.role {
+            Role::Responder => self.enter_as_responder(cx, realm),
+            Role::Initiator if self.realm.as_ref().is_some_and(|ours| *ours.name == *realm) => true,
+            Role::Initiator => {
+                let why = Why::Device("the key side chose a realm that was not asked about".into());
+                self.fail_auth_as_initiator(cx, why);
+                false
+            }
+        }
+    }
+
     /// How we name the peer while nothing is proved.
     pub(super) fn claimed_text(&self) -> String {
         let claimed = self.setup.as_ref().and_then(|s| s.claimed.as_ref());
         claimed.map_or_else(|| "unknown".to_owned(), Identity::to_string)
+    }
+}
+
+/// What a method of an AUTH payload proves.
+fn proof_of(method: AuthMethod) -> AuthPolicy {
+    match method {
+        AuthMethod::SHARED_KEY_MIC => AuthPolicy::Psk,
+        AuthMethod::NULL => AuthPolicy::Null,
+        _ => AuthPolicy::Pubkey,
     }
 }
 

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipc::CertAsks;
 use policy::{Realm, Retransmission};
 
 use crate::effect::KnownLease;
@@ -21,7 +22,7 @@ pub struct Config {
     /// What an earlier run knew of the addresses of the realms' pools.
     pub leases: Vec<KnownLease>,
     /// SHA-1 hashes of the public keys of each realm's CAs, by realm name, for CERTREQ (RFC 7296 section 3.7).
-    pub authorities: BTreeMap<String, Vec<[u8; 20]>>,
+    pub authorities: BTreeMap<String, CertAsks>,
     /// Addresses we listen on; unspecified ones are wildcards.
     pub listen: Vec<IpAddr>,
     /// Finds our address towards a peer.

@@ -8,7 +8,7 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::Instant;
 
-use ipc::Reply;
+use ipc::{CertAsks, Reply};
 use policy::Realm;
 use spi::{CryptoDone, FaultKind, Outcome, ShortOps, Token};
 use wire::ike::{Flags, Header, Message, Notify, peek_header};
@@ -161,8 +161,8 @@ impl Engine {
     }
 
     /// Hashes of the CAs of a realm, for CERTREQ.
-    pub fn set_authorities(&mut self, realm: &str, authorities: Vec<[u8; 20]>) {
-        self.core.config.authorities.insert(realm.to_owned(), authorities);
+    pub fn set_authorities(&mut self, realm: &str, asks: CertAsks) {
+        self.core.config.authorities.insert(realm.to_owned(), asks);
     }
 
     /// What the sender of a message has shown so far, going by its header; the message itself is not looked at.

@@ -27,6 +27,22 @@ impl IkeSuite {
     }
 }
 
+impl IkeSuite {
+    /// Whether one of these proposals has all of it.
+    pub fn is_among(&self, proposals: &[IkeProposal]) -> bool {
+        proposals.iter().any(|p| {
+            let integ =
+                if p.integ.is_empty() { self.integ == Integ::NONE } else { p.integ.contains(&self.integ) };
+            // A combined mode beside others in one proposal has no integrity algorithm of its own (RFC 7296 section 3.3).
+            let integ = integ || self.integ == Integ::NONE;
+            integ
+                && p.encr.contains(&self.encr)
+                && p.prf.contains(&self.prf)
+                && p.groups.contains(&self.group)
+        })
+    }
+}
+
 impl fmt::Display for IkeSuite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let integ = Some(self.integ).filter(|i| *i != Integ::NONE).into_iter().collect();

@@ -311,6 +311,7 @@ impl IkeSa {
         new.send = SendWindow::starting_at(0);
         new.receive = ReceiveWindow::new(0, 1);
         new.realm = self.realm.clone();
+        new.asked = self.asked.clone();
         new.peer_id = self.peer_id.clone();
         new.how = self.how.clone();
         new.nat = self.nat;

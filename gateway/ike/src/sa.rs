@@ -41,6 +41,8 @@ pub(crate) struct IkeSa {
     reply_path: Option<Box<Path>>,
     /// Known from the start as initiator, from IKE_AUTH on as responder.
     pub(crate) realm: Option<Arc<Realm>>,
+    /// Who of us the peer asked for, where we have several names (responder).
+    pub(crate) asked: Option<Box<Identity>>,
     /// Only once it is proved.
     pub(crate) peer_id: Option<Identity>,
     pub(crate) how: Option<Arc<str>>,
@@ -171,6 +173,9 @@ pub(crate) struct Setup {
     pub(crate) hashes: Vec<Hash>,
     /// CAs the peer named in CERTREQ.
     pub(crate) authorities: Vec<[u8; 20]>,
+    /// Whether it asked for an OCSP answer with our certificate, and whether it fetches certificates.
+    pub(crate) wants_ocsp: bool,
+    pub(crate) takes_urls: bool,
     /// The child that goes along in IKE_AUTH (initiator).
     pub(crate) child: Option<ChildOffer>,
     /// Children to bring up: the first goes along, the others follow.
@@ -211,6 +216,8 @@ impl Setup {
             claimed: None,
             hashes: Vec::new(),
             authorities: Vec::new(),
+            wants_ocsp: false,
+            takes_urls: false,
             child: None,
             wanted: VecDeque::new(),
         }
@@ -229,6 +236,7 @@ impl IkeSa {
             path,
             reply_path: None,
             realm: None,
+            asked: None,
             peer_id: None,
             how: None,
             nat: Nat::default(),
@@ -275,7 +283,7 @@ impl IkeSa {
 
     /// The identity we claim.
     pub(crate) fn own_id(&self) -> Option<&Identity> {
-        self.realm.as_ref().map(|r| &r.local_id)
+        self.realm.as_ref().map(|r| r.own_id(self.asked.as_deref()))
     }
 
     /// Where the answer to the request at hand goes.

@@ -6,7 +6,7 @@ mod world;
 
 use std::time::Duration;
 
-use policy::{Childless, Encap, IdMatch, Identity, RemoteAddress, Start};
+use policy::{Childless, Encap, Identity, Peers, RemoteAddress, Start};
 use tussock_ike::{Command, Event, KeyLogEntry, Path, Why};
 use world::policy::{address, child, esp, ike, realm, specs};
 use world::{Link, World, is_exchange};
@@ -148,7 +148,7 @@ fn a_responder_that_is_somebody_else_is_not_believed() {
     let mut b = realm(1);
     b.local_id = Identity::parse("mars.lab.test").unwrap();
     let mut a = realm(0);
-    a.remote_id = IdMatch::parse("*.lab.test").unwrap();
+    a.remote_id = Peers::parse(["*.lab.test"]).unwrap();
     let mut world = World::new(1, vec![a], vec![b.clone()]);
     let up = world.up(0);
     world.run(5 * S);
@@ -170,7 +170,7 @@ fn the_realm_is_chosen_by_identity_where_addresses_say_nothing() {
     let mut others = realm(1);
     others.name = "others".into();
     others.remote = Vec::new();
-    others.remote_id = IdMatch::Any;
+    others.remote_id = Peers::any();
     let mut exact = realm(1);
     exact.remote = Vec::new();
     let mut world = World::new(1, vec![realm(0)], vec![others, exact]);

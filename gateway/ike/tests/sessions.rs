@@ -254,7 +254,7 @@ fn an_exhausted_pool_fails_the_child_and_not_the_ike_sa() {
     let mut other = a;
     other.local_id = policy::Identity::parse("carol.lab.test").unwrap();
     let mut server = server("10.3.0.0/30");
-    server.remote_id = policy::IdMatch::Any;
+    server.remote_id = policy::Peers::any();
     let mut world = World::new(
         1,
         vec![other],
@@ -368,7 +368,7 @@ fn reload_touches_only_what_changed() {
         let mut realm = realm(n);
         realm.name = "s".into();
         realm.local_id = policy::Identity::parse(["a.test", "b.test"][n]).unwrap();
-        realm.remote_id = policy::IdMatch::parse(["b.test", "a.test"][n]).unwrap();
+        realm.remote_id = policy::Peers::parse([["b.test", "a.test"][n]]).unwrap();
         realm.children[0].name = "other".into();
         realm
     };

@@ -11,8 +11,8 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 
 use crate::request::{
-    AuthInput, CertData, DnsChange, NeighbourChange, Offered, PeerProof, Refusal, Reply, Request,
-    RouteChange, TunSpec,
+    AuthInput, CertData, DnsChange, MAX_CANDIDATES, NeighbourChange, Offered, PeerProof, Refusal, Reply,
+    Request, RouteChange, TunSpec,
 };
 
 /// Longest message, octets: an IKE_SA_INIT message and the certificates of an IKE_AUTH message, each as long as UDP allows.
@@ -119,13 +119,14 @@ impl Message for Request {
                 identity(own_id)?;
                 peer_id.as_ref().map_or(Ok(()), identity)?;
                 auth_input(input)?;
-                let Offered { hashes, authorities } = offered;
+                let Offered { hashes, authorities, ocsp: _, urls: _ } = offered;
                 within("hashes", hashes.len(), MAX_HASHES)?;
                 within("authorities", authorities.len(), MAX_AUTHORITIES)
             }
-            Request::CheckAuth { sa: _, realm, own_id, peer_id, input, proof } => {
-                within("realm", realm.len(), MAX_NAME)?;
-                identity(own_id)?;
+            Request::CheckAuth { sa: _, realms, asked, peer_id, input, proof } => {
+                within("realms", realms.len(), MAX_CANDIDATES)?;
+                realms.iter().try_for_each(|realm| within("realm", realm.len(), MAX_NAME))?;
+                asked.as_ref().map_or(Ok(()), identity)?;
                 identity(peer_id)?;
                 auth_input(input)?;
                 let PeerProof { method: _, data, certs } = proof;
@@ -170,7 +171,10 @@ impl Message for Reply {
                 within("proof", data.len(), MAX_PROOF)?;
                 certificates(certs)
             }
-            Reply::PeerAccepted { how } => within("how", how.len(), MAX_TEXT),
+            Reply::PeerAccepted { realm, how } => {
+                within("realm", realm.len(), MAX_NAME)?;
+                within("how", how.len(), MAX_TEXT)
+            }
             Reply::Tun { queues, name, offload: _ } => {
                 within("queues", queues.len(), MAX_FDS)?;
                 within("device", name.len(), MAX_DEVICE)

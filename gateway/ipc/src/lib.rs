@@ -17,8 +17,8 @@ pub mod table;
 
 pub use channel::{NetworkEnd, Received, SecureEnd, Unsent, pair, pair_of};
 pub use request::{
-    AuthInput, CertData, DnsChange, IkeSaRef, NeighbourChange, Offered, PeerProof, Refusal, Reply, Request,
-    Role, RouteChange, TAP_ADDRESS, TunOffload, TunSpec,
+    AuthInput, CertAsks, CertData, DnsChange, IkeSaRef, MAX_CANDIDATES, NeighbourChange, Offered, PeerProof,
+    Refusal, Reply, Request, Role, RouteChange, TAP_ADDRESS, TunOffload, TunSpec,
 };
 pub use socket::{Party, socket_pair};
 pub use table::{Binding, Table};

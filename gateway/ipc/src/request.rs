@@ -20,6 +20,9 @@ pub enum Role {
     Responder,
 }
 
+/// Realms that one question may name.
+pub const MAX_CANDIDATES: usize = 16;
+
 /// A question to the key side.
 #[derive(Serialize, Deserialize)]
 #[cfg_attr(test, derive(Debug))]
@@ -43,10 +46,11 @@ pub enum Request {
     CheckAuth {
         /// For which IKE SA.
         sa: IkeSaRef,
-        /// Whose policy and trust anchors.
-        realm: Arc<str>,
-        /// The identity we use towards this peer, to find a PSK by.
-        own_id: Identity,
+        /// Whose policy and trust anchors: realms that the peer may belong to, best first, at most [`MAX_CANDIDATES`]. With what
+        /// its certificate says the key side finds out which one it is.
+        realms: Vec<Arc<str>>,
+        /// Whom the peer asked for, as initiator: who we are towards it.
+        asked: Option<Identity>,
         /// The identity the peer claims.
         peer_id: Identity,
         /// From what the octets are built.
@@ -135,6 +139,22 @@ pub struct Offered {
     pub hashes: Vec<Hash>,
     /// Hashes of CA public keys from its CERTREQ payloads, 20 octets each.
     pub authorities: Vec<[u8; 20]>,
+    /// Whether it asks for an OCSP answer about our certificate (RFC 4806).
+    pub ocsp: bool,
+    /// Whether it fetches certificates (HTTP_CERT_LOOKUP_SUPPORTED, RFC 7296 section 3.6).
+    pub urls: bool,
+}
+
+/// What the peers of a realm are asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CertAsks {
+    /// Hashes of the keys of its CAs.
+    pub authorities: Vec<[u8; 20]>,
+    /// Hashes of the keys of OCSP responders it believes, besides its CAs and whom these name; `None`: it does not look at
+    /// revocation.
+    pub responders: Option<Vec<[u8; 20]>>,
+    /// Whether it fetches certificates by their URL.
+    pub urls: bool,
 }
 
 /// A CERT payload.
@@ -221,6 +241,8 @@ pub enum Reply {
     },
     /// The peer is who it claims to be.
     PeerAccepted {
+        /// In which of the realms.
+        realm: Arc<str>,
         /// How it proved it, for the log: `PSK`, `ECDSA P-256 SHA2-256, certificate of CN=…`.
         how: Arc<str>,
     },

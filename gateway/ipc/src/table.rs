@@ -4,7 +4,7 @@
 //! | question | when | how often |
 //! |---|---|---|
 //! | `MakeAuth`, initiator | any time | once per IKE SA |
-//! | `MakeAuth`, responder | after `CheckAuth` accepted the peer | once per IKE SA |
+//! | `MakeAuth`, responder | after `CheckAuth` accepted the peer, for the realm it was accepted in | once per IKE SA |
 //! | `CheckAuth` | any time | once per IKE SA |
 //! | `Forget` | any time | frees the entry |
 //!
@@ -13,6 +13,7 @@
 //! starts over with a new IKE SA.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::request::{IkeSaRef, Refusal, Role};
 
@@ -42,6 +43,8 @@ struct Entry {
     role: Role,
     made: bool,
     check: Check,
+    /// Where the peer was accepted.
+    realm: Option<Arc<str>>,
     // Only between the two questions: nonces of established SAs are of no more use.
     binding: Option<Box<Binding>>,
 }
@@ -68,10 +71,18 @@ impl Table {
     ///
     /// # Errors
     /// [`Refusal::OutOfTurn`].
-    pub fn make_auth(&mut self, sa: IkeSaRef, role: Role, binding: Binding) -> Result<(), Refusal> {
+    pub fn make_auth(
+        &mut self,
+        sa: IkeSaRef,
+        role: Role,
+        realm: &str,
+        binding: Binding,
+    ) -> Result<(), Refusal> {
         if role == Role::Responder {
-            match self.entries.get(&sa).map(|e| e.check) {
-                Some(Check::Accepted) => {}
+            let entry = self.entries.get(&sa);
+            match entry.map(|e| e.check) {
+                Some(Check::Accepted) if entry.and_then(|e| e.realm.as_deref()) == Some(realm) => {}
+                Some(Check::Accepted) => return Err(out_of_turn("the peer was accepted in another realm")),
                 Some(Check::Refused) => return Err(out_of_turn("the peer was refused")),
                 Some(Check::Open) => return Err(out_of_turn("the peer's proof is still being checked")),
                 Some(Check::NotAsked) | None => return Err(out_of_turn("the peer has not proved itself")),
@@ -102,12 +113,13 @@ impl Table {
         Ok(())
     }
 
-    /// How the check ended. The IKE SA may be forgotten by now.
-    pub fn checked(&mut self, sa: IkeSaRef, accepted: bool) {
+    /// How the check ended: in which realm the peer was accepted, if it was. The IKE SA may be forgotten by now.
+    pub fn checked(&mut self, sa: IkeSaRef, accepted: Option<&Arc<str>>) {
         if let Some(entry) = self.entries.get_mut(&sa)
             && entry.check == Check::Open
         {
-            entry.check = if accepted { Check::Accepted } else { Check::Refused };
+            entry.check = if accepted.is_some() { Check::Accepted } else { Check::Refused };
+            entry.realm = accepted.cloned();
         }
     }
 
@@ -130,7 +142,7 @@ impl Table {
         if !self.entries.contains_key(&sa) && self.entries.len() >= self.cap {
             return Err(out_of_turn("too many IKE SAs at once"));
         }
-        let fresh = || Entry { role, made: false, check: Check::NotAsked, binding: None };
+        let fresh = || Entry { role, made: false, check: Check::NotAsked, realm: None, binding: None };
         let entry = self.entries.entry(sa).or_insert_with(fresh);
         if entry.role != role {
             return Err(out_of_turn("an IKE SA has one role"));
@@ -174,34 +186,35 @@ mod tests {
     #[test]
     fn one_proof_and_one_check_per_ike_sa() {
         let mut t = Table::default();
-        assert!(t.make_auth(A, Role::Initiator, binding(1)).is_ok());
-        assert!(refused(t.make_auth(A, Role::Initiator, binding(1))));
+        assert!(t.make_auth(A, Role::Initiator, "a", binding(1)).is_ok());
+        assert!(refused(t.make_auth(A, Role::Initiator, "a", binding(1))));
         assert!(t.check_auth(A, Role::Initiator, binding(1)).is_ok());
         assert!(refused(t.check_auth(A, Role::Initiator, binding(1))));
-        assert!(refused(t.make_auth(A, Role::Initiator, binding(1))));
-        assert!(t.make_auth(IkeSaRef(2), Role::Initiator, binding(1)).is_ok(), "another SA");
+        assert!(refused(t.make_auth(A, Role::Initiator, "a", binding(1))));
+        assert!(t.make_auth(IkeSaRef(2), Role::Initiator, "a", binding(1)).is_ok(), "another SA");
     }
 
     #[test]
     fn a_responder_proves_itself_only_to_a_peer_that_was_accepted() {
         let mut t = Table::default();
-        assert!(refused(t.make_auth(A, Role::Responder, binding(1))));
+        assert!(refused(t.make_auth(A, Role::Responder, "a", binding(1))));
         assert!(t.is_empty(), "a refused question leaves nothing behind");
         t.check_auth(A, Role::Responder, binding(1)).unwrap();
-        assert!(refused(t.make_auth(A, Role::Responder, binding(1))), "still being checked");
-        t.checked(A, true);
-        assert!(t.make_auth(A, Role::Responder, binding(1)).is_ok());
+        assert!(refused(t.make_auth(A, Role::Responder, "a", binding(1))), "still being checked");
+        t.checked(A, Some(&"a".into()));
+        assert!(refused(t.make_auth(A, Role::Responder, "b", binding(1))), "another realm");
+        assert!(t.make_auth(A, Role::Responder, "a", binding(1)).is_ok());
         let b = IkeSaRef(2);
         t.check_auth(b, Role::Responder, binding(1)).unwrap();
-        t.checked(b, false);
-        t.checked(b, true);
-        assert!(refused(t.make_auth(b, Role::Responder, binding(1))), "refused stays refused");
+        t.checked(b, None);
+        t.checked(b, Some(&"a".into()));
+        assert!(refused(t.make_auth(b, Role::Responder, "a", binding(1))), "refused stays refused");
     }
 
     #[test]
     fn both_questions_are_about_one_exchange_and_one_role() {
         let mut t = Table::default();
-        t.make_auth(A, Role::Initiator, binding(1)).unwrap();
+        t.make_auth(A, Role::Initiator, "a", binding(1)).unwrap();
         assert!(refused(t.check_auth(A, Role::Initiator, binding(9))));
         assert!(refused(t.check_auth(A, Role::Responder, binding(1))));
         assert!(t.check_auth(A, Role::Initiator, binding(1)).is_ok());
@@ -210,12 +223,12 @@ mod tests {
     #[test]
     fn the_table_is_bounded_and_forget_frees() {
         let mut t = Table::new(2);
-        t.make_auth(IkeSaRef(1), Role::Initiator, binding(1)).unwrap();
-        t.make_auth(IkeSaRef(2), Role::Initiator, binding(1)).unwrap();
-        assert!(refused(t.make_auth(IkeSaRef(3), Role::Initiator, binding(1))));
+        t.make_auth(IkeSaRef(1), Role::Initiator, "a", binding(1)).unwrap();
+        t.make_auth(IkeSaRef(2), Role::Initiator, "a", binding(1)).unwrap();
+        assert!(refused(t.make_auth(IkeSaRef(3), Role::Initiator, "a", binding(1))));
         assert!(t.check_auth(IkeSaRef(1), Role::Initiator, binding(1)).is_ok(), "those inside go on");
         t.forget(IkeSaRef(2));
-        assert!(t.make_auth(IkeSaRef(3), Role::Initiator, binding(1)).is_ok());
+        assert!(t.make_auth(IkeSaRef(3), Role::Initiator, "a", binding(1)).is_ok());
         assert_eq!(t.len(), 2);
     }
 }

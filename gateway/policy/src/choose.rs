@@ -3,8 +3,8 @@
 
 use std::net::IpAddr;
 
-use crate::id::Identity;
-use crate::realm::{Realm, RemoteAddress};
+use crate::realm::{AuthPolicy, Realm, RemoteAddress};
+use crate::rule::{Claims, Rank};
 
 impl RemoteAddress {
     /// Whether the address is one of these.
@@ -37,7 +37,7 @@ impl RemoteAddress {
         }
     }
 
-    fn overlaps(&self, other: &Self) -> bool {
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
         match (self, other) {
             (RemoteAddress::Host(host), _) => other.contains(*host),
             (_, RemoteAddress::Host(host)) => self.contains(*host),
@@ -105,21 +105,38 @@ pub fn realms_by_path<'a>(
     ranked(realms.into_iter().filter_map(|r| Some((r.path_rank(local, remote)?, r))))
 }
 
-/// Realms for a peer that claims `idi` and perhaps asked for `idr`, best first: the narrowest `remote_id`, then as
-/// [`realms_by_path`]. With `idr` only realms that are called so are meant (RFC 7296 section 3.5: several identities
-/// may live at one address).
+/// Realms that a peer may belong to, best first: the narrowest rule it fits, then as [`realms_by_path`], then those that want the
+/// proof it brings. With [`Claims::asked`] only realms that are called so are meant (RFC 7296 section 3.5: several identities may
+/// live at one address).
+///
+/// Called with what the first message says, for candidates; with what the certificate says, to choose among these; and when EAP has
+/// succeeded, with the user and the groups.
 pub fn choose_realm<'a>(
     realms: impl IntoIterator<Item = &'a Realm>,
     local: IpAddr,
     remote: IpAddr,
-    idi: &Identity,
-    idr: Option<&Identity>,
+    claims: &Claims<'_>,
 ) -> Vec<&'a Realm> {
     ranked(realms.into_iter().filter_map(|realm| {
         let path = realm.path_rank(local, remote)?;
-        let fits = realm.remote_id.matches(idi) && idr.is_none_or(|idr| realm.local_id == *idr);
-        fits.then_some(((realm.remote_id.specificity(), path), realm))
+        let rank = realm.rank(claims)?;
+        Some(((rank, path, realm.remote_auth == claims.proof), realm))
     }))
+}
+
+impl Realm {
+    /// How narrow the rule is that a peer fits; `None` when it is no peer of this realm. Without a proof there is no identity, and so
+    /// no rule: whoever does not say who it is belongs to realms that let nobody in particular in, and only there.
+    pub fn rank(&self, claims: &Claims<'_>) -> Option<Option<Rank>> {
+        if claims.asked.is_some_and(|asked| !self.is_called(asked)) {
+            return None;
+        }
+        match (self.remote_auth, claims.proof) {
+            (AuthPolicy::Null, AuthPolicy::Null) => Some(None),
+            (AuthPolicy::Null, _) | (_, AuthPolicy::Null) => None,
+            _ => self.remote_id.rank(claims).map(Some),
+        }
+    }
 }
 
 fn ranked<'a, K: Ord>(fitting: impl Iterator<Item = (K, &'a Realm)>) -> Vec<&'a Realm> {
@@ -129,46 +146,53 @@ fn ranked<'a, K: Ord>(fitting: impl Iterator<Item = (K, &'a Realm)>) -> Vec<&'a 
     fitting.into_iter().map(|(_, realm)| realm).collect()
 }
 
-/// Two realms that some peer fits equally well, so that only their order in the configuration decides.
+/// Two rules of two realms that some peer fits equally well.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ambiguity {
-    /// The one that wins.
-    pub first: String,
-    /// The one that is never reached by such a peer.
-    pub second: String,
-    /// What the two have in common, for the operator.
-    pub why: String,
+    /// The realm that stands first, and the place of the rule in it; no place where both let anybody in without a proof.
+    pub first: (String, Option<usize>),
+    /// The other.
+    pub second: (String, Option<usize>),
+    /// The two rules in words.
+    pub rules: (String, String),
+    /// Whether the realms have different names of ours: a peer that says whom it wants to meet decides between them, and
+    /// only one that does not gets the first.
+    pub by_name: bool,
 }
 
-impl std::fmt::Display for Ambiguity {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "realms `{}` and `{}` fit the same peer equally well: {}",
-            self.first, self.second, self.why
-        )
-    }
-}
-
-/// Every pair of realms that a peer may fit equally well. Realms with different own identities are told apart by peers
-/// that say whom they want to meet; many do not, so these are pairs too unless the addresses or the peer's identity differ.
+/// Every pair of rules that a peer may fit equally well, from the same addresses and with the same proof. One pair for two realms is
+/// enough.
 pub fn ambiguities(realms: &[Realm]) -> Vec<Ambiguity> {
     let mut found = Vec::new();
     for (i, a) in realms.iter().enumerate() {
-        for b in &realms[i + 1..] {
-            let same_id =
-                a.remote_id.specificity() == b.remote_id.specificity() && a.remote_id.overlaps(&b.remote_id);
-            if same_id && paths_tie(a, b) {
-                let why = format!("both accept `{}` from the same addresses", narrower(a, b));
-                found.push(Ambiguity { first: a.name.to_string(), second: b.name.to_string(), why });
-            }
+        for b in realms[i + 1..].iter().filter(|b| a.remote_auth == b.remote_auth && paths_tie(a, b)) {
+            let Some((x, y)) = tie(a, b) else { continue };
+            let words = |realm: &Realm, place: Option<usize>| match place
+                .and_then(|n| realm.remote_id.rules().get(n))
+            {
+                Some(rule) => rule.to_string(),
+                None => "anonymous".to_owned(),
+            };
+            let by_name = !std::iter::once(&a.local_id).chain(&a.aliases).any(|name| b.is_called(name));
+            found.push(Ambiguity {
+                rules: (words(a, x), words(b, y)),
+                first: (a.name.to_string(), x),
+                second: (b.name.to_string(), y),
+                by_name,
+            });
         }
     }
     found
 }
 
-fn narrower<'a>(a: &'a Realm, b: &'a Realm) -> &'a crate::id::IdMatch {
-    if a.remote_id.specificity() >= b.remote_id.specificity() { &a.remote_id } else { &b.remote_id }
+fn tie(a: &Realm, b: &Realm) -> Option<(Option<usize>, Option<usize>)> {
+    if a.remote_auth == AuthPolicy::Null {
+        return Some((None, None));
+    }
+    let pairs = a.remote_id.rules().iter().enumerate().flat_map(|(x, one)| {
+        b.remote_id.rules().iter().enumerate().map(move |(y, other)| (x, one, y, other))
+    });
+    pairs.filter(|(_, one, _, other)| one.ties(other)).map(|(x, _, y, _)| (Some(x), Some(y))).next()
 }
 
 /// Whether some pair of addresses has the same rank in both realms.
@@ -193,7 +217,9 @@ fn paths_tie(a: &Realm, b: &Realm) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::Identity;
     use crate::realm::tests::realm;
+    use crate::rule::Peers;
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
@@ -230,6 +256,13 @@ mod tests {
         assert!(RemoteAddress::Prefix(ip("10.0.0.1"), 255).contains(ip("10.0.0.1")));
     }
 
+    fn chosen<'a>(realms: &'a [Realm], id: &str, asked: Option<&str>) -> Vec<&'a str> {
+        let id = Identity::parse(id).unwrap();
+        let asked = asked.map(|asked| Identity::parse(asked).unwrap());
+        let claims = Claims { asked: asked.as_ref(), ..Claims::of(&id, AuthPolicy::Psk) };
+        names(choose_realm(realms, ip("192.168.0.1"), ip("192.168.0.2"), &claims))
+    }
+
     #[test]
     fn the_narrowest_identity_wins_then_the_narrowest_address_then_the_order() {
         let realms = [
@@ -239,30 +272,60 @@ mod tests {
             realm("carol", "carol.lab.test", &[]),
             realm("later", "any", &[]),
         ];
-        let carol = Identity::parse("carol.lab.test").unwrap();
-        let (local, remote) = (ip("192.168.0.1"), ip("192.168.0.2"));
-        let order = names(choose_realm(&realms, local, remote, &carol, None));
-        assert_eq!(order, ["carol", "near", "suffix", "all", "later"]);
-        let stranger = Identity::parse("x.other").unwrap();
-        assert_eq!(names(choose_realm(&realms, local, remote, &stranger, None)), ["all", "later"]);
-        assert_eq!(names(realms_by_path(&realms, local, remote))[0], "near");
+        assert_eq!(chosen(&realms, "carol.lab.test", None), ["carol", "near", "suffix", "all", "later"]);
+        assert_eq!(chosen(&realms, "x.other", None), ["all", "later"]);
+        assert_eq!(names(realms_by_path(&realms, ip("192.168.0.1"), ip("192.168.0.2")))[0], "near");
     }
 
     #[test]
     fn a_peer_that_asks_for_somebody_else_finds_no_realm() {
-        let realms = [realm("a", "any", &[])];
+        let mut realms = [realm("a", "any", &[]), realm("b", "any", &[])];
+        realms[1].local_id = Identity::parse("vpn.lab.test").unwrap();
+        realms[1].aliases = vec![Identity::parse("old.lab.test").unwrap()];
+        assert_eq!(chosen(&realms, "carol.lab.test", None), ["a", "b"]);
+        assert_eq!(chosen(&realms, "carol.lab.test", Some("MOON.lab.test")), ["a"]);
+        assert_eq!(chosen(&realms, "carol.lab.test", Some("vpn.lab.test")), ["b"]);
+        assert_eq!(chosen(&realms, "carol.lab.test", Some("old.lab.test")), ["b"], "another name of ours");
+        assert!(chosen(&realms, "carol.lab.test", Some("carol.lab.test")).is_empty());
+        let (vpn, old) = (&realms[1].local_id, &realms[1].aliases[0]);
+        assert_eq!((realms[1].own_id(Some(old)), realms[1].own_id(None)), (old, vpn));
+    }
+
+    #[test]
+    fn of_equals_the_one_that_wants_this_proof_goes_first_and_a_narrower_one_stays_first_all_the_same() {
+        let mut realms =
+            [realm("psk", "any", &[]), realm("cert", "any", &[]), realm("carol", "carol.lab.test", &[])];
+        realms[1].remote_auth = AuthPolicy::Pubkey;
+        let of = |id: &str, proof| {
+            let id = Identity::parse(id).unwrap();
+            names(choose_realm(&realms, ip("10.0.0.1"), ip("10.0.0.2"), &Claims::of(&id, proof)))
+        };
+        assert_eq!(of("dave.lab.test", AuthPolicy::Pubkey), ["cert", "psk"]);
+        assert_eq!(of("dave.lab.test", AuthPolicy::Psk), ["psk", "cert"]);
+        assert_eq!(of("carol.lab.test", AuthPolicy::Pubkey), ["carol", "cert", "psk"]);
+    }
+
+    #[test]
+    fn nobody_gets_into_realms_for_nobody_only_and_somebody_never_does() {
+        let mut realms = [realm("any", "any", &[]), realm("open", "any", &[])];
+        (realms[1].remote_auth, realms[1].remote_id) = (AuthPolicy::Null, Peers::new(vec![]));
+        let of = |id: &Identity, proof| {
+            names(choose_realm(&realms, ip("10.0.0.1"), ip("10.0.0.2"), &Claims::of(id, proof)))
+        };
         let carol = Identity::parse("carol.lab.test").unwrap();
-        let (local, remote) = (ip("192.168.0.1"), ip("192.168.0.2"));
-        let moon = Identity::parse("MOON.lab.test").unwrap();
-        assert_eq!(choose_realm(&realms, local, remote, &carol, Some(&moon)).len(), 1);
-        assert!(choose_realm(&realms, local, remote, &carol, Some(&carol)).is_empty());
+        assert_eq!(of(&Identity::Anonymous(0), AuthPolicy::Null), ["open"]);
+        // What it says of itself is not looked at.
+        assert_eq!(of(&carol, AuthPolicy::Null), ["open"]);
+        assert_eq!(of(&carol, AuthPolicy::Psk), ["any"]);
+        assert!(of(&Identity::Anonymous(0), AuthPolicy::Psk).is_empty(), "ID_NULL with a proof");
     }
 
     #[test]
     fn ambiguous_realms_are_named_and_distinct_ones_are_not() {
         let found = ambiguities(&[realm("a", "any", &[]), realm("b", "any", &[])]);
         assert_eq!(found.len(), 1);
-        assert!(found[0].to_string().contains("`a` and `b`"), "{}", found[0]);
+        assert_eq!((&found[0].first, &found[0].second), (&("a".into(), Some(0)), &("b".into(), Some(0))));
+        assert!(!found[0].by_name);
         for (x, y) in [
             (realm("a", "any", &[]), realm("b", "*.lab.test", &[])),
             (realm("a", "moon.test", &[]), realm("b", "sun.test", &[])),
@@ -276,6 +339,31 @@ mod tests {
             ambiguities(&[realm("a", "x.test", &["10.0.0.1"]), realm("b", "X.test", &["10.0.0.1"])]).len(),
             1
         );
+    }
+
+    #[test]
+    fn the_rules_that_tie_are_found_among_many() {
+        let (mut a, mut b) = (realm("a", "any", &[]), realm("b", "any", &[]));
+        a.remote_id = Peers::parse(["*.a.test", "subject: OU=Sales"]).unwrap();
+        b.remote_id = Peers::parse(["*.b.test", "*.a.test", "subject: OU=Tech"]).unwrap();
+        let found = ambiguities(&[a.clone(), b.clone()]);
+        assert_eq!((found[0].first.1, found[0].second.1), (Some(0), Some(1)));
+        assert_eq!(found[0].rules, ("*.a.test".into(), "*.a.test".into()));
+        b.remote_id = Peers::parse(["*.b.test", "subject: OU=Tech"]).unwrap();
+        assert_eq!(ambiguities(&[a, b]), []);
+    }
+
+    #[test]
+    fn another_proof_or_another_name_of_ours_tells_realms_apart() {
+        let (a, mut b) = (realm("a", "any", &[]), realm("b", "any", &[]));
+        b.local_id = Identity::parse("vpn.lab.test").unwrap();
+        assert!(ambiguities(&[a.clone(), b.clone()])[0].by_name, "as far as peers say whom they want");
+        b.aliases = vec![a.local_id.clone()];
+        assert!(!ambiguities(&[a.clone(), b.clone()])[0].by_name);
+        b.remote_auth = AuthPolicy::Pubkey;
+        assert_eq!(ambiguities(&[a, b.clone()]), []);
+        b.remote_auth = AuthPolicy::Null;
+        assert_eq!(ambiguities(&[b.clone(), b]).len(), 1, "two for nobody");
     }
 
     #[test]

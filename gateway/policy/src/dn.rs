@@ -211,6 +211,12 @@ pub fn canonical(der: &[u8]) -> Vec<u8> {
     out
 }
 
+/// Attributes by RDN, each by the octets of its type's OID and its value folded as [`canonical`] does.
+pub(crate) fn folded(der: &[u8]) -> Result<Vec<Vec<(Vec<u8>, Vec<u8>)>>, DnError> {
+    let pair = |(oid, value): &(ObjectIdentifier, Any)| (oid.as_bytes().to_vec(), fold(value));
+    Ok(attributes(der)?.iter().map(|rdn| rdn.iter().map(pair).collect()).collect())
+}
+
 type Rdn = Vec<(ObjectIdentifier, Any)>;
 
 fn attributes(der: &[u8]) -> Result<Vec<Rdn>, DnError> {
@@ -265,6 +271,15 @@ fn text_of(value: &Any) -> String {
     }
 }
 
+/// What RFC 4518 section 2.2 maps to nothing, but for control characters that are spaces.
+fn is_invisible(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{34f}' | '\u{6dd}' | '\u{70f}' | '\u{1806}' | '\u{180b}'..='\u{180e}' | '\u{200b}'..='\u{200f}'
+        | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2063}' | '\u{206a}'..='\u{206f}' | '\u{fe00}'..='\u{fe0f}'
+        | '\u{feff}' | '\u{fff9}'..='\u{fffc}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0001}' | '\u{e0020}'..='\u{e007f}')
+        || (c.is_control() && !c.is_whitespace())
+}
+
 fn fold(value: &Any) -> Vec<u8> {
     if !is_text(value) {
         // Marked, so that a string cannot spell the hex of something that is none.
@@ -272,8 +287,8 @@ fn fold(value: &Any) -> Vec<u8> {
         out.extend_from_slice(value.value());
         return out;
     }
-    let text = text_of(value).to_lowercase();
-    text.split_whitespace().collect::<Vec<_>>().join(" ").into_bytes()
+    let text: String = text_of(value).chars().filter(|c| !is_invisible(*c)).collect();
+    text.to_lowercase().split_whitespace().collect::<Vec<_>>().join(" ").into_bytes()
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use thiserror::Error;
 use wire::numbers::IdType;
 
 use crate::dn::{self, DnError};
+use crate::realm::RemoteAddress;
 
 /// Longest identity in octets, without type and reserved octets. RFC 7296 sets no bound; a DN of twice the longest
 /// e-mail address is still a DN, and anything longer is a peer that wants our memory.
@@ -31,6 +32,9 @@ pub enum Identity {
     Dn(Vec<u8>),
     /// ID_KEY_ID: opaque octets.
     KeyId(Vec<u8>),
+    /// ID_NULL (RFC 7619): nobody in particular. The number is ours and never on the wire; it keeps one nobody apart from the
+    /// next, so that neither takes the other's connections or addresses for its own. 0: not numbered.
+    Anonymous(u64),
 }
 
 /// Why a text or a payload is no identity.
@@ -112,10 +116,13 @@ impl Identity {
         if data.len() > MAX_ID_LEN {
             return Err(IdError::TooLong(data.len()));
         }
+        let bad_length = IdError::BadLength { kind, len: data.len() };
+        if kind == IdType::NULL {
+            return if data.is_empty() { Ok(Identity::Anonymous(0)) } else { Err(bad_length) };
+        }
         if data.is_empty() {
             return Err(IdError::Empty);
         }
-        let bad_length = IdError::BadLength { kind, len: data.len() };
         Ok(match kind {
             IdType::IPV4_ADDR => Identity::V4(<[u8; 4]>::try_from(data).map_err(|_| bad_length)?.into()),
             IdType::IPV6_ADDR => Identity::V6(<[u8; 16]>::try_from(data).map_err(|_| bad_length)?.into()),
@@ -148,7 +155,13 @@ impl Identity {
             Identity::V6(address) => (IdType::IPV6_ADDR, address.octets().to_vec()),
             Identity::Dn(der) => (IdType::DER_ASN1_DN, der.clone()),
             Identity::KeyId(octets) => (IdType::KEY_ID, octets.clone()),
+            Identity::Anonymous(_) => (IdType::NULL, Vec::new()),
         }
+    }
+
+    /// Whether it says nothing about who has it.
+    pub fn is_anonymous(&self) -> bool {
+        matches!(self, Identity::Anonymous(_))
     }
 
     /// Type number and the octets that decide equality.
@@ -162,6 +175,7 @@ impl Identity {
                 None => data,
             },
             Identity::Dn(der) => dn::canonical(der),
+            Identity::Anonymous(number) => number.to_be_bytes().to_vec(),
             _ => data,
         };
         (kind, data)
@@ -210,6 +224,8 @@ impl fmt::Display for Identity {
                 f.write_str("keyid:")?;
                 octets.iter().try_for_each(|o| write!(f, "{o:02x}"))
             }
+            Identity::Anonymous(0) => f.write_str("anonymous"),
+            Identity::Anonymous(number) => write!(f, "anonymous-{number}"),
         }
     }
 }
@@ -248,10 +264,10 @@ fn parse_hex(text: &str) -> Result<Vec<u8>, IdError> {
     Ok(digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect())
 }
 
-/// Which identities a realm accepts from its peers.
+/// A pattern for identities.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum IdMatch {
-    /// Every authenticated identity.
+    /// Every authenticated identity; ID_NULL is none.
     Any,
     /// This one.
     Exact(Identity),
@@ -259,10 +275,12 @@ pub enum IdMatch {
     FqdnSuffix(String),
     /// Addresses that end in this, for example `@lab.test` (written `*@lab.test`).
     EmailSuffix(String),
+    /// IP addresses of this network: address and length in bits (written `10.1.0.0/16`).
+    Prefix(IpAddr, u8),
 }
 
 impl IdMatch {
-    /// Reads `any`, `*.lab.test`, `*@lab.test` or one identity.
+    /// Reads `any`, `*.lab.test`, `*@lab.test`, `10.1.0.0/16` or one identity.
     ///
     /// # Errors
     /// [`IdError`] as [`Identity::parse`] gives it.
@@ -270,6 +288,13 @@ impl IdMatch {
         let text = text.trim();
         if text.eq_ignore_ascii_case("any") || text == "%any" || text == "*" {
             return Ok(IdMatch::Any);
+        }
+        if let Some((address, length)) = text.split_once('/')
+            && let Ok(address) = address.parse::<IpAddr>()
+        {
+            let most = if address.is_ipv4() { 32 } else { 128 };
+            let length = length.parse().ok().filter(|length| *length <= most);
+            return Ok(IdMatch::Prefix(address, length.ok_or_else(|| IdError::BadName(text.into()))?));
         }
         let Some(suffix) = text.strip_prefix('*') else { return Identity::parse(text).map(IdMatch::Exact) };
         let bad = || IdError::BadName(text.into());
@@ -288,19 +313,29 @@ impl IdMatch {
     /// Whether the identity is accepted. A suffix wants something before it: `*.lab.test` is not `lab.test`.
     pub fn matches(&self, id: &Identity) -> bool {
         match (self, id) {
+            (_, Identity::Anonymous(_)) => false,
             (IdMatch::Any, _) => true,
             (IdMatch::Exact(exact), id) => exact == id,
+            (IdMatch::Prefix(network, length), Identity::V4(address)) => {
+                RemoteAddress::Prefix(*network, *length).contains(IpAddr::V4(*address))
+            }
+            (IdMatch::Prefix(network, length), Identity::V6(address)) => {
+                RemoteAddress::Prefix(*network, *length).contains(IpAddr::V6(*address))
+            }
             (IdMatch::FqdnSuffix(suffix), Identity::Fqdn(name))
             | (IdMatch::EmailSuffix(suffix), Identity::Email(name)) => ends_with_ignore_case(name, suffix),
             _ => false,
         }
     }
 
-    /// How narrow it is: 0 for any, more for a longer suffix, [`u32::MAX`] for one identity. Comparable between any two.
+    /// How narrow it is: 0 for any, more for a longer suffix or prefix, [`u32::MAX`] for one identity. Comparable between any two
+    /// that match the same identity.
     pub fn specificity(&self) -> u32 {
         match self {
             IdMatch::Any => 0,
             IdMatch::FqdnSuffix(suffix) | IdMatch::EmailSuffix(suffix) => suffix.len() as u32,
+            // One more, so that a network of everything is narrower than `any`: it is of one family.
+            IdMatch::Prefix(_, length) => u32::from(*length) + 1,
             IdMatch::Exact(_) => u32::MAX,
         }
     }
@@ -314,6 +349,9 @@ impl IdMatch {
             | (IdMatch::EmailSuffix(a), IdMatch::EmailSuffix(b)) => {
                 let (a, b) = (a.to_ascii_lowercase(), b.to_ascii_lowercase());
                 a.ends_with(&b) || b.ends_with(&a)
+            }
+            (IdMatch::Prefix(a, la), IdMatch::Prefix(b, lb)) => {
+                RemoteAddress::Prefix(*a, *la).overlaps(&RemoteAddress::Prefix(*b, *lb))
             }
             _ => false,
         }
@@ -334,6 +372,7 @@ impl fmt::Display for IdMatch {
             IdMatch::Any => f.write_str("any"),
             IdMatch::Exact(id) => id.fmt(f),
             IdMatch::FqdnSuffix(suffix) | IdMatch::EmailSuffix(suffix) => write!(f, "*{suffix}"),
+            IdMatch::Prefix(address, length) => write!(f, "{address}/{length}"),
         }
     }
 }

@@ -9,7 +9,9 @@ pub mod id;
 pub mod lifetime;
 pub mod pool;
 pub mod proposal;
+pub mod rdn;
 pub mod realm;
+pub mod rule;
 pub mod selector;
 mod token;
 
@@ -19,5 +21,9 @@ pub use id::{IdError, IdMatch, Identity, MAX_ID_LEN};
 pub use lifetime::{Dpd, DpdAction, Lifetime, Retransmission};
 pub use pool::{DhcpSource, Pool, PoolRange, VirtualIpRequest};
 pub use proposal::{EspProposal, IkeProposal, ProposalError, SIGNATURE_HASHES};
-pub use realm::{AuthPolicy, Child, ChildMode, Childless, Encap, Realm, RemoteAddress, SelectorSpec, Start};
+pub use rdn::RdnSet;
+pub use realm::{
+    AuthPolicy, Child, ChildMode, Childless, Encap, Realm, RemoteAddress, SelectorSpec, SignMethod, Start,
+};
+pub use rule::{Claims, EapPattern, Peers, Rank, Rule, RuleError};
 pub use selector::SelectorError;

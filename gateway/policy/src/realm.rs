@@ -5,12 +5,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use spi::SignScheme;
 use wire::TrafficSelector;
 
-use crate::id::{IdMatch, Identity};
+use crate::id::Identity;
 use crate::lifetime::{Dpd, Lifetime};
 use crate::pool::{Pool, VirtualIpRequest};
 use crate::proposal::{EspProposal, IkeProposal};
+use crate::rule::Peers;
 
 /// A realm.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -25,12 +27,16 @@ pub struct Realm {
     pub ike: Vec<IkeProposal>,
     /// Who we are.
     pub local_id: Identity,
+    /// Who we are besides, to a peer that asks for one of these.
+    pub aliases: Vec<Identity>,
     /// How we prove it.
     pub local_auth: AuthPolicy,
     /// Who the peer may be.
-    pub remote_id: IdMatch,
+    pub remote_id: Peers,
     /// How it must prove it.
     pub remote_auth: AuthPolicy,
+    /// By which signatures, where it does so by signature; empty: by any.
+    pub methods: Vec<SignMethod>,
     /// Children, preferred first when narrowing for a peer.
     pub children: Vec<Child>,
     /// When to bring it up by ourselves.
@@ -75,6 +81,71 @@ pub enum AuthPolicy {
     Psk,
     /// Signature by certificate or raw public key (RFC 7427 and the older methods).
     Pubkey,
+    /// EAP (RFC 7296 section 2.16).
+    Eap,
+    /// Not at all (RFC 7619): whoever it is remains unknown.
+    Null,
+}
+
+/// A kind of signature, as far as a realm may insist on one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SignMethod {
+    /// RSASSA-PKCS1-v1_5.
+    RsaPkcs1,
+    /// RSASSA-PSS.
+    RsaPss,
+    /// ECDSA on any curve.
+    Ecdsa,
+    /// Ed25519.
+    Ed25519,
+    /// Ed448.
+    Ed448,
+}
+
+impl SignMethod {
+    /// All of them.
+    pub const ALL: [SignMethod; 5] =
+        [SignMethod::RsaPkcs1, SignMethod::RsaPss, SignMethod::Ecdsa, SignMethod::Ed25519, SignMethod::Ed448];
+
+    /// Which of them a scheme is of; `None` for one that is none of these.
+    pub const fn of(scheme: SignScheme) -> Option<Self> {
+        Some(match scheme {
+            SignScheme::RsaPkcs1(_) => SignMethod::RsaPkcs1,
+            SignScheme::RsaPss(_) => SignMethod::RsaPss,
+            SignScheme::EcdsaPlain(..) | SignScheme::EcdsaDer(..) => SignMethod::Ecdsa,
+            SignScheme::Ed25519 => SignMethod::Ed25519,
+            SignScheme::Ed448 => SignMethod::Ed448,
+            _ => return None,
+        })
+    }
+
+    /// As the configuration writes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            SignMethod::RsaPkcs1 => "rsa-pkcs1",
+            SignMethod::RsaPss => "rsa-pss",
+            SignMethod::Ecdsa => "ecdsa",
+            SignMethod::Ed25519 => "ed25519",
+            SignMethod::Ed448 => "ed448",
+        }
+    }
+}
+
+impl Realm {
+    /// Whether we go by this name here.
+    pub fn is_called(&self, id: &Identity) -> bool {
+        self.local_id == *id || self.aliases.contains(id)
+    }
+
+    /// Who we are to a peer that asked for `idr`, or for nobody.
+    pub fn own_id(&self, idr: Option<&Identity>) -> &Identity {
+        idr.and_then(|idr| self.aliases.iter().find(|alias| *alias == idr)).unwrap_or(&self.local_id)
+    }
+
+    /// Whether it takes signatures of this kind.
+    pub fn takes(&self, method: SignMethod) -> bool {
+        self.methods.is_empty() || self.methods.contains(&method)
+    }
 }
 
 /// When to set up an SA by ourselves.
@@ -182,9 +253,11 @@ pub(crate) mod tests {
             remote: remote.collect(),
             ike: IkeProposal::defaults(),
             local_id: Identity::parse("moon.lab.test").unwrap(),
+            aliases: vec![],
             local_auth: AuthPolicy::Psk,
-            remote_id: IdMatch::parse(remote_id).unwrap(),
+            remote_id: Peers::parse([remote_id]).unwrap(),
             remote_auth: AuthPolicy::Psk,
+            methods: vec![],
             children: vec![],
             start: Start::Manual,
             encap: Encap::Auto,

@@ -11,6 +11,7 @@ mod padlock;
 mod pkcs11;
 mod plugin;
 mod qat;
+mod trial;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use kind::{Form, Kind, Value, Wrong};
+pub use trial::try_out;
 
 #[cfg(feature = "pkcs11")]
 pub(crate) use self::pkcs11::driver as tokens;

@@ -55,32 +55,40 @@ impl Default for Config {
 
 /// Drivers that packets and ephemeral keys may use, best first. The last one is software and is always there.
 pub fn network_drivers(config: &Config) -> Vec<Box<dyn Driver>> {
-    let mut list: Vec<Box<dyn Driver>> = Vec::new();
-    #[cfg(feature = "qat")]
-    list.extend(accel::qat(&config.accel).map(|driver| Box::new(driver) as Box<dyn Driver>));
-    #[cfg(feature = "dpdk")]
-    list.extend(accel::dpdk(&config.accel).map(|driver| Box::new(driver) as Box<dyn Driver>));
-    #[cfg(feature = "padlock")]
-    list.extend(accel::padlock(&config.accel).map(|driver| Box::new(driver) as Box<dyn Driver>));
-    #[cfg(feature = "openssl")]
-    list.extend(accel::openssl(&config.accel, false).map(|driver| Box::new(driver) as Box<dyn Driver>));
-    #[cfg(feature = "plugin")]
-    list.extend(accel::plugin(&config.accel).map(|driver| Box::new(driver) as Box<dyn Driver>));
-    #[cfg(feature = "pkcs11")]
-    list.extend(tokens_for(config, pkcs11::Side::Exchanges));
-    list.push(Box::new(software(config)));
-    list
+    let list = [
+        #[cfg(feature = "qat")]
+        accel::qat(&config.accel).map(|driver| Box::new(driver) as Box<dyn Driver>),
+        #[cfg(feature = "dpdk")]
+        accel::dpdk(&config.accel).map(|driver| Box::new(driver) as Box<dyn Driver>),
+        #[cfg(feature = "padlock")]
+        accel::padlock(&config.accel).map(|driver| Box::new(driver) as Box<dyn Driver>),
+        #[cfg(feature = "openssl")]
+        accel::openssl(&config.accel, false).map(|driver| Box::new(driver) as Box<dyn Driver>),
+        #[cfg(feature = "plugin")]
+        accel::plugin(&config.accel).map(|driver| Box::new(driver) as Box<dyn Driver>),
+        #[cfg(feature = "pkcs11")]
+        tokens_for(config, pkcs11::Side::Exchanges),
+    ];
+    before_software(list, config)
 }
 
 /// Drivers that long-term keys may use, best first. The last one is software and is always there.
 pub fn key_drivers(config: &Config) -> Vec<Box<dyn Driver>> {
-    let mut list: Vec<Box<dyn Driver>> = Vec::new();
-    #[cfg(feature = "pkcs11")]
-    list.extend(tokens_for(config, pkcs11::Side::Keys));
-    #[cfg(feature = "openssl")]
-    list.extend(accel::openssl(&config.accel, true).map(|driver| Box::new(driver) as Box<dyn Driver>));
-    list.push(Box::new(software(config)));
-    list
+    let list = [
+        #[cfg(feature = "pkcs11")]
+        tokens_for(config, pkcs11::Side::Keys),
+        #[cfg(feature = "openssl")]
+        accel::openssl(&config.accel, true).map(|driver| Box::new(driver) as Box<dyn Driver>),
+    ];
+    before_software(list, config)
+}
+
+fn before_software<const N: usize>(
+    list: [Option<Box<dyn Driver>>; N],
+    config: &Config,
+) -> Vec<Box<dyn Driver>> {
+    let software: Box<dyn Driver> = Box::new(software(config));
+    list.into_iter().flatten().chain([software]).collect()
 }
 
 #[cfg(feature = "pkcs11")]

@@ -3,13 +3,16 @@
 //!
 //! `MakeAuth`, by signature: table → octets → [`Stage::Sign`] → answer. By PSK: answered at once.
 //!
-//! `CheckAuth`, by signature: table → identity → certificates, either believed as they are or [`Stage::Chain`] →
-//! [`Stage::Verify`] → answer. By PSK: answered at once.
+//! `CheckAuth`, by signature: table → realm → certificates, either believed as they are or [`Chain`] → [`Stage::Verify`] →
+//! whether they were revoked ([`papers`]) → answer. Where no CA of the realm vouches for the peer, the next realm that it fits. By
+//! PSK, and without proof: answered at once.
 //!
 //! What the operator is told about a refusal is in its text and in the log; the peer is told AUTHENTICATION_FAILED and
 //! nothing else.
 
-use std::collections::VecDeque;
+mod papers;
+
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -17,13 +20,15 @@ use ipc::{
     AuthInput, Binding, CertData, DnsChange, IkeSaRef, NeighbourChange, Offered, PeerProof, Refusal, Reply,
     Request, RouteChange, Table, TunSpec,
 };
-use policy::{AuthPolicy, IdMatch, Identity, Realm, dn};
-use spi::cert::{CertDone, CertInfo, CertJob, CertQueue};
+use policy::{AuthPolicy, Claims, Identity, Realm, SignMethod, dn};
+use spi::cert::{CertDone, CertError, CertInfo, CertJob, CertQueue, Usages};
 use spi::{
-    CryptoDone, CryptoJob, CryptoOp, CryptoOutput, FaultKind, InFlight, KeyId, Outcome, SignScheme, Token,
+    CryptoDone, CryptoJob, CryptoOp, CryptoOutput, FaultKind, Hash, InFlight, KeyId, Outcome, SignScheme,
+    Token,
 };
 use wire::numbers::{AuthMethod, CertEncoding};
 
+use crate::candidates::{Candidates, proof_of};
 use crate::cert::Cert;
 use crate::config::Config;
 use crate::devices::{Devices, Place};
@@ -31,11 +36,13 @@ use crate::identity;
 use crate::key::{self, KeyKind};
 use crate::method;
 use crate::octets::{self, Prover};
-use crate::path;
+use crate::pins;
 use crate::psk::{self, NoPsk};
+use crate::revocation::Checks;
 use crate::usage;
 use crate::validator::Validator;
 use crate::vault::{Believed, Problem, Vault};
+use papers::{Papers, Parked, Unchecked, Waiting};
 
 /// Operations at once.
 const MAX_OPEN: usize = 4096;
@@ -57,15 +64,22 @@ pub(crate) struct Authority {
     open: InFlight<Stage>,
     chains: InFlight<Chain>,
     chain_jobs: VecDeque<CertJob>,
+    checks: Checks,
+    parked: HashMap<Token, Parked>,
+    waiting: Waiting,
     replies: VecDeque<(Token, Reply)>,
     /// How a peer proved itself that knows the PSK, in words.
     by_psk: Arc<str>,
+    /// And one that did not.
+    by_nothing: Arc<str>,
 }
 
 /// What an operation that is out is for.
 enum Stage {
     Sign(Box<Signing>),
     Verify(Box<Verifying>),
+    /// For a check of this name.
+    Status(Token),
 }
 
 struct Signing {
@@ -77,6 +91,8 @@ struct Signing {
     chosen: method::Chosen,
     octets: Vec<u8>,
     certs: Vec<CertData>,
+    /// The OCSP responder of the configuration, for our own certificate.
+    responder: Option<String>,
     tries: usize,
 }
 
@@ -84,8 +100,29 @@ struct Signing {
 struct Peer {
     token: Token,
     sa: IkeSaRef,
-    realm: Arc<Realm>,
+    /// The realm, and others it may be.
+    realms: Candidates,
     id: Identity,
+    /// Its key is to be remembered when it has turned out to have it.
+    first_use: Option<Vec<u8>>,
+}
+
+impl Peer {
+    fn realm(&self) -> &Arc<Realm> {
+        &self.realms.realm
+    }
+
+    /// Which realms it may be in, the best first. What its certificate says is not believed yet, but it says which realm would have
+    /// to believe it.
+    fn sort_realms(&mut self, proof: &PeerProof) -> Result<(), String> {
+        let said = match proof.certs.first() {
+            Some(cert) if cert.encoding == CertEncoding::X509_SIGNATURE.0 => {
+                Cert::parse(&cert.data).ok().map(|cert| cert.info())
+            }
+            _ => None,
+        };
+        self.realms.sort(&self.id, AuthMethod(proof.method), said.as_ref())
+    }
 }
 
 struct Verifying {
@@ -93,6 +130,8 @@ struct Verifying {
     octets: Vec<u8>,
     current: Attempt,
     rest: VecDeque<Attempt>,
+    /// What is still to be found out of the certificates.
+    unchecked: Option<Box<Unchecked>>,
 }
 
 /// One way a signature may turn out to be good.
@@ -104,16 +143,31 @@ struct Attempt {
     how: String,
 }
 
-/// A proof that waits for the verdict on its certificates.
-struct Chain {
-    peer: Peer,
+/// A signature to be checked.
+struct Proof {
     octets: Vec<u8>,
     method: AuthMethod,
     data: Vec<u8>,
+    certs: Vec<CertData>,
+    responses: Vec<Vec<u8>>,
+    lists: Vec<Vec<u8>>,
+    at: SystemTime,
+}
+
+/// A proof that waits for the verdict on its certificates.
+struct Chain {
+    peer: Peer,
+    proof: Proof,
 }
 
 impl Authority {
-    pub(crate) fn new(vault: Vault, devices: Devices, certs: Box<CertQueue>, table: Table) -> Self {
+    pub(crate) fn new(
+        vault: Vault,
+        devices: Devices,
+        certs: Box<CertQueue>,
+        checks: Checks,
+        table: Table,
+    ) -> Self {
         Authority {
             vault,
             devices,
@@ -123,8 +177,12 @@ impl Authority {
             open: InFlight::new(MAX_OPEN),
             chains: InFlight::new(MAX_OPEN),
             chain_jobs: VecDeque::new(),
+            checks,
+            parked: HashMap::new(),
+            waiting: Waiting::default(),
             replies: VecDeque::new(),
             by_psk: "PSK".into(),
+            by_nothing: "NULL authentication: it may be anybody".into(),
         }
     }
 
@@ -134,8 +192,8 @@ impl Authority {
             Request::MakeAuth { sa, realm, own_id, peer_id, input, offered } => {
                 self.make(at, token, sa, &realm, &own_id, peer_id.as_ref(), &input, &offered)
             }
-            Request::CheckAuth { sa, realm, own_id, peer_id, input, proof } => {
-                self.check(at, token, sa, &realm, &own_id, peer_id, &input, proof)
+            Request::CheckAuth { sa, realms, asked, peer_id, input, proof } => {
+                self.check(at, token, sa, &realms, asked, peer_id, &input, proof)
             }
             Request::Forget { sa } => {
                 self.table.forget(sa);
@@ -179,13 +237,14 @@ impl Authority {
             signatures |= polled.more && polled.delivered == 0;
         }
         self.retired.retain(|queue| queue.in_flight() > 0);
-        let came = signatures || !done.is_empty() || !verdicts.is_empty();
+        let mut came = signatures || !done.is_empty() || !verdicts.is_empty();
         for d in done {
             self.on_done(d);
         }
         for verdict in verdicts {
             self.on_verdict(verdict);
         }
+        came |= self.poll_status();
         let _ = self.certs.submit(&mut self.chain_jobs);
         (came, more)
     }
@@ -198,6 +257,7 @@ impl Authority {
     /// Doorbells to sleep on; and whether there is work out that rings none.
     pub(crate) fn doorbells(&self) -> (Vec<std::os::fd::BorrowedFd<'_>>, bool) {
         let (mut bells, mut blind) = self.devices.doorbells();
+        bells.push(self.checks.doorbell());
         for queue in self.retired.iter().chain([&self.certs]) {
             match queue.doorbell() {
                 Some(bell) => bells.push(bell),
@@ -214,6 +274,7 @@ impl Authority {
             self.renew_validator(vault.rules.min_rsa_bits);
         }
         std::mem::replace(&mut self.vault, vault).close(&self.devices);
+        self.checks.refresh();
         problems
     }
 
@@ -236,7 +297,7 @@ impl Authority {
     fn realm(&self, name: &str, own_id: &Identity) -> Result<Arc<Realm>, Refusal> {
         let realm =
             self.vault.realm(name).ok_or_else(|| Refusal::NotAllowed(format!("no realm `{name}`")))?;
-        if realm.local_id != *own_id {
+        if !realm.is_called(own_id) {
             return Err(Refusal::NotAllowed(format!("realm `{name}` does not speak as `{own_id}`")));
         }
         Ok(Arc::clone(realm))
@@ -256,10 +317,11 @@ impl Authority {
     ) -> Result<(), Refusal> {
         let realm = self.realm(realm, own_id)?;
         let (octets, binding) = build(input, Prover::us(input.role))?;
-        self.table.make_auth(sa, input.role, binding)?;
+        self.table.make_auth(sa, input.role, &realm.name, binding)?;
         match realm.local_auth {
             AuthPolicy::Psk => {
-                let psk = self.vault.psk(own_id, peer_id).map_err(|e| no_psk(e, own_id, peer_id))?;
+                let psk =
+                    self.vault.psk(&realm.name, own_id, peer_id).map_err(|e| no_psk(e, own_id, peer_id))?;
                 let short = self.devices.short();
                 let proof = psk::proof(&**short, input.prf, psk.secret.expose(), &octets)
                     .map_err(|fault| Refusal::System(format!("PRF: {fault}")))?;
@@ -269,6 +331,16 @@ impl Authority {
                 Ok(())
             }
             AuthPolicy::Pubkey => self.sign(at, token, &realm, octets, offered),
+            AuthPolicy::Null => {
+                // There is no secret in it: the network side fills it in with SK_p (RFC 7619 section 2.1). What is said here is
+                // that the realm lets it.
+                let reply = Reply::Proof { method: AuthMethod::NULL.0, data: Vec::new(), certs: Vec::new() };
+                self.replies.push_back((token, reply));
+                Ok(())
+            }
+            AuthPolicy::Eap => {
+                Err(Refusal::NotAllowed(format!("realm `{}` proves itself by EAP", realm.name)))
+            }
         }
     }
 
@@ -280,27 +352,53 @@ impl Authority {
         octets: Vec<u8>,
         offered: &Offered,
     ) -> Result<(), Refusal> {
-        if self.vault.own(&realm.name).is_none() {
+        if self.vault.own_for(&realm.name, &[]).is_none() {
             self.vault.try_again(realm, &self.devices, at).map_err(Refusal::NoCredential)?;
         }
-        let own = self.vault.own(&realm.name).ok_or_else(|| {
+        let own = self.vault.own_for(&realm.name, &offered.authorities).ok_or_else(|| {
             Refusal::NoCredential(format!("realm `{}` has no usable private key", realm.name))
         })?;
         let chosen = method::choose(&own.info.schemes, &offered.hashes, self.vault.rules)
             .map_err(Refusal::NoCredential)?;
-        let mut certs = Vec::new();
-        for (i, (der, key_hash)) in own.certs.iter().enumerate() {
-            // A CA the peer named it has already; whatever is above that, too.
-            if i > 0 && offered.authorities.contains(key_hash) {
-                break;
-            }
-            certs.push(CertData { encoding: CertEncoding::X509_SIGNATURE.0, data: der.clone() });
-        }
+        let certs = own.payloads(offered, &**self.devices.short());
         let (place, key, spki) = (own.place, own.info.id, own.info.spki.clone());
-        let op = CryptoOp::Sign { key, scheme: chosen.scheme, octets: octets.clone() };
-        let signing =
-            Signing { token, realm: realm.name.clone(), place, key, spki, chosen, octets, certs, tries: 1 };
-        self.begin(Stage::Sign(Box::new(signing)), place, op)
+        let issued = offered.ocsp.then(|| own.issued.clone()).flatten();
+        let responder = self.vault.believes(&realm.name).and_then(|b| b.revocation.as_ref()?.ocsp.clone());
+        let signing = Box::new(Signing {
+            token,
+            realm: realm.name.clone(),
+            place,
+            key,
+            spki,
+            chosen,
+            octets,
+            certs,
+            responder,
+            tries: 1,
+        });
+        // RFC 4806: the answer about our certificate goes along where the peer asks for it, and somebody can be asked.
+        let signing = match issued {
+            Some(issued) if signing.responder.is_some() || !issued.cert.ocsp_urls.is_empty() => {
+                self.staple(signing, issued, at)
+            }
+            _ => Some(signing),
+        };
+        if let Some(signing) = signing {
+            self.begin_signing(signing);
+        }
+        Ok(())
+    }
+
+    fn begin_signing(&mut self, signing: Box<Signing>) {
+        let (token, place) = (signing.token, signing.place);
+        let op = CryptoOp::Sign {
+            key: signing.key,
+            scheme: signing.chosen.scheme,
+            octets: signing.octets.clone(),
+        };
+        if let Err(refusal) = self.begin(Stage::Sign(signing), place, op) {
+            self.replies.push_back((token, Reply::Refused(refusal)));
+        }
     }
 
     #[allow(clippy::too_many_arguments)] // The fields of one request.
@@ -309,17 +407,17 @@ impl Authority {
         at: SystemTime,
         token: Token,
         sa: IkeSaRef,
-        realm: &str,
-        own_id: &Identity,
+        realms: &[Arc<str>],
+        asked: Option<Identity>,
         peer_id: Identity,
         input: &AuthInput,
         proof: PeerProof,
     ) -> Result<(), Refusal> {
-        let realm = self.realm(realm, own_id)?;
+        let realms = Candidates::of(&self.vault, realms, asked)?;
         let (octets, binding) = build(input, Prover::peer(input.role))?;
         self.table.check_auth(sa, input.role, binding)?;
-        let peer = Peer { token, sa, realm, id: peer_id };
-        match self.check_further(at, peer, own_id, input, octets, proof) {
+        let peer = Peer { token, sa, realms, id: peer_id, first_use: None };
+        match self.check_further(at, peer, input, octets, proof) {
             Ok(()) => {}
             Err((peer, refusal)) => self.refuse(peer, refusal),
         }
@@ -329,46 +427,59 @@ impl Authority {
     fn check_further(
         &mut self,
         at: SystemTime,
-        peer: Peer,
-        own_id: &Identity,
+        mut peer: Peer,
         input: &AuthInput,
         octets: Vec<u8>,
         proof: PeerProof,
     ) -> Result<(), (Peer, String)> {
-        if !peer.realm.remote_id.matches(&peer.id) {
-            let what = format!("`{}` is not `{}`, whom the realm accepts", peer.id, peer.realm.remote_id);
+        let method = AuthMethod(proof.method);
+        if let Err(what) = peer.sort_realms(&proof) {
             return Err((peer, what));
         }
-        let method = AuthMethod(proof.method);
-        match (peer.realm.remote_auth, method) {
-            (AuthPolicy::Psk, AuthMethod::SHARED_KEY_MIC) => {
-                match self.check_psk(&peer, own_id, input, &octets, &proof) {
-                    Ok(()) => {
-                        self.accept(peer, Arc::clone(&self.by_psk));
-                        Ok(())
-                    }
-                    Err(what) => Err((peer, what)),
+        let wants = peer.realm().remote_auth;
+        match (wants, proof_of(method)) {
+            (AuthPolicy::Null, AuthPolicy::Null) => {
+                self.accept(peer, Arc::clone(&self.by_nothing));
+                Ok(())
+            }
+            (AuthPolicy::Psk, AuthPolicy::Psk) => match self.check_psk(&peer, input, &octets, &proof) {
+                Ok(()) => {
+                    self.accept(peer, Arc::clone(&self.by_psk));
+                    Ok(())
                 }
+                Err(what) => Err((peer, what)),
+            },
+            (AuthPolicy::Pubkey, AuthPolicy::Pubkey) => match self.fetch_for(at, peer, octets, proof)? {
+                Some((peer, octets, proof)) => self.check_papers(at, peer, octets, proof),
+                None => Ok(()),
+            },
+            (wants, _) => {
+                let wants = match wants {
+                    AuthPolicy::Psk => "a PSK",
+                    AuthPolicy::Pubkey => "a signature",
+                    AuthPolicy::Eap => "EAP",
+                    AuthPolicy::Null => "nothing",
+                };
+                let came = match method {
+                    AuthMethod::SHARED_KEY_MIC => "a PSK".to_owned(),
+                    other => other.to_string(),
+                };
+                let realm = &peer.realm().name;
+                let what = format!("realm `{realm}` wants {wants}, the peer came with {came}");
+                Err((peer, what))
             }
-            (AuthPolicy::Psk, other) => {
-                Err((peer, format!("the realm wants a PSK, the peer came with {other}")))
-            }
-            (AuthPolicy::Pubkey, AuthMethod::SHARED_KEY_MIC) => {
-                Err((peer, "the realm wants a signature, the peer came with a PSK".into()))
-            }
-            (AuthPolicy::Pubkey, _) => self.check_signature(at, peer, octets, method, proof),
         }
     }
 
     fn check_psk(
         &self,
         peer: &Peer,
-        own_id: &Identity,
         input: &AuthInput,
         octets: &[u8],
         proof: &PeerProof,
     ) -> Result<(), String> {
-        let psk = self.vault.psk(own_id, Some(&peer.id));
+        let own_id = peer.realms.own_id();
+        let psk = self.vault.psk(&peer.realm().name, own_id, Some(&peer.id));
         // The same work without a key as with a wrong one, so that time does not tell which identities are known.
         let secret = psk.map_or(&b"no key"[..], |psk| psk.secret.expose());
         let expected = psk::proof(&**self.devices.short(), input.prf, secret, octets)
@@ -381,52 +492,87 @@ impl Authority {
         }
     }
 
-    fn check_signature(
+    /// Sorts what came, and looks whose it is.
+    fn check_papers(
         &mut self,
         at: SystemTime,
         peer: Peer,
         octets: Vec<u8>,
-        method: AuthMethod,
         proof: PeerProof,
     ) -> Result<(), (Peer, String)> {
-        if let Err(what) = check_cert_payloads(&proof.certs) {
-            return Err((peer, what));
-        }
-        let found = self.believed(at, &peer, &proof.certs);
-        match found {
-            Err(what) => Err((peer, what)),
-            Ok(Belief::Keys(keys)) => {
-                let attempts = self.attempts(&keys, method, &proof.data);
-                match attempts {
-                    Ok(attempts) => self.verify(peer, octets, attempts),
-                    Err(what) => Err((peer, what)),
-                }
+        let PeerProof { method, data, certs } = proof;
+        match papers::sort(certs) {
+            Ok(Papers { certs, responses, lists }) => {
+                let method = AuthMethod(method);
+                self.check_signature(peer, Proof { octets, method, data, certs, responses, lists, at })
             }
-            Ok(Belief::Chain(anchors)) => {
-                let chain = proof.certs.into_iter().map(|c| c.data).collect();
-                match self.chains.insert(Chain { peer, octets, method, data: proof.data }) {
-                    Ok(token) => {
-                        self.chain_jobs.push_back(CertJob { token, chain, anchors, at });
-                        let _ = self.certs.submit(&mut self.chain_jobs);
-                        Ok(())
-                    }
-                    Err(chain) => Err((chain.peer, "too many proofs are being checked".into())),
+            Err(what) => Err((peer, what)),
+        }
+    }
+
+    /// Goes from realm to realm until one believes somebody who vouches for the peer, or the key itself.
+    fn check_signature(&mut self, mut peer: Peer, proof: Proof) -> Result<(), (Peer, String)> {
+        loop {
+            match self.believed(proof.at, &peer, &proof.certs) {
+                Ok(Belief::Keys(keys)) => {
+                    return match self.attempts(peer.realm(), &keys, proof.method, &proof.data) {
+                        Ok(attempts) => self.verify(peer, proof.octets, attempts, None),
+                        Err(what) => Err((peer, what)),
+                    };
                 }
+                Ok(Belief::First(key)) => {
+                    return match self.attempts(
+                        peer.realm(),
+                        std::slice::from_ref(&key),
+                        proof.method,
+                        &proof.data,
+                    ) {
+                        Ok(attempts) => {
+                            peer.first_use = Some(key.0);
+                            self.verify(peer, proof.octets, attempts, None)
+                        }
+                        Err(what) => Err((peer, what)),
+                    };
+                }
+                Ok(Belief::Chain(anchors, between, usages)) => {
+                    let chain = proof.certs.iter().map(|c| c.data.clone()).chain(between).collect();
+                    let at = proof.at;
+                    return match self.chains.insert(Chain { peer, proof }) {
+                        Ok(token) => {
+                            self.chain_jobs.push_back(CertJob { token, chain, anchors, at, usages });
+                            let _ = self.certs.submit(&mut self.chain_jobs);
+                            Ok(())
+                        }
+                        Err(chain) => Err((chain.peer, "too many proofs are being checked".into())),
+                    };
+                }
+                Err(Disbelief::Unknown(what)) => {
+                    if let Err(what) = peer.realms.next(what) {
+                        return Err((peer, what));
+                    }
+                }
+                Err(Disbelief::Refused(what)) => return Err((peer, what)),
             }
         }
     }
 
     /// What the peer's certificates are to be judged by.
-    fn believed(&self, at: SystemTime, peer: &Peer, certs: &[CertData]) -> Result<Belief, String> {
-        let believes = self.vault.believes(&peer.realm.name).ok_or("the realm believes nobody")?;
-        let named = |b: &&Believed| b.speaks_for(at, &peer.realm, &peer.id).is_ok();
+    fn believed(&self, at: SystemTime, peer: &Peer, certs: &[CertData]) -> Result<Belief, Disbelief> {
+        let unknown = |what: &str| Disbelief::Unknown(what.to_owned());
+        let realm = peer.realm();
+        let believes =
+            self.vault.believes(&realm.name).ok_or_else(|| unknown("the realm believes nobody"))?;
+        if believes.first_use {
+            return self.remembered(peer, certs);
+        }
+        let named = |b: &&Believed| b.speaks_for(at, realm, &peer.id).is_ok();
         let as_key = |b: &Believed| (b.spki.clone(), b.kind, b.describe());
         let Some(first) = certs.first() else {
             // RFC 7296 section 3.6: a peer whose key we have need not send it.
             let keys: Vec<_> = believes.keys.iter().filter(named).take(MAX_KEYS_TRIED).map(as_key).collect();
             return match keys.is_empty() {
                 false => Ok(Belief::Keys(keys)),
-                true => Err("the peer sent no certificate, and none is known for it".into()),
+                true => Err(unknown("the peer sent no certificate, and none is known for it")),
             };
         };
         let raw = first.encoding == CertEncoding::RAW_PUBLIC_KEY.0;
@@ -445,20 +591,76 @@ impl Authority {
         });
         match pinned {
             Some(b) => {
-                b.speaks_for(at, &peer.realm, &peer.id)?;
+                b.speaks_for(at, realm, &peer.id).map_err(Disbelief::Refused)?;
                 Ok(Belief::Keys(vec![as_key(b)]))
             }
-            None if raw => Err("the raw public key of the peer is not one the realm believes".into()),
+            None if raw => Err(unknown("the raw public key of the peer is not one the realm believes")),
             None if believes.anchors.is_empty() => {
-                Err("the certificate of the peer is not one the realm believes".into())
+                Err(unknown("the certificate of the peer is not one the realm believes"))
             }
-            None => Ok(Belief::Chain(Arc::clone(&believes.anchors))),
+            None => {
+                Ok(Belief::Chain(Arc::clone(&believes.anchors), believes.between.clone(), believes.usages))
+            }
         }
+    }
+
+    /// The key of a peer in a realm that believes the first one: the one it sent, if it had no other before. What a certificate
+    /// around it says is of no interest; anybody can have made it.
+    fn remembered(&self, peer: &Peer, certs: &[CertData]) -> Result<Belief, Disbelief> {
+        let pins = self.vault.pins().map_err(Disbelief::Refused)?;
+        let first = certs.first().ok_or_else(|| {
+            Disbelief::Refused("the peer sent no certificate or public key that could be remembered".into())
+        })?;
+        let spki = match CertEncoding(first.encoding) {
+            CertEncoding::RAW_PUBLIC_KEY => first.data.clone(),
+            _ => Cert::parse(&first.data).map_err(|e| Disbelief::Refused(e.to_string()))?.spki,
+        };
+        let kind = key::inspect(&spki, self.vault.rules.min_rsa_bits)
+            .map_err(|e| Disbelief::Refused(e.to_string()))?;
+        let print = self.fingerprint(&spki).map_err(Disbelief::Refused)?;
+        let realm = &peer.realm().name;
+        match pins
+            .find(realm, &peer.id)
+            .map_err(|e| Disbelief::Refused(format!("its key cannot be looked up: {e}")))?
+        {
+            Some(pin) if pin.fingerprint == print => {
+                Ok(Belief::Keys(vec![(spki, kind, format!("remembered key {print}"))]))
+            }
+            Some(pin) => Err(Disbelief::Refused(format!(
+                "`{}` has another key than the one that was remembered for it: it came with {print}, and had {}; if it was given a new \
+                 one, `tussock pki pins --remove {realm}/{}` lets it in",
+                peer.id, pin.fingerprint, peer.id
+            ))),
+            None => {
+                let described = format!("first use of key {print}");
+                Ok(Belief::First((spki, kind, described)))
+            }
+        }
+    }
+
+    fn fingerprint(&self, spki: &[u8]) -> Result<String, String> {
+        let hash =
+            self.devices.short().hash(Hash::Sha256, &[spki]).map_err(|fault| format!("SHA-256: {fault}"))?;
+        Ok(pins::fingerprint(&hash))
+    }
+
+    /// Remembers the key of a peer that has just shown that it has it.
+    fn remember(&self, peer: &Peer, spki: &[u8], at: SystemTime) -> Result<(), String> {
+        let fingerprint = self.fingerprint(spki)?;
+        let pins = self.vault.pins()?;
+        let realm = peer.realm().name.to_string();
+        let pin = pins::Pin { realm, peer: peer.id.clone(), fingerprint, since: at };
+        tracing::warn!(
+            realm = %peer.realm().name, peer = %peer.id, fingerprint = %pin.fingerprint,
+            "first use: nobody vouches for this key, and from now on it is the peer's; compare the fingerprint"
+        );
+        pins.remember(pin).map_err(|e| format!("its key cannot be remembered, so it is not let in: {e}"))
     }
 
     /// Every way the proof may be good, with devices that can tell.
     fn attempts(
         &self,
+        realm: &Realm,
         keys: &[(Vec<u8>, KeyKind, String)],
         method: AuthMethod,
         data: &[u8],
@@ -469,6 +671,10 @@ impl Authority {
             match method::attempts(method, data, *kind, self.vault.rules) {
                 Ok(ways) => {
                     for (scheme, signature) in ways {
+                        if !SignMethod::of(scheme).is_some_and(|method| realm.takes(method)) {
+                            why = Some(untaken(realm, &method::scheme_text(scheme, *kind)));
+                            continue;
+                        }
                         let how = format!("{}, {described}", method::scheme_text(scheme, *kind));
                         match self.devices.verifies(scheme) {
                             Some(place) => {
@@ -502,6 +708,7 @@ impl Authority {
         peer: Peer,
         octets: Vec<u8>,
         mut attempts: VecDeque<Attempt>,
+        unchecked: Option<Box<Unchecked>>,
     ) -> Result<(), (Peer, String)> {
         let Some(current) = attempts.pop_front() else {
             return Err((peer, "the signature does not verify".into()));
@@ -513,14 +720,14 @@ impl Authority {
             signature: current.signature.clone(),
         };
         let place = current.place;
-        let stage = Stage::Verify(Box::new(Verifying { peer, octets, current, rest: attempts }));
+        let stage = Stage::Verify(Box::new(Verifying { peer, octets, current, rest: attempts, unchecked }));
         match self.open.insert(stage) {
             Ok(token) => {
                 self.devices.submit(place, CryptoJob { token, op });
                 Ok(())
             }
             Err(Stage::Verify(v)) => Err((v.peer, "too many proofs are being checked".into())),
-            Err(Stage::Sign(_)) => Ok(()),
+            Err(_) => Ok(()),
         }
     }
 
@@ -539,6 +746,7 @@ impl Authority {
         match self.open.take(done.token) {
             Some(Stage::Sign(signing)) => self.on_signed(*signing, done),
             Some(Stage::Verify(verifying)) => self.on_verified(*verifying, done.outcome),
+            Some(Stage::Status(check)) => self.on_status_signature(check, done.outcome),
             None => tracing::warn!("a device answered what was not asked"),
         }
     }
@@ -574,19 +782,26 @@ impl Authority {
     }
 
     fn same_key(&mut self, signing: &Signing) -> Option<(Place, KeyId)> {
-        if self.vault.own(&signing.realm)?.info.id == signing.key {
-            self.vault.reopen(&signing.realm, &self.devices).ok()?;
+        if self.vault.own(&signing.realm, &signing.spki)?.info.id == signing.key {
+            self.vault.reopen(&signing.realm, &signing.spki, &self.devices).ok()?;
         }
-        let own = self.vault.own(&signing.realm)?;
-        (own.info.spki == signing.spki).then_some((own.place, own.info.id))
+        let own = self.vault.own(&signing.realm, &signing.spki)?;
+        Some((own.place, own.info.id))
     }
 
     fn on_verified(&mut self, verifying: Verifying, outcome: Outcome) {
-        let Verifying { peer, octets, current, rest } = verifying;
+        let Verifying { peer, octets, current, rest, unchecked } = verifying;
         match outcome {
-            Outcome::Done => self.accept(peer, current.how.into()),
+            Outcome::Done => match (&peer.first_use, unchecked) {
+                (Some(spki), _) => match self.remember(&peer, spki, SystemTime::now()) {
+                    Ok(()) => self.accept(peer, current.how.into()),
+                    Err(what) => self.refuse(peer, what),
+                },
+                (None, Some(unchecked)) => self.check_status(peer, current.how.into(), *unchecked),
+                (None, None) => self.accept(peer, current.how.into()),
+            },
             Outcome::Rejected(_) => {
-                if let Err((peer, what)) = self.verify(peer, octets, rest) {
+                if let Err((peer, what)) = self.verify(peer, octets, rest, unchecked) {
                     self.refuse(peer, what);
                 }
             }
@@ -598,11 +813,22 @@ impl Authority {
     }
 
     fn on_verdict(&mut self, verdict: CertDone) {
-        let Some(Chain { peer, octets, method, data }) = self.chains.take(verdict.token) else { return };
+        let Some(Chain { mut peer, proof }) = self.chains.take(verdict.token) else { return };
         let result = match verdict.verdict {
+            // Another realm may have the CA that vouches for it.
+            Err(e @ CertError::Untrusted(_)) => match peer.realms.next(e.to_string()) {
+                Ok(()) => self.check_signature(peer, proof),
+                Err(what) => Err((peer, what)),
+            },
             Err(e) => Err((peer, e.to_string())),
-            Ok(info) => match self.attempts_by_cert(&info, &peer.id, method, &data) {
-                Ok(attempts) => self.verify(peer, octets, attempts),
+            Ok(info) => match self.attempts_by_cert(&info, &peer, proof.method, &proof.data) {
+                Ok(attempts) => {
+                    let policy = self.vault.believes(&peer.realm().name).and_then(|b| b.revocation.clone());
+                    let Proof { octets, responses, lists, at, .. } = proof;
+                    let unchecked = policy
+                        .map(|policy| Box::new(Unchecked { path: info.path, policy, responses, lists, at }));
+                    self.verify(peer, octets, attempts, unchecked)
+                }
                 Err(what) => Err((peer, what)),
             },
         };
@@ -614,53 +840,86 @@ impl Authority {
     fn attempts_by_cert(
         &self,
         info: &CertInfo,
-        id: &Identity,
+        peer: &Peer,
         method: AuthMethod,
         data: &[u8],
     ) -> Result<VecDeque<Attempt>, String> {
+        let (realm, id) = (peer.realm(), &peer.id);
+        // What was verified is what was looked at before; the rules count by this and not by that.
+        let claims = Claims { cert: Some(info), ..Claims::of(id, AuthPolicy::Pubkey) };
+        if realm.rank(&claims).is_none() {
+            return Err(format!(
+                "the certificate of {} fits no rule of the realm",
+                identity::spoken_for(info)
+            ));
+        }
         // RFC 7296 section 4: the identity of the ID payload has to be that of the certificate.
         if !identity::covers(info, id) {
             return Err(format!("the certificate speaks for {}, not for `{id}`", identity::spoken_for(info)));
         }
         let kind = key::inspect(&info.spki, self.vault.rules.min_rsa_bits).map_err(|e| e.to_string())?;
         let described = format!("certificate of {}", dn::to_text(&info.subject));
-        self.attempts(&[(info.spki.clone(), kind, described)], method, data)
+        self.attempts(realm, &[(info.spki.clone(), kind, described)], method, data)
     }
 
     fn accept(&mut self, peer: Peer, how: Arc<str>) {
-        self.table.checked(peer.sa, true);
+        let realm = Arc::clone(&peer.realm().name);
+        self.table.checked(peer.sa, Some(&realm));
         // The network side says that the IKE SA is up, and how the peer proved itself.
-        tracing::debug!(realm = %peer.realm.name, peer = %peer.id, sa = peer.sa.0, how = %how, "peer accepted");
-        self.replies.push_back((peer.token, Reply::PeerAccepted { how }));
+        tracing::debug!(realm = %realm, peer = %peer.id, sa = peer.sa.0, how = %how, "peer accepted");
+        self.replies.push_back((peer.token, Reply::PeerAccepted { realm, how }));
     }
 
     fn refuse(&mut self, peer: Peer, what: String) {
-        self.table.checked(peer.sa, false);
-        tracing::warn!(realm = %peer.realm.name, peer = %peer.id, sa = peer.sa.0, why = %what, "peer refused");
+        self.table.checked(peer.sa, None);
+        tracing::warn!(realm = %peer.realm().name, peer = %peer.id, sa = peer.sa.0, why = %what, "peer refused");
         self.replies.push_back((peer.token, Reply::Refused(Refusal::AuthenticationFailed(what))));
     }
+}
+
+/// Which signatures a realm takes instead of the one that came.
+fn untaken(realm: &Realm, came: &str) -> String {
+    let names: Vec<&str> = realm.methods.iter().map(|method| method.name()).collect();
+    format!("the peer signed with {came}, and realm `{}` takes only {}", realm.name, names.join(", "))
 }
 
 /// What a peer's certificates are judged by.
 enum Belief {
     /// These keys, believed as they are: SubjectPublicKeyInfo, kind, description.
     Keys(Vec<(Vec<u8>, KeyKind, String)>),
-    /// A path to one of these CAs.
-    Chain(Arc<[Vec<u8>]>),
+    /// This one, because there was none before.
+    First((Vec<u8>, KeyKind, String)),
+    /// A path to one of these CAs, perhaps over some of the others, for these usages.
+    Chain(Arc<[Vec<u8>]>, Vec<Vec<u8>>, Usages),
+}
+
+/// Why they are not, in words.
+enum Disbelief {
+    /// The realm knows nobody who would vouch for the peer; another one may.
+    Unknown(String),
+    /// It is no good.
+    Refused(String),
 }
 
 impl Believed {
     /// Whether the key may speak for the identity: the operator wrote the two down together, or the certificate says so.
     fn speaks_for(&self, at: SystemTime, realm: &Realm, id: &Identity) -> Result<(), String> {
-        let named = matches!(realm.remote_id, IdMatch::Exact(_));
+        let named = realm.remote_id.the_one() == Some(id);
         match &self.cert {
             Some(cert) => {
                 // The length of RSA keys was looked at when the certificate was read.
                 usage::check_any(cert, at, 0)
-                    .and_then(|()| usage::check_end_entity(cert))
+                    .and_then(|()| usage::check_end_entity(cert, Usages::all()))
                     .map_err(|e| e.to_string())?;
-                if !named && !identity::covers(&cert.info(), id) {
-                    let info = cert.info();
+                let info = cert.info();
+                let claims = Claims { cert: Some(&info), ..Claims::of(id, AuthPolicy::Pubkey) };
+                if realm.rank(&claims).is_none() {
+                    return Err(format!(
+                        "the certificate of {} fits no rule of the realm",
+                        identity::spoken_for(&info)
+                    ));
+                }
+                if !named && !identity::covers(&info, id) {
                     return Err(format!(
                         "the certificate speaks for {}, not for `{id}`",
                         identity::spoken_for(&info)
@@ -699,25 +958,6 @@ pub(crate) struct AddressChange {
     pub(crate) address: std::net::IpAddr,
     pub(crate) prefix: u8,
     pub(crate) add: bool,
-}
-
-/// Encodings are looked at before anything is parsed: nothing but X.509 certificates and raw public keys has any business
-/// here, and every other parser would be one more to attack.
-fn check_cert_payloads(certs: &[CertData]) -> Result<(), String> {
-    if certs.len() > path::MAX_CERTS {
-        return Err(format!("{} certificates, at most {} are looked at", certs.len(), path::MAX_CERTS));
-    }
-    if certs.iter().map(|c| c.data.len()).sum::<usize>() > path::MAX_CERT_OCTETS {
-        return Err(format!("more than {} octets of certificates", path::MAX_CERT_OCTETS));
-    }
-    for (i, cert) in certs.iter().enumerate() {
-        match CertEncoding(cert.encoding) {
-            CertEncoding::X509_SIGNATURE => {}
-            CertEncoding::RAW_PUBLIC_KEY if i == 0 => {}
-            other => return Err(format!("a CERT payload of encoding {other}, which is not supported")),
-        }
-    }
-    Ok(())
 }
 
 fn build(input: &AuthInput, prover: Prover) -> Result<(Vec<u8>, Binding), Refusal> {

@@ -2,7 +2,7 @@
 //! understood left unnoticed.
 
 use std::net::IpAddr;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use policy::dn;
@@ -11,18 +11,23 @@ use x509_cert::Version;
 use x509_cert::certificate::{CertificateInner, Raw};
 use x509_cert::der::asn1::ObjectIdentifier;
 use x509_cert::der::{Decode, Encode, Reader, SliceReader};
-use x509_cert::ext::pkix::name::GeneralName;
+use x509_cert::ext::pkix::name::{DistributionPointName, GeneralName};
 use x509_cert::ext::pkix::{
-    AuthorityKeyIdentifier, BasicConstraints, ExtendedKeyUsage, KeyUsage, SubjectAltName,
-    SubjectKeyIdentifier,
+    AuthorityInfoAccessSyntax, AuthorityKeyIdentifier, BasicConstraints, CrlDistributionPoints,
+    ExtendedKeyUsage, KeyUsage, NameConstraints, SubjectAltName, SubjectKeyIdentifier,
 };
 
 use crate::algorithm::Algorithm;
+use crate::constraints::Constraints;
 
 /// Longest certificate that is read, octets.
 pub(crate) const MAX_CERT: usize = 32 * 1024;
 /// Subject alternative names in one certificate.
 const MAX_NAMES: usize = 256;
+/// URLs that are kept of one certificate, of each kind.
+const MAX_URLS: usize = 4;
+/// Longest URL that is kept, octets.
+const MAX_URL: usize = 1024;
 
 const BASIC_CONSTRAINTS: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.19");
 const KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.15");
@@ -31,6 +36,10 @@ const SUBJECT_ALT_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.
 const SUBJECT_KEY_ID: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.14");
 const AUTHORITY_KEY_ID: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.35");
 const NAME_CONSTRAINTS: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.30");
+const CRL_POINTS: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.31");
+const AUTHORITY_INFO: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.1.1");
+const OCSP_NO_CHECK: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.48.1.5");
+const AD_OCSP: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.48.1");
 // With the initial policy set `any-policy` and no policy asked for, policies change no verdict (RFC 5280 section 6.1).
 const CERT_POLICIES: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.32");
 
@@ -38,6 +47,8 @@ const CERT_POLICIES: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.32"
 #[derive(Clone, Debug)]
 pub(crate) struct Cert {
     pub(crate) der: Vec<u8>,
+    /// The serial number as DER has it, tag and length included: what revocation lists name it by.
+    pub(crate) serial: Vec<u8>,
     /// What the issuer signed, octet for octet.
     pub(crate) tbs: Vec<u8>,
     pub(crate) algorithm: Option<Algorithm>,
@@ -58,7 +69,15 @@ pub(crate) struct Cert {
     pub(crate) dns: Vec<String>,
     pub(crate) email: Vec<String>,
     pub(crate) addresses: Vec<IpAddr>,
-    /// A critical extension we do not know, or name constraints, which we know and do not process.
+    /// Whether it has names of other kinds: nothing to us, but name constraints may be about them.
+    pub(crate) other_names: bool,
+    /// Where lists of revoked certificates are to be had, as far as it is a URL.
+    pub(crate) crl_urls: Vec<String>,
+    /// Where its status can be asked for.
+    pub(crate) ocsp_urls: Vec<String>,
+    /// What names the certificates below it may have.
+    pub(crate) constraints: Option<Constraints>,
+    /// A critical extension we do not know, or name constraints of a kind that we do not process.
     pub(crate) obstacle: Option<String>,
     canonical_subject: OnceLock<Vec<u8>>,
 }
@@ -68,6 +87,7 @@ pub(crate) struct Cert {
 pub(crate) struct Usage {
     pub(crate) signs: bool,
     pub(crate) signs_certs: bool,
+    pub(crate) signs_crls: bool,
 }
 
 impl Cert {
@@ -88,6 +108,7 @@ impl Cert {
                 r.tlv_bytes()
             })
             .map_err(broken)?;
+        let serial = serial(tbs).map_err(broken)?;
         let t = parsed.tbs_certificate();
         // RFC 5280 section 4.1.1.2: the algorithm is in there twice, and the signed one has to be the same.
         if t.signature() != parsed.signature_algorithm() {
@@ -96,6 +117,7 @@ impl Cert {
         let algorithm = parsed.signature_algorithm().to_der().map_err(broken)?;
         let mut cert = Cert {
             der: der.to_vec(),
+            serial,
             tbs: tbs.to_vec(),
             algorithm: Algorithm::from_der(&algorithm),
             signature: parsed
@@ -117,6 +139,10 @@ impl Cert {
             dns: Vec::new(),
             email: Vec::new(),
             addresses: Vec::new(),
+            other_names: false,
+            crl_urls: Vec::new(),
+            ocsp_urls: Vec::new(),
+            constraints: None,
             obstacle: None,
             canonical_subject: OnceLock::new(),
         };
@@ -145,7 +171,8 @@ impl Cert {
                 let usage = KeyUsage::from_der(value).map_err(broken)?;
                 // RFC 4945 section 5.1.3.2: either bit lets a key sign IKE's AUTH.
                 let signs = usage.digital_signature() || usage.non_repudiation();
-                self.key_usage = Some(Usage { signs, signs_certs: usage.key_cert_sign() });
+                self.key_usage =
+                    Some(Usage { signs, signs_certs: usage.key_cert_sign(), signs_crls: usage.crl_sign() });
             }
             EXT_KEY_USAGE => self.ext_key_usage = Some(ExtendedKeyUsage::from_der(value).map_err(broken)?.0),
             SUBJECT_ALT_NAME => {
@@ -163,9 +190,20 @@ impl Cert {
                 let id = AuthorityKeyIdentifier::from_der(value).ok().and_then(|id| id.key_identifier);
                 self.authority_key_id = id.map(|id| id.as_bytes().to_vec());
             }
-            CERT_POLICIES => {}
+            // Where to ask is a hint, too; that nothing is found there is for the realm's policy to judge.
+            CRL_POINTS => {
+                self.crl_urls = CrlDistributionPoints::from_der(value).map(crl_urls).unwrap_or_default()
+            }
+            AUTHORITY_INFO => {
+                self.ocsp_urls =
+                    AuthorityInfoAccessSyntax::from_der(value).map(ocsp_urls).unwrap_or_default();
+            }
+            CERT_POLICIES | OCSP_NO_CHECK => {}
             // Critical or not: a CA that is limited to some names would be believed for all (RFC 5280 section 4.2.1.10).
-            NAME_CONSTRAINTS => self.obstacle = Some("name constraints, which are not supported".into()),
+            NAME_CONSTRAINTS => match Constraints::new(&NameConstraints::from_der(value).map_err(broken)?) {
+                Ok(constraints) => self.constraints = Some(constraints),
+                Err(why) => self.obstacle = Some(why),
+            },
             _ if critical => self.obstacle = Some(format!("the unknown critical extension {oid}")),
             _ => {}
         }
@@ -184,7 +222,7 @@ impl Cert {
                 }
             }
             // No identity of IKE is any of the other kinds.
-            _ => {}
+            _ => self.other_names = true,
         }
     }
 
@@ -217,8 +255,46 @@ impl Cert {
             email: self.email.clone(),
             addresses: self.addresses.clone(),
             not_after: self.not_after,
+            path: Arc::default(),
         }
     }
+}
+
+/// The serial number of a TBSCertificate: its first field, or the second where the version comes before it.
+fn serial(tbs: &[u8]) -> Result<Vec<u8>, x509_cert::der::Error> {
+    let mut reader = SliceReader::new(tbs)?;
+    let field = reader.sequence(|r| {
+        let mut field = r.tlv_bytes()?;
+        if field.first() == Some(&0xa0) {
+            field = r.tlv_bytes()?;
+        }
+        r.read_slice(r.remaining_len())?;
+        Ok::<_, x509_cert::der::Error>(field)
+    })?;
+    Ok(field.to_vec())
+}
+
+/// The URLs of base lists by the issuer itself. Lists by others, or for some reasons only, say less than all.
+fn crl_urls(points: CrlDistributionPoints) -> Vec<String> {
+    let whole = points.0.into_iter().filter(|point| point.reasons.is_none() && point.crl_issuer.is_none());
+    let names = whole.filter_map(|point| point.distribution_point);
+    let names = names.filter_map(|name| match name {
+        DistributionPointName::FullName(names) => Some(names),
+        DistributionPointName::NameRelativeToCRLIssuer(_) => None,
+    });
+    urls(names.flatten())
+}
+
+fn ocsp_urls(access: AuthorityInfoAccessSyntax) -> Vec<String> {
+    urls(access.0.into_iter().filter(|a| a.access_method == AD_OCSP).map(|a| a.access_location))
+}
+
+fn urls(names: impl Iterator<Item = GeneralName>) -> Vec<String> {
+    let urls = names.filter_map(|name| match name {
+        GeneralName::UniformResourceIdentifier(url) if url.as_str().len() <= MAX_URL => Some(url.to_string()),
+        _ => None,
+    });
+    urls.take(MAX_URLS).collect()
 }
 
 fn malformed(what: String) -> CertError {

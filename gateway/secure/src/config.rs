@@ -23,11 +23,13 @@ pub struct Config {
     /// Mark of the gateway's own packets, which keep out of tunnel routes; 0: there is none, and tunnel routes stand in the
     /// main table. What a reload says of it is not looked at.
     pub mark: u32,
-    /// Where what must be put back after a crash is written down: the name servers of before; `None`: none are changed. What a
-    /// reload says of it is not looked at.
+    /// Where keys of peers are remembered that were believed at first use, and what must be put back after a crash: the name servers
+    /// of before. `None`: nowhere, and no name servers are changed.
     pub state_dir: Option<PathBuf>,
     /// What the drivers for long-term keys are told. What a reload says of it is not looked at.
     pub devices: registry::Config,
+    /// Where fetched lists of revoked certificates are kept; `None`: nowhere. What a reload says of it is not looked at.
+    pub crl_dir: Option<std::path::PathBuf>,
 }
 
 /// A pre-shared key and whose it is.
@@ -35,6 +37,8 @@ pub struct Config {
 pub struct Psk {
     /// The identities that share it: ours and the peer's, in any order. One identity alone: it and anybody; none: anybody.
     pub ids: Vec<IdMatch>,
+    /// The realm whose it is; `None`: of all.
+    pub realm: Option<Arc<str>>,
     /// The key, any length but empty.
     #[serde(with = "crate::handed::secret")]
     pub secret: Secret,
@@ -45,6 +49,8 @@ pub struct Psk {
 pub struct Credentials {
     /// How we prove ourselves; `None` where the realm uses a PSK for that.
     pub own: Option<OwnKey>,
+    /// More of them: the first one whose CA the peer asks for is used.
+    pub also: Vec<OwnKey>,
     /// How peers prove themselves; empty where the realm uses a PSK for that.
     pub trust: Trust,
 }
@@ -60,6 +66,8 @@ pub struct OwnKey {
     /// Our certificate first, then intermediate CAs to send along. Empty: the certificate that the key's device keeps beside it;
     /// without one the peer knows our raw public key.
     pub certs: Vec<OwnCertificate>,
+    /// Where our certificate is to be had, for peers that would rather fetch it (RFC 7296 section 3.6).
+    pub url: Option<String>,
 }
 
 /// A certificate of ours.
@@ -86,13 +94,69 @@ pub struct Trust {
     pub pinned: Vec<Certificate>,
     /// Raw public keys: DER of the SubjectPublicKeyInfo, with a name for messages.
     pub keys: Vec<RawKey>,
+    /// Whether the first key that a peer comes with is believed, and remembered ("leap of faith"). Goes with none of the others.
+    pub first_use: bool,
+    /// CAs between these and the peers', believed no more than if the peer had sent them.
+    pub between: Vec<Certificate>,
+    /// How revocation is looked at.
+    pub revocation: Revocation,
+    /// Whether certificates are fetched for peers.
+    pub lookups: Lookups,
+    /// Extended key usages that a peer's certificate may have.
+    pub usages: spi::cert::Usages,
 }
 
 impl Trust {
     /// Whether nobody is believed.
     pub fn is_empty(&self) -> bool {
-        self.anchors.is_empty() && self.pinned.is_empty() && self.keys.is_empty()
+        self.anchors.is_empty() && self.pinned.is_empty() && self.keys.is_empty() && !self.first_use
     }
+}
+
+/// How a realm finds out whether a certificate was revoked.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revocation {
+    /// What is made of what was found.
+    pub mode: RevocationMode,
+    /// Lists besides those that certificates name.
+    pub crls: Vec<CrlSource>,
+    /// An OCSP responder that is asked before those that certificates name.
+    pub ocsp: Option<String>,
+    /// Certificates of OCSP responders that are believed as they are, besides the CAs and those the CAs name.
+    pub signers: Vec<Certificate>,
+}
+
+/// What becomes of a peer by the status of its certificates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RevocationMode {
+    /// Nobody asks.
+    Off,
+    /// Revoked is refused; a status that cannot be had is passed over.
+    #[default]
+    Relaxed,
+    /// Every certificate below the CA needs a fresh status that says it is good.
+    Strict,
+}
+
+/// A list of revoked certificates.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CrlSource {
+    /// Read from a file.
+    Given(Certificate),
+    /// To be fetched: `http://…` or `ldap://…`.
+    Url(String),
+}
+
+/// Whether certificates are fetched that a peer sends the URL of (RFC 7296 section 3.6).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Lookups {
+    /// No.
+    #[default]
+    No,
+    /// From servers with public addresses.
+    Public,
+    /// From any server.
+    Anywhere,
 }
 
 /// A certificate and where it came from.

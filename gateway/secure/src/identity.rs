@@ -17,8 +17,8 @@ pub(crate) fn covers(info: &CertInfo, id: &Identity) -> bool {
         Identity::V4(address) => info.addresses.iter().any(|a| a == address),
         Identity::V6(address) => info.addresses.iter().any(|a| a == address),
         Identity::Dn(name) => dn::check(name).is_ok() && dn::canonical(name) == dn::canonical(&info.subject),
-        // Opaque octets are in no certificate.
-        Identity::KeyId(_) => false,
+        // Opaque octets are in no certificate, and neither is nobody.
+        Identity::KeyId(_) | Identity::Anonymous(_) => false,
     }
 }
 
@@ -49,6 +49,7 @@ mod tests {
             email: vec!["carol@lab.test".into()],
             addresses: vec!["192.168.0.1".parse().unwrap(), "fec0::1".parse().unwrap()],
             not_after: SystemTime::UNIX_EPOCH,
+            path: std::sync::Arc::default(),
         }
     }
 

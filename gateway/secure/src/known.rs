@@ -1,8 +1,8 @@
 //! Chains that were found good, remembered for as long as everything on their path is valid: a peer that comes again costs no
 //! signatures but its own. What was found bad is not remembered: it may be good tomorrow.
 //!
-//! A chain is known by all of its octets and those of the CAs it was judged by. There is no revocation yet; whoever adds it
-//! has to see that nothing is remembered longer than what was known of revocation when it was judged.
+//! A chain is known by all of its octets and those of the CAs it was judged by. Revocation is none of it: that is looked at each time
+//! ([`crate::revocation`]), with what is known of it then.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::SystemTime;
@@ -15,7 +15,7 @@ pub(crate) type Name = [u8; 32];
 /// Chains remembered.
 const MOST: usize = 4096;
 /// Octets of what they said, together.
-const OCTETS: usize = 4 << 20;
+const OCTETS: usize = 16 << 20;
 
 /// When a path is valid: from the latest beginning of what is on it to the earliest end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +70,8 @@ impl Known {
 
 fn weight(info: &CertInfo) -> usize {
     let texts = info.dns.iter().chain(&info.email).map(|text| text.len() + 24).sum::<usize>();
-    info.spki.len() + info.subject.len() + texts + 17 * info.addresses.len()
+    let path = info.path.iter().map(Vec::len).sum::<usize>();
+    info.spki.len() + info.subject.len() + texts + 17 * info.addresses.len() + path
 }
 
 #[cfg(test)]
@@ -86,6 +87,7 @@ mod tests {
             email: vec![],
             addresses: vec![],
             not_after: SystemTime::UNIX_EPOCH,
+            path: std::sync::Arc::default(),
         }
     }
 

@@ -9,17 +9,26 @@
 //! | `octets` | what a proof is about, put together here and nowhere else |
 //! | `method`, `algorithm` | authentication methods and algorithm identifiers |
 //! | `psk` | pre-shared keys by identity |
+//! | `candidates` | which of its realms a peer belongs to |
+//! | [`pins`] | keys that were believed at first use |
 //! | `vault`, `devices` | keys that are open, and where |
 //! | `validator`, `path`, `usage`, `cert`, `key`, `identity` | certificates: from CERT payloads to a key that speaks for an identity |
+//! | `constraints` | which names a CA may vouch for |
+//! | `revocation`, `crl`, `ocsp` | whether a certificate was revoked |
+//! | `fetch` | what has to be fetched from elsewhere, by threads of their own |
 //! | `known` | chains that were found good |
 //! | `permit`, `kernel`, `rules`, `netlink`, `tun_ioctl` | TUN devices, addresses, routes: who may ask, and how it is done |
 //! | `neighbours`, `names` | addresses of clients answered for on other devices; name servers of peers |
 
 mod algorithm;
 mod authority;
+mod candidates;
 mod cert;
 pub mod config;
+mod constraints;
+mod crl;
 mod devices;
+mod fetch;
 mod handed;
 mod identity;
 mod kernel;
@@ -30,10 +39,13 @@ mod method;
 mod names;
 mod neighbours;
 mod netlink;
+mod ocsp;
 mod octets;
 mod path;
 mod permit;
+pub mod pins;
 mod psk;
+mod revocation;
 mod rules;
 mod run;
 #[cfg(test)]
@@ -45,7 +57,10 @@ mod usage;
 mod validator;
 mod vault;
 
-pub use config::{Certificate, Config, Credentials, OwnCertificate, OwnKey, Psk, RawKey, Rules, Trust};
+pub use config::{
+    Certificate, Config, Credentials, CrlSource, Lookups, OwnCertificate, OwnKey, Psk, RawKey, Revocation,
+    RevocationMode, Rules, Trust,
+};
 pub use load::LoadError;
 pub use run::{Handle, Running, check, run, spawn, spawn_on};
 pub use validator::Validator;

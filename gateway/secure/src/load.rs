@@ -12,6 +12,8 @@ use crate::config::{Certificate, RawKey};
 
 /// Longest file that is read, octets. A certificate has 1-4 KiB.
 pub const MAX_FILE: usize = 1 << 20;
+/// Longest file of CRLs that is read, octets.
+pub const MAX_CRL_FILE: usize = 12 << 20;
 /// Certificates in one file.
 pub const MAX_CERTS: usize = 256;
 
@@ -54,6 +56,31 @@ pub fn certificates(file: &str, bytes: &[u8]) -> Result<Vec<Certificate>, LoadEr
         }
     });
     certs.collect()
+}
+
+/// Every list of revoked certificates of a file: one in DER, or any number in PEM. What is in them is looked at where they are used.
+///
+/// # Errors
+/// [`LoadError`] when there is none.
+pub fn crls(file: &str, bytes: &[u8]) -> Result<Vec<Vec<u8>>, LoadError> {
+    if is_der(bytes) {
+        return Ok(vec![bytes.to_vec()]);
+    }
+    let blocks = pem_blocks(file, bytes)?;
+    let lists: Vec<Vec<u8>> =
+        blocks.iter().filter(|b| b.label == "X509 CRL").map(|b| b.der.to_vec()).collect();
+    if lists.is_empty() {
+        return Err(LoadError { file: file.into(), what: format!("no CRL in it{}", found(&blocks)) });
+    }
+    Ok(lists)
+}
+
+/// Whether a URL is one that could be fetched.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn url(text: &str) -> Result<(), String> {
+    crate::fetch::Url::parse(text).map(drop)
 }
 
 /// The private key of a file: PKCS #8, PKCS #1 or SEC 1, in PEM or DER, not encrypted. Whether a device understands it shows
@@ -137,8 +164,8 @@ fn found(blocks: &[Block]) -> String {
 /// The blocks between `-----BEGIN X-----` and `-----END X-----`; text around them is passed over (RFC 7468 section 2).
 fn pem_blocks(file: &str, bytes: &[u8]) -> Result<Vec<Block>, LoadError> {
     let fail = |what: String| LoadError { file: file.into(), what };
-    if bytes.len() > MAX_FILE {
-        return Err(fail(format!("longer than {MAX_FILE} octets")));
+    if bytes.len() > MAX_CRL_FILE {
+        return Err(fail(format!("longer than {MAX_CRL_FILE} octets")));
     }
     let not_pem = || fail("neither PEM nor DER".into());
     let text = std::str::from_utf8(bytes).map_err(|_| not_pem())?;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use policy::dn;
-use spi::cert::CertError;
+use spi::cert::{CertError, Usages};
 
 use crate::cert::Cert;
 use crate::known::Window;
@@ -39,6 +39,8 @@ pub(crate) struct Link {
 #[derive(Clone, Debug)]
 pub(crate) struct Candidate {
     pub(crate) links: VecDeque<Link>,
+    /// DER of what is on it, the end entity first.
+    pub(crate) path: Arc<[Vec<u8>]>,
     /// When all of it is valid.
     pub(crate) window: Window,
 }
@@ -49,10 +51,11 @@ pub(crate) fn candidates(
     anchors: &[Arc<Cert>],
     at: SystemTime,
     min_rsa_bits: usize,
+    usages: Usages,
 ) -> Result<Vec<Candidate>, CertError> {
     let Some(end) = chain.first() else { return Err(CertError::Malformed("no certificate".into())) };
     usage::check_any(end, at, min_rsa_bits)?;
-    usage::check_end_entity(end)?;
+    usage::check_end_entity(end, usages)?;
     let mut search = Search { chain, anchors, at, min_rsa_bits, found: Vec::new(), steps: 0, why: None };
     search.extend(&mut vec![end]);
     if search.found.is_empty() {
@@ -119,7 +122,8 @@ impl<'a> Search<'a> {
                 let from = path.iter().map(|cert| cert.not_before).max();
                 let until = path.iter().map(|cert| cert.not_after).min();
                 if let (Some(from), Some(until)) = (from, until) {
-                    self.found.push(Candidate { links, window: Window { from, until } });
+                    let path = path.iter().map(|cert| cert.der.clone()).collect();
+                    self.found.push(Candidate { links, path, window: Window { from, until } });
                 }
             }
             Err(e) => {
@@ -135,6 +139,15 @@ impl<'a> Search<'a> {
             usage::check_authority(cert, below)?;
             if !cert.is_self_issued() {
                 below += 1;
+            }
+        }
+        // RFC 5280 section 6.1.4: constraints hold for everything below, self-issued CAs left out.
+        for (depth, by) in path.iter().enumerate() {
+            let Some(constraints) = &by.constraints else { continue };
+            for (i, cert) in path.iter().take(depth).enumerate() {
+                if i == 0 || !cert.is_self_issued() {
+                    constraints.check(cert, by)?;
+                }
             }
         }
         Ok(())

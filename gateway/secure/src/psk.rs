@@ -26,13 +26,19 @@ pub(crate) enum NoPsk {
     Ambiguous,
 }
 
-/// The key that `own` and `peer` share: the narrowest match of both, the first of equals. With an unknown peer a key is
+/// The key that `own` and `peer` share in a realm: the narrowest match of both, of equals the realm's own, then the first. With an unknown peer a key is
 /// chosen only if no other fits as well.
-pub(crate) fn find<'a>(psks: &'a [Psk], own: &Identity, peer: Option<&Identity>) -> Result<&'a Psk, NoPsk> {
-    let mut best: Option<((u64, u64), &Psk)> = None;
+pub(crate) fn find<'a>(
+    psks: &'a [Psk],
+    realm: &str,
+    own: &Identity,
+    peer: Option<&Identity>,
+) -> Result<&'a Psk, NoPsk> {
+    let mut best: Option<((u64, u64, bool), &Psk)> = None;
     let mut tied = false;
-    for psk in psks {
-        let Some(rank) = rank(&psk.ids, own, peer) else { continue };
+    for psk in psks.iter().filter(|psk| psk.realm.as_deref().is_none_or(|its| its == realm)) {
+        let Some((peers, ours)) = rank(&psk.ids, own, peer) else { continue };
+        let rank = (peers, ours, psk.realm.is_some());
         match best {
             Some((other, _)) if rank < other => {}
             Some((other, _)) if rank == other => tied = true,
@@ -80,12 +86,12 @@ mod tests {
 
     fn psk(ids: &[&str], secret: &str) -> Psk {
         let ids = ids.iter().map(|id| IdMatch::parse(id).unwrap()).collect();
-        Psk { ids, secret: Secret::from_slice(secret.as_bytes()) }
+        Psk { ids, realm: None, secret: Secret::from_slice(secret.as_bytes()) }
     }
 
     fn found(psks: &[Psk], own: &str, peer: Option<&str>) -> Result<String, NoPsk> {
         let peer = peer.map(|p| Identity::parse(p).unwrap());
-        find(psks, &Identity::parse(own).unwrap(), peer.as_ref())
+        find(psks, "r", &Identity::parse(own).unwrap(), peer.as_ref())
             .map(|p| String::from_utf8(p.secret.expose().to_vec()).unwrap())
     }
 
@@ -121,6 +127,16 @@ mod tests {
         assert_eq!(found(&psks[..1], "moon.lab.test", None).unwrap(), "a");
         assert_eq!(found(&psks, "moon.lab.test", Some("venus.lab.test")).unwrap(), "b");
         assert_eq!(found(&[], "moon.lab.test", None), Err(NoPsk::Unknown));
+    }
+
+    #[test]
+    fn a_realms_own_key_goes_before_one_for_all_and_into_no_other_realm() {
+        let of =
+            |realm: &str, secret| Psk { realm: Some(realm.into()), ..psk(&["a.test", "b.test"], secret) };
+        let psks = [psk(&["a.test", "b.test"], "all"), of("r", "own"), of("s", "another")];
+        assert_eq!(found(&psks, "a.test", Some("b.test")).unwrap(), "own");
+        assert_eq!(found(&psks[..1], "a.test", Some("b.test")).unwrap(), "all");
+        assert_eq!(found(&psks[2..], "a.test", Some("b.test")), Err(NoPsk::Unknown));
     }
 
     #[test]

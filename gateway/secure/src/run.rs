@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::devices::Devices;
 use crate::kernel::{Kernel, Linux};
 use crate::permit::Permits;
+use crate::revocation::Checks;
 use crate::validator::Validator;
 use crate::vault::{Problem, Vault};
 
@@ -167,8 +168,9 @@ fn authority(
     let verifier = devices.verifier().ok_or_else(none)?;
     let validator = Validator::new(verifier, config.rules.min_rsa_bits).ok_or_else(none)?;
     let certs: Box<CertQueue> = Box::new(validator);
+    let checks = Checks::new(config.crl_dir.clone(), Arc::clone(devices.short()))?;
     let (vault, problems) = Vault::open(config, &devices, SystemTime::now());
-    Ok((Authority::new(vault, devices, certs, Table::default()), problems))
+    Ok((Authority::new(vault, devices, certs, checks, Table::default()), problems))
 }
 
 struct Secure {

@@ -17,6 +17,7 @@ use wire::numbers::{ExchangeType, KeId, ProtocolId, TransformType};
 use crate::authority::Authority;
 use crate::config::{Certificate, Config, Credentials, OwnKey, Psk, RawKey, Trust};
 use crate::devices::Devices;
+use crate::revocation::Checks;
 use crate::validator::Validator;
 use crate::vault::{Problem, Vault};
 
@@ -77,8 +78,10 @@ pub(crate) fn realm(name: &str, local: &str, remote: &str, auth: AuthPolicy) -> 
         ike: IkeProposal::defaults(),
         local_id: id(local),
         local_auth: auth,
-        remote_id: IdMatch::parse(remote).unwrap(),
+        aliases: vec![],
+        remote_id: policy::Peers::parse([remote]).unwrap(),
         remote_auth: auth,
+        methods: vec![],
         children: vec![],
         start: Start::Manual,
         encap: Encap::Auto,
@@ -97,7 +100,7 @@ pub(crate) fn realm(name: &str, local: &str, remote: &str, auth: AuthPolicy) -> 
 
 pub(crate) fn psk(ids: &[&str], secret: &str) -> Psk {
     let ids = ids.iter().map(|t| IdMatch::parse(t).unwrap()).collect();
-    Psk { ids, secret: Secret::from_slice(secret.as_bytes()) }
+    Psk { ids, realm: None, secret: Secret::from_slice(secret.as_bytes()) }
 }
 
 /// The software device, as the registry gives it.
@@ -127,8 +130,9 @@ impl Side {
     pub(crate) fn on(config: Config, devices: Vec<Arc<dyn Device>>) -> Side {
         let devices = Devices::new(devices, Vec::new()).unwrap();
         let validator = Validator::new(devices.verifier().unwrap(), config.rules.min_rsa_bits).unwrap();
+        let checks = Checks::new(config.crl_dir.clone(), Arc::clone(devices.short())).unwrap();
         let (vault, problems) = Vault::open(config, &devices, now());
-        let authority = Authority::new(vault, devices, Box::new(validator), Table::default());
+        let authority = Authority::new(vault, devices, Box::new(validator), checks, Table::default());
         Side { authority, problems, at: now(), next: 1 }
     }
 
@@ -137,16 +141,45 @@ impl Side {
         let token = Token(self.next);
         self.next += 1;
         assert!(self.authority.handle(self.at, token, request).is_none());
-        for _ in 0..20_000 {
-            if let Some((answered, reply)) = self.authority.poll_reply() {
-                assert_eq!(answered, token);
-                return reply;
+        let (answered, reply) = self.next_answer();
+        assert_eq!(answered, token);
+        reply
+    }
+
+    /// Asks, and does not wait.
+    pub(crate) fn begin_check(
+        &mut self,
+        sa: u64,
+        realm: &str,
+        own: &str,
+        peer: &str,
+        input: AuthInput,
+        proof: PeerProof,
+    ) -> Token {
+        let token = Token(self.next);
+        self.next += 1;
+        let (realms, asked, peer_id) = (vec![realm.into()], Some(id(own)), id(peer));
+        let request = Request::CheckAuth { sa: IkeSaRef(sa), realms, asked, peer_id, input, proof };
+        assert!(self.authority.handle(self.at, token, request).is_none());
+        token
+    }
+
+    /// Waits for the next answer, whatever was asked.
+    pub(crate) fn next_answer(&mut self) -> (Token, Reply) {
+        let begin = std::time::Instant::now();
+        loop {
+            if let Some(answer) = self.authority.poll_reply() {
+                return answer;
             }
+            assert!(begin.elapsed() < Duration::from_secs(120), "no answer");
             if !self.authority.poll() {
-                std::thread::sleep(Duration::from_micros(100));
+                std::thread::sleep(Duration::from_millis(1));
             }
         }
-        panic!("no answer");
+    }
+
+    pub(crate) fn answer(&mut self) -> Reply {
+        self.next_answer().1
     }
 
     pub(crate) fn make(&mut self, sa: u64, realm: &str, own: &str, input: AuthInput) -> Reply {
@@ -155,7 +188,7 @@ impl Side {
             realm,
             own,
             input,
-            Offered { hashes: SIGNATURE_HASHES.to_vec(), authorities: vec![] },
+            Offered { hashes: SIGNATURE_HASHES.to_vec(), ..Offered::default() },
         )
     }
 
@@ -188,8 +221,8 @@ impl Side {
     ) -> Reply {
         self.ask(Request::CheckAuth {
             sa: IkeSaRef(sa),
-            realm: realm.into(),
-            own_id: id(own),
+            realms: vec![realm.into()],
+            asked: Some(id(own)),
             peer_id: id(peer),
             input,
             proof,
@@ -208,7 +241,7 @@ pub(crate) fn proof(reply: Reply) -> PeerProof {
 /// How the peer was accepted.
 pub(crate) fn accepted(reply: Reply) -> Arc<str> {
     match reply {
-        Reply::PeerAccepted { how } => how,
+        Reply::PeerAccepted { how, .. } => how,
         Reply::Refused(refusal) => panic!("{refusal}"),
         _ => panic!("no verdict"),
     }
@@ -217,7 +250,7 @@ pub(crate) fn accepted(reply: Reply) -> Arc<str> {
 pub(crate) fn refusal(reply: Reply) -> Refusal {
     match reply {
         Reply::Refused(refusal) => refusal,
-        Reply::PeerAccepted { how } => panic!("accepted: {how}"),
+        Reply::PeerAccepted { how, .. } => panic!("accepted: {how}"),
         _ => panic!("not refused"),
     }
 }
@@ -285,6 +318,10 @@ impl Ca {
         params.signed_by(key, &Issuer::from_params(&self.params, &self.key)).unwrap()
     }
 
+    pub(crate) fn sign_crl(&self, params: rcgen::CertificateRevocationListParams) -> Vec<u8> {
+        params.signed_by(&Issuer::from_params(&self.params, &self.key)).unwrap().der().to_vec()
+    }
+
     pub(crate) fn issue(&self, name: &str, key: KeyPair) -> Leaf {
         self.issue_as(&ee_params(name), key)
     }
@@ -319,7 +356,7 @@ impl Leaf {
 /// A key without a certificate.
 pub(crate) fn bare(key: &KeyPair) -> OwnKey {
     let source = KeySource::Der(Secret::from_slice(key.serialized_der()));
-    OwnKey { name: "own.key".into(), source, certs: vec![] }
+    OwnKey { name: "own.key".into(), source, certs: vec![], url: None }
 }
 
 pub(crate) fn raw(key: &KeyPair) -> RawKey {
@@ -333,7 +370,7 @@ pub(crate) fn pubkey(local: &str, remote: &str, own: Option<OwnKey>, trust: Trus
     if own.is_none() {
         realm.local_auth = AuthPolicy::Psk;
     }
-    let credentials = [("r".to_owned(), Credentials { own, trust })].into();
+    let credentials = [("r".to_owned(), Credentials { own, also: vec![], trust })].into();
     Config { realms: vec![Arc::new(realm)], credentials, ..Config::default() }
 }
 

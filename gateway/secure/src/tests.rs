@@ -4,4 +4,5 @@ mod cabinet;
 mod chain;
 mod golden;
 mod proofs;
+mod status;
 mod turns;

@@ -2,23 +2,24 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use spi::cert::CertError;
+use spi::cert::{CertError, Usages};
 use x509_cert::der::asn1::{GeneralizedTime, ObjectIdentifier};
 
 use crate::cert::Cert;
 use crate::key;
 
-/// Extended key usages that let a certificate authenticate an IKE peer (RFC 4945 section 5.1.3.12, and what the field has):
-/// anyExtendedKeyUsage, serverAuth, clientAuth, ipsecEndSystem, ipsecTunnel, ipsecUser, ipsecIKE, iKEIntermediate.
-const IKE_USAGES: [ObjectIdentifier; 8] = [
-    ObjectIdentifier::new_unwrap("2.5.29.37.0"),
-    ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.1"),
-    ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.2"),
-    ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.5"),
-    ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.6"),
-    ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.7"),
-    ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.17"),
-    ObjectIdentifier::new_unwrap("1.3.6.1.5.5.8.2.2"),
+/// Extended key usages that let a certificate authenticate an IKE peer (RFC 4945 section 5.1.3.12, and what the field has), as far
+/// as the realm takes them: anyExtendedKeyUsage always, ipsecEndSystem, ipsecTunnel, ipsecUser, ipsecIKE, iKEIntermediate,
+/// serverAuth, clientAuth.
+const IKE_USAGES: [(ObjectIdentifier, Usages); 8] = [
+    (ObjectIdentifier::new_unwrap("2.5.29.37.0"), Usages::all()),
+    (ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.5"), Usages::IPSEC),
+    (ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.6"), Usages::IPSEC),
+    (ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.7"), Usages::IPSEC),
+    (ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.17"), Usages::IPSEC),
+    (ObjectIdentifier::new_unwrap("1.3.6.1.5.5.8.2.2"), Usages::IPSEC),
+    (ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.1"), Usages::SERVER),
+    (ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.2"), Usages::CLIENT),
 ];
 
 /// Whether the certificate may be used at all: validity, key, nothing critical that is not understood.
@@ -46,14 +47,19 @@ pub(crate) fn check_any(cert: &Cert, at: SystemTime, min_rsa_bits: usize) -> Res
 }
 
 /// Whether the certificate may authenticate an IKE peer.
-pub(crate) fn check_end_entity(cert: &Cert) -> Result<(), CertError> {
+pub(crate) fn check_end_entity(cert: &Cert, usages: Usages) -> Result<(), CertError> {
     let wrong =
         |why: &str| Err(CertError::WrongUsage(format!("the certificate of {} {why}", cert.subject_text())));
     if cert.key_usage.is_some_and(|usage| !usage.signs) {
         return wrong("has a key usage without digitalSignature");
     }
-    if cert.ext_key_usage.as_ref().is_some_and(|list| !list.iter().any(|oid| IKE_USAGES.contains(oid))) {
-        return wrong("has an extended key usage without one for IKE");
+    let fits = |oid: &ObjectIdentifier| {
+        IKE_USAGES
+            .iter()
+            .any(|(known, usage)| known == oid && (usages.intersects(*usage) || *usage == Usages::all()))
+    };
+    if cert.ext_key_usage.as_ref().is_some_and(|list| !list.iter().any(fits)) {
+        return wrong("has an extended key usage without one for IKE that the realm takes");
     }
     Ok(())
 }
@@ -77,7 +83,8 @@ pub(crate) fn check_authority(cert: &Cert, below: usize) -> Result<(), CertError
     }
 }
 
-fn date(at: SystemTime) -> String {
+/// A moment, for people.
+pub(crate) fn date(at: SystemTime) -> String {
     let text = at
         .duration_since(UNIX_EPOCH)
         .ok()

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-use spi::cert::{CertDone, CertError, CertInfo, CertJob};
+use spi::cert::{CertDone, CertError, CertInfo, CertJob, Usages};
 use spi::{
     Closed, Completions, CryptoDone, CryptoJob, CryptoOp, CryptoQueue, Device, Hash, InFlight, Outcome,
     Polled, Queue, QueueConfig, ShortOps, SignScheme, Token,
@@ -96,7 +96,8 @@ impl Validator {
             Ok(Prepared::Paths(name, info, candidates)) => {
                 let mut others: VecDeque<Candidate> = candidates.into();
                 match others.pop_front() {
-                    Some(Candidate { links: rest, window }) => {
+                    Some(Candidate { links: rest, path, window }) => {
+                        let info = CertInfo { path, ..info };
                         self.next(Course { token, name, info, rest, window, others, why: None });
                     }
                     None => {
@@ -110,21 +111,22 @@ impl Validator {
     }
 
     fn prepare(&mut self, job: &CertJob) -> Result<Prepared, CertError> {
-        if job.chain.len() > path::MAX_CERTS {
+        // Those of a peer, and as many that the realm adds.
+        if job.chain.len() > 2 * path::MAX_CERTS {
             return Err(CertError::Malformed(format!(
                 "{} certificates, at most {} are looked at",
                 job.chain.len(),
-                path::MAX_CERTS
+                2 * path::MAX_CERTS
             )));
         }
-        if job.chain.iter().map(Vec::len).sum::<usize>() > path::MAX_CERT_OCTETS {
+        if job.chain.iter().map(Vec::len).sum::<usize>() > 2 * path::MAX_CERT_OCTETS {
             return Err(CertError::Malformed(format!(
                 "more than {} octets of certificates",
-                path::MAX_CERT_OCTETS
+                2 * path::MAX_CERT_OCTETS
             )));
         }
         let anchors = self.anchors(&job.anchors);
-        let name = self.name(&anchors, &job.chain);
+        let name = self.name(&anchors, &job.chain, job.usages);
         if let Some(info) = name.as_ref().and_then(|name| self.known.find(name, job.at)) {
             return Ok(Prepared::Known(info));
         }
@@ -137,7 +139,7 @@ impl Validator {
                 Err(_) => {}
             }
         }
-        let candidates = path::candidates(&chain, &anchors.read, job.at, self.min_rsa_bits)?;
+        let candidates = path::candidates(&chain, &anchors.read, job.at, self.min_rsa_bits, job.usages)?;
         let end = chain.first().ok_or_else(|| CertError::Malformed("no certificate".into()))?;
         Ok(Prepared::Paths(name, end.info(), candidates))
     }
@@ -158,8 +160,8 @@ impl Validator {
     }
 
     /// What a chain is known by.
-    fn name(&self, anchors: &Anchors, chain: &[Vec<u8>]) -> Option<Name> {
-        let hash = self.hash(std::iter::once(anchors.hash.as_ref()?).chain(chain))?;
+    fn name(&self, anchors: &Anchors, chain: &[Vec<u8>], usages: Usages) -> Option<Name> {
+        let hash = self.hash([&vec![usages.bits()], anchors.hash.as_ref()?].into_iter().chain(chain))?;
         hash.try_into().ok()
     }
 
@@ -210,7 +212,10 @@ impl Validator {
     /// A path is no good: the next one, or the answer that there is none.
     fn another(&mut self, mut course: Course) -> Option<Course> {
         match course.others.pop_front() {
-            Some(Candidate { links: rest, window }) => Some(Course { rest, window, ..course }),
+            Some(Candidate { links: rest, path, window }) => {
+                let info = CertInfo { path, ..course.info };
+                Some(Course { rest, window, info, ..course })
+            }
             None => {
                 let why = course.why.unwrap_or_else(|| CertError::Untrusted("no path".into()));
                 self.done.push_back(CertDone { token: course.token, verdict: Err(why) });
@@ -339,7 +344,13 @@ mod tests {
         anchors: &Arc<[Vec<u8>]>,
         at: SystemTime,
     ) -> (bool, usize) {
-        let job = CertJob { token: Token(7), chain: chain.to_vec(), anchors: Arc::clone(anchors), at };
+        let job = CertJob {
+            token: Token(7),
+            chain: chain.to_vec(),
+            anchors: Arc::clone(anchors),
+            at,
+            usages: Usages::all(),
+        };
         let (mut signatures, mut verdict) = (0, None);
         v.submit(&mut [job].into()).unwrap();
         while verdict.is_none() {

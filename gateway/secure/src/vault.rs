@@ -1,19 +1,27 @@
 //! What the key side holds for the realms: secrets, opened keys with their certificates, and whom each realm believes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use ipc::{CertAsks, CertData, Offered};
 use policy::{AuthPolicy, Identity, Realm};
+use spi::cert::Usages;
 use spi::crypto::KeyInfo;
 use spi::{Hash, KeySource, ShortOps};
+use wire::numbers::CertEncoding;
 
 use crate::cert::Cert;
-use crate::config::{Certificate, Config, OwnCertificate, OwnKey, Psk, Rules, Trust};
+use crate::config::{
+    Certificate, Config, Credentials, Lookups, OwnCertificate, OwnKey, Psk, RevocationMode, Rules, Trust,
+};
 use crate::devices::{Devices, Place};
 use crate::identity;
 use crate::key::{self, KeyKind};
+use crate::path::{MAX_CERTS, MAX_PATH};
+use crate::pins::Pins;
 use crate::psk::{self, NoPsk};
+use crate::revocation::{Issued, Policy};
 use crate::usage;
 
 /// Something in the configuration that will keep a realm from working, or will soon.
@@ -40,7 +48,40 @@ pub(crate) struct OpenKey {
     pub(crate) info: KeyInfo,
     source: KeySource,
     /// Certificates to send, end entity first.
-    pub(crate) certs: Vec<Sent>,
+    certs: Vec<Sent>,
+    /// Where the first of them is to be had.
+    url: Option<String>,
+    /// Our certificate with the CA that issued it, if that is known.
+    pub(crate) issued: Option<Issued>,
+    /// Hashes of the keys of the CAs above it, as far as they are known.
+    authorities: Vec<[u8; 20]>,
+}
+
+impl OpenKey {
+    /// CERT payloads for a peer.
+    pub(crate) fn payloads(&self, offered: &Offered, short: &dyn ShortOps) -> Vec<CertData> {
+        let mut certs = Vec::new();
+        for (i, (der, key_hash)) in self.certs.iter().enumerate() {
+            // A CA the peer named it has already; whatever is above that, too.
+            if i > 0 && offered.authorities.contains(key_hash) {
+                break;
+            }
+            let at = self.url.as_ref().filter(|_| i == 0 && offered.urls);
+            certs.push(match at.and_then(|url| Some((url, short.hash(Hash::Sha1, &[der]).ok()?))) {
+                Some((url, mut data)) => {
+                    data.extend_from_slice(url.as_bytes());
+                    CertData { encoding: CertEncoding::HASH_AND_URL_X509.0, data }
+                }
+                None => CertData { encoding: CertEncoding::X509_SIGNATURE.0, data: der.clone() },
+            });
+        }
+        if certs.is_empty() {
+            // RFC 7670: a peer that has not seen the key before can at least look at it.
+            let data = self.info.spki.clone();
+            certs.push(CertData { encoding: CertEncoding::RAW_PUBLIC_KEY.0, data });
+        }
+        certs
+    }
 }
 
 /// A key that is believed without a CA.
@@ -57,17 +98,28 @@ pub(crate) struct Believed {
 pub(crate) struct Believes {
     /// DER of its CAs.
     pub(crate) anchors: Arc<[Vec<u8>]>,
+    /// DER of CAs below them that peers need not send.
+    pub(crate) between: Vec<Vec<u8>>,
+    /// How revocation is looked at; `None`: not at all.
+    pub(crate) revocation: Option<Arc<Policy>>,
+    pub(crate) lookups: Lookups,
+    pub(crate) usages: Usages,
     pub(crate) keys: Vec<Believed>,
+    /// The first key that a peer comes with is its own from then on.
+    pub(crate) first_use: bool,
 }
 
 /// Everything that is held.
 pub(crate) struct Vault {
     realms: HashMap<Arc<str>, Arc<Realm>>,
     psks: Vec<Psk>,
-    own: HashMap<Arc<str>, OpenKey>,
+    own: HashMap<Arc<str>, Vec<OpenKey>>,
     /// Keys of devices that did not open: a token that is put in later is used then.
     absent: HashMap<Arc<str>, OwnKey>,
+    /// The CAs of all realms, which may be ours as well.
+    cas: Vec<Arc<Cert>>,
     believes: HashMap<Arc<str>, Believes>,
+    pins: Option<Pins>,
     pub(crate) rules: Rules,
 }
 
@@ -75,24 +127,29 @@ impl Vault {
     /// Opens the keys and looks at everything once. Realms without a problem work whatever is wrong with others.
     pub(crate) fn open(config: Config, devices: &Devices, at: SystemTime) -> (Self, Vec<Problem>) {
         let mut problems = Vec::new();
-        let Config { realms, psks, mut credentials, rules, mark: _, devices: _, state_dir: _ } = config;
+        let Config { realms, psks, mut credentials, rules, state_dir, mark: _, devices: _, crl_dir: _ } =
+            config;
+        let cas = cas(&credentials);
         let mut vault = Vault {
+            cas,
             realms: HashMap::new(),
             // An empty key would be a proof anybody can make.
             psks: psks.into_iter().filter(|psk| !psk.secret.is_empty()).collect(),
             own: HashMap::new(),
             absent: HashMap::new(),
             believes: HashMap::new(),
+            pins: state_dir.as_deref().map(Pins::of),
             rules,
         };
         for realm in realms {
             let credentials = credentials.remove(&*realm.name).unwrap_or_default();
             let mut note = |what: String| problems.push(Problem { realm: realm.name.clone(), what });
-            if let Some(own) = credentials.own {
-                match open_own(&own, &realm, devices, rules, at, &mut note) {
-                    Ok(open) => {
-                        vault.own.insert(realm.name.clone(), open);
-                    }
+            if credentials.own.is_none() && realm.local_auth == AuthPolicy::Pubkey {
+                note("`local_auth` wants a key and there is none".into());
+            }
+            for own in credentials.own.into_iter().chain(credentials.also) {
+                match open_own(&own, &realm, &vault.cas, devices, rules, at, &mut note) {
+                    Ok(open) => vault.own.entry(realm.name.clone()).or_default().push(open),
                     Err(what) => {
                         note(what);
                         if matches!(own.source, KeySource::Uri(_)) {
@@ -100,8 +157,6 @@ impl Vault {
                         }
                     }
                 }
-            } else if realm.local_auth == AuthPolicy::Pubkey {
-                note("`local_auth` wants a key and there is none".into());
             }
             if realm.remote_auth == AuthPolicy::Pubkey && credentials.trust.is_empty() {
                 note(
@@ -114,8 +169,8 @@ impl Vault {
             if psk && vault.psks.is_empty() {
                 note("there is no pre-shared key at all".into());
             } else if psk
-                && let policy::IdMatch::Exact(peer) = &realm.remote_id
-                && vault.psk(&realm.local_id, Some(peer)).is_err()
+                && let Some(peer) = realm.remote_id.the_one()
+                && vault.psk(&realm.name, &realm.local_id, Some(peer)).is_err()
             {
                 note(format!("no pre-shared key for `{}` and `{peer}`", realm.local_id));
             }
@@ -132,7 +187,7 @@ impl Vault {
 
     /// Closes the keys.
     pub(crate) fn close(self, devices: &Devices) {
-        for key in self.own.into_values() {
+        for key in self.own.into_values().flatten() {
             devices.close_key(key.place, key.info.id);
         }
     }
@@ -141,12 +196,28 @@ impl Vault {
         self.realms.get(name)
     }
 
-    pub(crate) fn psk(&self, own: &Identity, peer: Option<&Identity>) -> Result<&Psk, NoPsk> {
-        psk::find(&self.psks, own, peer)
+    pub(crate) fn psk(&self, realm: &str, own: &Identity, peer: Option<&Identity>) -> Result<&Psk, NoPsk> {
+        psk::find(&self.psks, realm, own, peer)
     }
 
-    pub(crate) fn own(&self, realm: &str) -> Option<&OpenKey> {
-        self.own.get(realm)
+    /// The keys that were remembered.
+    ///
+    /// # Errors
+    /// There is no place for them.
+    pub(crate) fn pins(&self) -> Result<&Pins, String> {
+        self.pins.as_ref().ok_or_else(|| "there is no state directory to remember keys in".to_owned())
+    }
+
+    /// The private key that is named by its public half.
+    pub(crate) fn own(&self, realm: &str, spki: &[u8]) -> Option<&OpenKey> {
+        self.own.get(realm)?.iter().find(|key| key.info.spki == spki)
+    }
+
+    /// The first private key that is certified by one of the CAs that the peer asks for, or the first of all.
+    pub(crate) fn own_for(&self, realm: &str, authorities: &[[u8; 20]]) -> Option<&OpenKey> {
+        let keys = self.own.get(realm)?;
+        let asked = |key: &&OpenKey| key.authorities.iter().any(|hash| authorities.contains(hash));
+        keys.iter().find(asked).or(keys.first())
     }
 
     pub(crate) fn believes(&self, realm: &str) -> Option<&Believes> {
@@ -167,16 +238,19 @@ impl Vault {
             return Err(format!("realm `{}` has no usable private key", realm.name));
         };
         let note = &mut |what: String| tracing::warn!(realm = %realm.name, "{what}");
-        let open = open_own(own, realm, devices, self.rules, at, note)?;
+        let open = open_own(own, realm, &self.cas, devices, self.rules, at, note)?;
         tracing::info!(realm = %realm.name, key = %own.name, "the private key is there now");
-        self.own.insert(realm.name.clone(), open);
+        self.own.entry(realm.name.clone()).or_default().push(open);
         self.absent.remove(&realm.name);
         Ok(())
     }
 
     /// Opens a key anew after its device was reset.
-    pub(crate) fn reopen(&mut self, realm: &str, devices: &Devices) -> Result<(), String> {
-        let Some(key) = self.own.get_mut(realm) else { return Err("there is no such key".into()) };
+    pub(crate) fn reopen(&mut self, realm: &str, spki: &[u8], devices: &Devices) -> Result<(), String> {
+        let keys = self.own.get_mut(realm).into_iter().flatten();
+        let Some(key) = keys.into_iter().find(|key| key.info.spki == spki) else {
+            return Err("there is no such key".into());
+        };
         let (place, info) = devices.open_key(&key.source)?;
         (key.place, key.info) = (place, info);
         Ok(())
@@ -186,6 +260,7 @@ impl Vault {
 fn open_own(
     own: &OwnKey,
     realm: &Realm,
+    cas: &[Arc<Cert>],
     devices: &Devices,
     rules: Rules,
     at: SystemTime,
@@ -196,13 +271,18 @@ fn open_own(
         .map_err(|why| format!("the private key {} cannot be opened: {why}", own.name))?;
     tracing::info!(key = %own.name, device = devices.name(place), "a private key is open");
     match own_chain(own, &info, realm, devices, rules, at, note) {
-        Ok(certs) => {
+        Ok(chain) => {
             let source = match &own.source {
                 KeySource::Der(der) => KeySource::Der(der.duplicate()),
                 KeySource::Uri(uri) => KeySource::Uri(uri.clone()),
                 _ => return Err(format!("the private key {} is of an unknown form", own.name)),
             };
-            Ok(OpenKey { place, info, source, certs })
+            let short = &**devices.short();
+            let (issued, authorities) = above(&chain, cas, short);
+            // A root: who trusts it has it, who has it not will not take it from us.
+            let sent = chain.iter().enumerate().filter(|(i, cert)| *i == 0 || !cert.is_self_issued());
+            let certs = sent.map(|(_, cert)| (cert.der.clone(), key_hash(short, &cert.spki))).collect();
+            Ok(OpenKey { place, info, source, certs, url: own.url.clone(), issued, authorities })
         }
         Err(what) => {
             devices.close_key(place, info.id);
@@ -220,7 +300,7 @@ fn own_chain(
     rules: Rules,
     at: SystemTime,
     note: &mut dyn FnMut(String),
-) -> Result<Vec<Sent>, String> {
+) -> Result<Vec<Arc<Cert>>, String> {
     let mut certs = Vec::new();
     for (i, Certificate { name, der }) in fetch(own, info, devices, note)?.into_iter().enumerate() {
         let cert = Cert::parse(&der).map_err(|e| format!("{name}: {e}"))?;
@@ -231,8 +311,8 @@ fn own_chain(
                     own.name
                 ));
             }
-            if let Err(e) =
-                usage::check_any(&cert, at, rules.min_rsa_bits).and_then(|()| usage::check_end_entity(&cert))
+            if let Err(e) = usage::check_any(&cert, at, rules.min_rsa_bits)
+                .and_then(|()| usage::check_end_entity(&cert, Usages::all()))
             {
                 note(format!("{name}: {e}"));
             }
@@ -243,13 +323,37 @@ fn own_chain(
                     realm.local_id
                 ));
             }
-        } else if cert.is_self_issued() {
-            // A root: who trusts it has it, who has it not will not take it from us.
-            continue;
         }
-        certs.push((der, key_hash(&**devices.short(), &cert.spki)));
+        certs.push(Arc::new(cert));
     }
     Ok(certs)
+}
+
+/// Who issued our certificate, and the hashes of the keys of all CAs above it, as far as they are known.
+fn above(chain: &[Arc<Cert>], cas: &[Arc<Cert>], short: &dyn ShortOps) -> (Option<Issued>, Vec<[u8; 20]>) {
+    let (mut issued, mut hashes) = (None, Vec::new());
+    let mut current = chain.first();
+    while let Some(cert) = current
+        && hashes.len() < MAX_PATH
+        && (hashes.is_empty() || !cert.is_self_issued())
+    {
+        let name = policy::dn::canonical(&cert.issuer);
+        let named = |ca: &&Arc<Cert>| ca.canonical_subject() == name;
+        let fits = |ca: &&Arc<Cert>| cert.authority_key_id.is_none() || cert.authority_key_id == ca.key_id;
+        let all = || chain.iter().skip(1).chain(cas).filter(named);
+        let Some(issuer) = all().find(fits).or_else(|| all().next()) else { break };
+        hashes.push(key_hash(short, &issuer.spki));
+        issued.get_or_insert_with(|| Issued { cert: Arc::clone(cert), issuer: Arc::clone(issuer) });
+        current = Some(issuer);
+    }
+    (issued, hashes)
+}
+
+/// The CAs of all realms, each once.
+fn cas(credentials: &BTreeMap<String, Credentials>) -> Vec<Arc<Cert>> {
+    let all = credentials.values().flat_map(|c| c.trust.anchors.iter().chain(&c.trust.between));
+    let ders: BTreeSet<&[u8]> = all.map(|ca| ca.der.as_slice()).collect();
+    ders.into_iter().filter_map(|der| Cert::parse(der).ok()).map(Arc::new).collect()
 }
 
 fn fetch(
@@ -310,6 +414,15 @@ fn take_trust(
         }
     }
     believes.anchors = anchors.into();
+    believes.between = trust.between.into_iter().map(|between| between.der).take(MAX_CERTS).collect();
+    believes.usages = trust.usages;
+    believes.lookups = trust.lookups;
+    let (mode, lists) = (trust.revocation.mode, trust.revocation.crls.is_empty());
+    if mode != RevocationMode::Off {
+        believes.revocation = Some(Arc::new(Policy::new(&trust.revocation, rules.min_rsa_bits, note)));
+    } else if !lists || trust.revocation.ocsp.is_some() {
+        note("`crl` and `ocsp` say where to ask, and `revocation` is off".into());
+    }
     for Certificate { name, der } in trust.pinned {
         let read = Cert::parse(&der).map_err(|e| e.to_string()).and_then(|cert| {
             Ok((key::inspect(&cert.spki, rules.min_rsa_bits).map_err(|e| e.to_string())?, cert))
@@ -327,8 +440,9 @@ fn take_trust(
             Err(e) => note(format!("public key {}: {e}", raw.name)),
         }
     }
+    believes.first_use = trust.first_use;
     let raw = believes.keys.iter().any(|k| k.cert.is_none());
-    if raw && !matches!(realm.remote_id, policy::IdMatch::Exact(_)) {
+    if raw && realm.remote_id.the_one().is_none() {
         note("a raw public key says nothing about who has it: `remote_auth` needs one `id`".into());
     }
     believes
@@ -339,11 +453,18 @@ pub(crate) fn key_hash(short: &dyn ShortOps, spki: &[u8]) -> [u8; 20] {
     short.hash(Hash::Sha1, &[spki]).ok().and_then(|h| h.try_into().ok()).unwrap_or([0; 20])
 }
 
-/// For each realm the hashes of the keys of its CAs, for CERTREQ payloads. Certificates that do not parse are left out.
-pub fn authorities(config: &Config, short: &dyn ShortOps) -> BTreeMap<String, Vec<[u8; 20]>> {
-    let of = |trust: &Trust| {
-        let certs = trust.anchors.iter().filter_map(|a| Cert::parse(&a.der).ok());
-        certs.map(|cert| key_hash(short, &cert.spki)).collect()
+/// For each realm what its peers are asked for, for CERTREQ payloads. Certificates that do not parse are left out.
+pub fn authorities(config: &Config, short: &dyn ShortOps) -> BTreeMap<String, CertAsks> {
+    let hashes = |certs: &[Certificate]| {
+        let certs = certs.iter().filter_map(|a| Cert::parse(&a.der).ok());
+        certs.map(|cert| key_hash(short, &cert.spki)).collect::<Vec<_>>()
+    };
+    let of = |trust: &Trust| CertAsks {
+        authorities: hashes(&trust.anchors),
+        // Of a realm that only believes keys it has, nobody's status is looked at.
+        responders: (trust.revocation.mode != RevocationMode::Off && !trust.anchors.is_empty())
+            .then(|| hashes(&trust.revocation.signers)),
+        urls: trust.lookups != Lookups::No,
     };
     config.credentials.iter().map(|(realm, c)| (realm.clone(), of(&c.trust))).collect()
 }

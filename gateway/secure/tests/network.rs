@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use ipc::{NetworkEnd, Refusal, Reply, Request, RouteChange, TunSpec};
 use policy::{
-    AuthPolicy, Child, ChildMode, Childless, Dpd, DpdAction, Encap, EspProposal, IdMatch, Identity,
-    IkeProposal, Lifetime, Realm, SelectorSpec, Start, VirtualIpRequest,
+    AuthPolicy, Child, ChildMode, Childless, Dpd, DpdAction, Encap, EspProposal, Identity, IkeProposal,
+    Lifetime, Realm, SelectorSpec, Start, VirtualIpRequest,
 };
 use spi::{Secret, Token};
 use tussock_secure::{Config, Psk};
@@ -69,8 +69,10 @@ fn config() -> Config {
         ike: IkeProposal::defaults(),
         local_id: Identity::parse("moon.lab.test").unwrap(),
         local_auth: AuthPolicy::Psk,
-        remote_id: IdMatch::parse("sun.lab.test").unwrap(),
+        aliases: vec![],
+        remote_id: policy::Peers::parse(["sun.lab.test"]).unwrap(),
         remote_auth: AuthPolicy::Psk,
+        methods: vec![],
         children: vec![child],
         start: Start::Manual,
         encap: Encap::Auto,
@@ -85,7 +87,7 @@ fn config() -> Config {
         unique: true,
         worker: None,
     };
-    let psks = vec![Psk { ids: vec![], secret: Secret::from_slice(b"x") }];
+    let psks = vec![Psk { realm: None, ids: vec![], secret: Secret::from_slice(b"x") }];
     Config { realms: vec![Arc::new(realm)], psks, ..Config::default() }
 }
 

@@ -1,6 +1,8 @@
 //! `tussock pki token`: what an operator does at a PKCS #11 token before a realm can use it. A PIN is read from a file, the environment
 //! or the terminal, and never from the command line, which everybody on the machine can read.
 
+mod pins;
+
 use std::fs;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -20,6 +22,8 @@ pub enum Pki {
     /// Keys and certificates in PKCS #11 tokens
     #[command(subcommand)]
     Token(Token),
+    /// Show the keys of peers that were believed at first use, or forget one
+    Pins(pins::Pins),
 }
 
 /// `tussock pki token …`
@@ -125,7 +129,10 @@ pub struct Import {
 
 /// Carries a command out.
 pub fn run(pki: &Pki) -> anyhow::Result<()> {
-    let Pki::Token(token) = pki;
+    let token = match pki {
+        Pki::Token(token) => token,
+        Pki::Pins(pins) => return pins::run(pins),
+    };
     match token {
         Token::List(at) => list(at),
         Token::Generate(generate) => {

@@ -7,7 +7,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use policy::IdMatch;
-use secure::{Credentials, LoadError, OwnCertificate, OwnKey, Psk, Trust};
+use secure::{
+    Certificate, Credentials, CrlSource, LoadError, Lookups, OwnCertificate, OwnKey, Psk, Revocation,
+    RevocationMode, Trust,
+};
+use spi::cert::Usages;
 use spi::{KeySource, Secret};
 use toml::Spanned;
 use zeroize::Zeroize;
@@ -63,7 +67,7 @@ pub(crate) fn psk(raw: raw::Psk, at: Range<usize>, reader: &mut Reader<'_>) -> O
         // RFC 7296 section 2.15: a secret that can be guessed can be guessed by anybody who plays responder.
         reader.warn(at, "the secret is short; 16 random octets or more keep it from being guessed");
     }
-    Some(Psk { ids, secret })
+    Some(Psk { ids, realm: raw.realm.map(|word| word.into_inner().into()), secret })
 }
 
 /// Reads the keys and certificates of a realm; `None` when it has neither.
@@ -72,20 +76,19 @@ pub(crate) fn credentials(
     remote: Option<&Spanned<raw::Auth>>,
     reader: &mut Reader<'_>,
 ) -> Option<Credentials> {
-    let own = local.and_then(|auth| own_key(auth, reader));
+    let own = local.and_then(|auth| own_keys(auth, reader));
     let trust = remote.map(|auth| trust(auth, reader)).unwrap_or_default();
-    (own.is_some() || !trust.is_empty()).then_some(Credentials { own, trust })
+    let mut own = own.into_iter().flatten();
+    let (own, also) = (own.next(), own.collect());
+    (own.is_some() || !trust.is_empty()).then_some(Credentials { own, also, trust })
 }
 
-fn own_key(auth: &Spanned<raw::Auth>, reader: &mut Reader<'_>) -> Option<OwnKey> {
+/// Our keys, the first one first.
+fn own_keys(auth: &Spanned<raw::Auth>, reader: &mut Reader<'_>) -> Option<Vec<OwnKey>> {
     let raw = auth.get_ref();
-    for (word, key) in [(raw.ca.as_ref().and_then(|l| l.first()), "ca"), (raw.pubkey.as_ref(), "pubkey")] {
-        if let Some(word) = word {
-            reader.error(
-                word.span(),
-                format!("`{key}` says how a peer is checked; it belongs into `remote_auth`"),
-            );
-        }
+    for (word, key) in peers_words(raw) {
+        reader
+            .error(word.span(), format!("`{key}` says how a peer is checked; it belongs into `remote_auth`"));
     }
     if !is_pubkey(raw) {
         if let Some(word) = raw.key.as_ref().or_else(|| raw.cert.as_ref().and_then(|list| list.first())) {
@@ -93,8 +96,24 @@ fn own_key(auth: &Spanned<raw::Auth>, reader: &mut Reader<'_>) -> Option<OwnKey>
         }
         return None;
     }
+    let mut keys =
+        Vec::from_iter(own_key(&raw.cert, raw.key.as_ref(), raw.url.as_ref(), auth.span(), reader));
+    for also in raw.also.iter().flatten() {
+        let raw = also.get_ref();
+        keys.extend(own_key(&raw.cert, raw.key.as_ref(), raw.url.as_ref(), also.span(), reader));
+    }
+    Some(keys)
+}
+
+fn own_key(
+    cert: &Option<Vec<Word>>,
+    key: Option<&Word>,
+    url: Option<&Word>,
+    at: Range<usize>,
+    reader: &mut Reader<'_>,
+) -> Option<OwnKey> {
     let mut certs = Vec::new();
-    for word in raw.cert.iter().flatten() {
+    for word in cert.iter().flatten() {
         if word.get_ref().starts_with("pkcs11:") {
             certs.push(OwnCertificate::Stored(word.get_ref().clone()));
             continue;
@@ -104,17 +123,48 @@ fn own_key(auth: &Spanned<raw::Auth>, reader: &mut Reader<'_>) -> Option<OwnKey>
             file.and_then(|(name, bytes)| keep(word, secure::load::certificates(&name, &bytes), reader));
         certs.extend(read.into_iter().flatten().map(OwnCertificate::Given));
     }
-    let Some(word) = &raw.key else {
-        reader.error(auth.span(), "`local_auth` with method = \"pubkey\" needs a `key`");
+    // RFC 7296 section 3.6: HTTP is all that peers have to understand.
+    let url = url.and_then(|word| reader.parse(word, |text| plain_url(text, &["http"])));
+    let Some(word) = key else {
+        reader.error(at, "`local_auth` with method = \"pubkey\" needs a `key`");
         return None;
     };
     let name = word.get_ref().clone();
     if name.starts_with("pkcs11:") {
-        return Some(OwnKey { name: name.clone(), source: KeySource::Uri(name), certs });
+        return Some(OwnKey { name: name.clone(), source: KeySource::Uri(name), certs, url });
     }
     let bytes = secret_file(word, reader)?;
     let source = keep(word, secure::load::private_key(&name, &bytes), reader)?;
-    Some(OwnKey { name, source, certs })
+    Some(OwnKey { name, source, certs, url })
+}
+
+/// What says how a peer is checked, with the key it stands under.
+fn peers_words(raw: &raw::Auth) -> impl Iterator<Item = (&Word, &'static str)> {
+    let lists = [
+        (&raw.ca, "ca"),
+        (&raw.intermediate, "intermediate"),
+        (&raw.usages, "usages"),
+        (&raw.crl, "crl"),
+        (&raw.ocsp_signer, "ocsp_signer"),
+    ];
+    let words = [
+        (&raw.pubkey, "pubkey"),
+        (&raw.revocation, "revocation"),
+        (&raw.ocsp, "ocsp"),
+        (&raw.lookup, "lookup"),
+        (&raw.trust, "trust"),
+    ];
+    let lists = lists.into_iter().filter_map(|(list, key)| Some((list.as_ref()?.first()?, key)));
+    lists.chain(words.into_iter().filter_map(|(word, key)| Some((word.as_ref()?, key))))
+}
+
+fn plain_url(text: &str, schemes: &[&str]) -> Result<String, String> {
+    let known = schemes.iter().any(|scheme| text.starts_with(&format!("{scheme}://")));
+    if !known {
+        let schemes = schemes.iter().map(|scheme| format!("`{scheme}://…`")).collect::<Vec<_>>().join(" or ");
+        return Err(format!("`{text}` is not {schemes}"));
+    }
+    secure::load::url(text).map(|()| text.to_owned())
 }
 
 fn trust(auth: &Spanned<raw::Auth>, reader: &mut Reader<'_>) -> Trust {
@@ -122,11 +172,21 @@ fn trust(auth: &Spanned<raw::Auth>, reader: &mut Reader<'_>) -> Trust {
     if let Some(word) = &raw.key {
         reader.error(word.span(), "`key` is our own private key; it belongs into `local_auth`");
     }
+    if let Some(word) = &raw.url {
+        reader.error(
+            word.span(),
+            "`url` is where our own certificate is to be had; it belongs into `local_auth`",
+        );
+    }
+    if let Some(also) = raw.also.as_ref().and_then(|list| list.first()) {
+        reader.error(also.span(), "`also` is about more keys of ours; it belongs into `local_auth`");
+    }
     let mut trust = Trust::default();
-    let words = raw.ca.iter().flatten().chain(raw.cert.iter().flatten()).chain(&raw.pubkey);
     if !is_pubkey(raw) {
-        if let Some(word) = words.into_iter().next() {
-            reader.error(word.span(), "`ca`, `cert` and `pubkey` go with method = \"pubkey\"");
+        if let Some((word, key)) = peers_words(raw).next() {
+            reader.error(word.span(), format!("`{key}` goes with method = \"pubkey\""));
+        } else if let Some(word) = raw.cert.iter().flatten().next() {
+            reader.error(word.span(), "`cert` goes with method = \"pubkey\"");
         }
         return trust;
     }
@@ -134,6 +194,10 @@ fn trust(auth: &Spanned<raw::Auth>, reader: &mut Reader<'_>) -> Trust {
         let (name, bytes) = public_file(word, reader)?;
         keep(word, secure::load::certificates(&name, &bytes), reader)
     };
+    if let Some(word) = &raw.trust {
+        trust.first_use = first_use(auth, word, reader);
+        return trust;
+    }
     for word in raw.ca.iter().flatten() {
         trust.anchors.extend(certificates(word, reader).into_iter().flatten());
     }
@@ -147,13 +211,90 @@ fn trust(auth: &Spanned<raw::Auth>, reader: &mut Reader<'_>) -> Trust {
             file.and_then(|(name, bytes)| keep(word, secure::load::public_key(&name, &bytes), reader)),
         );
     }
+    for word in raw.intermediate.iter().flatten() {
+        trust.between.extend(certificates(word, reader).into_iter().flatten());
+    }
+    trust.usages = usages(raw.usages.as_deref(), reader);
+    trust.revocation = revocation(raw, reader);
+    let lookups = [("no", Lookups::No), ("public", Lookups::Public), ("anywhere", Lookups::Anywhere)];
+    trust.lookups =
+        raw.lookup.as_ref().and_then(|word| reader.choice("lookup", word, &lookups)).unwrap_or_default();
     if raw.ca.is_none() && raw.cert.is_none() && raw.pubkey.is_none() {
         reader.error(
             auth.span(),
-            "`remote_auth` with method = \"pubkey\" needs `ca`, `cert` or `pubkey` to check the peer with",
+            "`remote_auth` with method = \"pubkey\" needs `ca`, `cert` or `pubkey` to check the peer with, or \
+             trust = \"first-use\"",
         );
     }
     trust
+}
+
+/// Whether the first key of a peer is believed. It is what makes a tunnel with two commands, and what an attacker who comes first
+/// makes use of.
+fn first_use(auth: &Spanned<raw::Auth>, word: &Word, reader: &mut Reader<'_>) -> bool {
+    let raw = auth.get_ref();
+    if reader.choice("trust", word, &[("first-use", ())]).is_none() {
+        return false;
+    }
+    if let Some(other) = raw.ca.iter().flatten().chain(raw.cert.iter().flatten()).chain(&raw.pubkey).next() {
+        let text = "with trust = \"first-use\" anybody's key is believed, so there is nothing for `ca`, `cert` or `pubkey` to do";
+        reader.error(other.span(), text);
+    }
+    let one = raw.id.as_ref().is_some_and(|id| {
+        raw::Words::each(id).iter().all(|id| policy::Identity::parse(id.get_ref()).is_ok())
+    });
+    reader.warn(
+        word.span(),
+        if one {
+            "trust = \"first-use\": the first key that comes is believed without anybody vouching for it; compare its fingerprint \
+             (tussock pki pins)"
+        } else {
+            "trust = \"first-use\" without one `id`: everybody who can reach us is let in, under any name that nobody had before"
+        },
+    );
+    true
+}
+
+/// Which extended key usages let a peer in, if its certificate has any; `ipsecIKE` always does.
+fn usages(words: Option<&[Word]>, reader: &mut Reader<'_>) -> Usages {
+    let Some(words) = words else { return Usages::default() };
+    let known = [("ipsecIKE", Usages::IPSEC), ("serverAuth", Usages::SERVER), ("clientAuth", Usages::CLIENT)];
+    let all = words.iter().filter_map(|word| reader.choice("extended key usage", word, &known));
+    all.fold(Usages::IPSEC, |all, one| all | one)
+}
+
+fn revocation(raw: &raw::Auth, reader: &mut Reader<'_>) -> Revocation {
+    let modes = [
+        ("off", RevocationMode::Off),
+        ("relaxed", RevocationMode::Relaxed),
+        ("strict", RevocationMode::Strict),
+    ];
+    let mode = raw.revocation.as_ref().and_then(|word| reader.choice("revocation", word, &modes));
+    let mut crls = Vec::new();
+    for word in raw.crl.iter().flatten() {
+        if word.get_ref().contains("://") {
+            crls.extend(reader.parse(word, |text| plain_url(text, &["http", "ldap"])).map(CrlSource::Url));
+            continue;
+        }
+        let path = reader.path(word);
+        match read(&path, secure::load::MAX_CRL_FILE as u64) {
+            Ok((bytes, _)) => {
+                let name = word.get_ref().clone();
+                let lists = keep(word, secure::load::crls(&name, &bytes), reader).into_iter().flatten();
+                crls.extend(lists.map(|der| CrlSource::Given(Certificate { name: name.clone(), der })));
+            }
+            Err(error) => reader.error(word.span(), format!("cannot read {}: {error}", path.display())),
+        }
+    }
+    let ocsp = raw.ocsp.as_ref().and_then(|word| reader.parse(word, |text| plain_url(text, &["http"])));
+    let mut signers = Vec::new();
+    for word in raw.ocsp_signer.iter().flatten() {
+        let file = public_file(word, reader);
+        let read =
+            file.and_then(|(name, bytes)| keep(word, secure::load::certificates(&name, &bytes), reader));
+        signers.extend(read.into_iter().flatten());
+    }
+    Revocation { mode: mode.unwrap_or_default(), crls, ocsp, signers }
 }
 
 fn is_pubkey(raw: &raw::Auth) -> bool {
@@ -166,7 +307,7 @@ fn keep<T>(word: &Word, result: Result<T, LoadError>, reader: &mut Reader<'_>) -
 
 fn public_file(word: &Word, reader: &mut Reader<'_>) -> Option<(String, Vec<u8>)> {
     let path = reader.path(word);
-    match read(&path, |buffer, file| file.read_to_end(buffer).map(drop)) {
+    match read(&path, MAX_FILE) {
         Ok((bytes, _)) => Some((word.get_ref().clone(), bytes)),
         Err(error) => {
             reader.error(word.span(), format!("cannot read {}: {error}", path.display()));
@@ -178,7 +319,7 @@ fn public_file(word: &Word, reader: &mut Reader<'_>) -> Option<(String, Vec<u8>)
 /// Reads a file that holds a secret, into memory that is wiped, and warns when others may read it too.
 fn secret_file(word: &Word, reader: &mut Reader<'_>) -> Option<Secret> {
     let path = reader.path(word);
-    match read(&path, |buffer, file| file.read_to_end(buffer).map(drop)) {
+    match read(&path, MAX_FILE) {
         Ok((bytes, mode)) => {
             if mode & 0o077 != 0 {
                 let text = format!(
@@ -197,18 +338,15 @@ fn secret_file(word: &Word, reader: &mut Reader<'_>) -> Option<Secret> {
     }
 }
 
-fn read(
-    path: &Path,
-    fill: impl Fn(&mut Vec<u8>, &mut std::io::Take<fs::File>) -> std::io::Result<()>,
-) -> std::io::Result<(Vec<u8>, u32)> {
+fn read(path: &Path, most: u64) -> std::io::Result<(Vec<u8>, u32)> {
     let file = fs::File::open(path)?;
     let meta = file.metadata()?;
-    if meta.len() > MAX_FILE {
-        return Err(std::io::Error::other("too long for a key or certificate"));
+    if meta.len() > most {
+        return Err(std::io::Error::other("too long for what it is to be"));
     }
     // All the room there can be, so that growing leaves no copy of a key behind.
     let mut bytes = Vec::with_capacity(meta.len() as usize + 64);
-    fill(&mut bytes, &mut file.take(MAX_FILE))?;
+    file.take(most).read_to_end(&mut bytes)?;
     Ok((bytes, meta.mode()))
 }
 

@@ -1,10 +1,55 @@
 //! The file as serde sees it: every key optional, every word with its place, nothing judged yet.
 
-use serde::Deserialize;
+use std::fmt;
+
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
 /// A word with its place.
 pub(crate) type Word = Spanned<String>;
+
+/// One word, or a list of words.
+pub(crate) enum Words {
+    One(String),
+    Many(Vec<Word>),
+}
+
+impl Words {
+    /// Each with its place.
+    pub(crate) fn each(words: &Spanned<Words>) -> Vec<Word> {
+        match words.get_ref() {
+            Words::One(word) => vec![Spanned::new(words.span(), word.clone())],
+            Words::Many(words) => words.clone(),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Words {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = Words;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string or a list of strings")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, word: &str) -> Result<Words, E> {
+                Ok(Words::One(word.to_owned()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Words, A::Error> {
+                let mut words = Vec::new();
+                while let Some(word) = list.next_element()? {
+                    words.push(word);
+                }
+                Ok(Words::Many(words))
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}
 
 /// `[gateway]`
 #[derive(Deserialize, Default)]
@@ -67,6 +112,7 @@ pub(crate) struct Retransmit {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Psk {
     pub(crate) ids: Option<Spanned<Vec<Word>>>,
+    pub(crate) realm: Option<Word>,
     pub(crate) secret: Option<Word>,
     pub(crate) file: Option<Word>,
     pub(crate) hex: Option<Word>,
@@ -91,6 +137,7 @@ pub(crate) struct Realm {
     pub(crate) mode: Option<Word>,
     pub(crate) cpu_share: Option<Spanned<f64>>,
     pub(crate) worker: Option<u16>,
+    pub(crate) accel: Option<Spanned<Vec<Word>>>,
     pub(crate) fallback: Option<Word>,
     pub(crate) dpd: Option<Spanned<Dpd>>,
     pub(crate) local_auth: Option<Spanned<Auth>>,
@@ -112,11 +159,31 @@ pub(crate) struct Dpd {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Auth {
     pub(crate) method: Option<Word>,
-    pub(crate) id: Option<Word>,
+    pub(crate) id: Option<Spanned<Words>>,
+    pub(crate) methods: Option<Vec<Word>>,
+    pub(crate) trust: Option<Word>,
     pub(crate) cert: Option<Vec<Word>>,
     pub(crate) key: Option<Word>,
     pub(crate) ca: Option<Vec<Word>>,
     pub(crate) pubkey: Option<Word>,
+    pub(crate) url: Option<Word>,
+    pub(crate) also: Option<Vec<Spanned<OwnKey>>>,
+    pub(crate) intermediate: Option<Vec<Word>>,
+    pub(crate) usages: Option<Vec<Word>>,
+    pub(crate) revocation: Option<Word>,
+    pub(crate) crl: Option<Vec<Word>>,
+    pub(crate) ocsp: Option<Word>,
+    pub(crate) ocsp_signer: Option<Vec<Word>>,
+    pub(crate) lookup: Option<Word>,
+}
+
+/// `also = [{ … }]` in `local_auth`
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct OwnKey {
+    pub(crate) cert: Option<Vec<Word>>,
+    pub(crate) key: Option<Word>,
+    pub(crate) url: Option<Word>,
 }
 
 /// `virtual_ip = { … }`

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use policy::{
     AuthPolicy, Child, ChildMode, Childless, Dpd, DpdAction, Encap, EspProposal, IdMatch, Identity,
-    IkeProposal, Lifetime, Realm, RemoteAddress, SelectorSpec, Start,
+    IkeProposal, Lifetime, Peers, Realm, RemoteAddress, Rule, SelectorSpec, SignMethod, Start,
 };
 use toml::Spanned;
 
@@ -26,6 +26,14 @@ pub(crate) struct ChildRead {
     pub(crate) blocks: bool,
 }
 
+/// A realm, and where its rules stand.
+pub(crate) struct RealmRead {
+    /// The realm.
+    pub(crate) realm: Realm,
+    /// The places of the rules of its `remote_id`, in their order.
+    pub(crate) rules: Vec<Range<usize>>,
+}
+
 /// A prefix of this length or shorter is a good part of all addresses.
 const EVERYWHERE: u8 = 1;
 
@@ -38,7 +46,7 @@ pub(crate) fn realm(
     raw: &raw::Realm,
     at: Range<usize>,
     reader: &mut Reader<'_>,
-) -> Option<Realm> {
+) -> Option<RealmRead> {
     let ike_rekey =
         lifetime(raw.ike_rekey.as_ref(), Duration::from_secs(4 * 3600), raw.jitter.as_ref(), reader);
     let ike_reauth = lifetime(raw.ike_reauth.as_ref(), Duration::ZERO, raw.jitter.as_ref(), reader);
@@ -68,16 +76,20 @@ pub(crate) fn realm(
     });
     let local_auth = own(raw.local_auth.as_ref(), at.clone(), reader);
     let remote_auth = peers(raw.remote_auth.as_ref(), at, reader);
-    let ((local_id, local_auth), (remote_id, remote_auth)) = (local_auth?, remote_auth?);
-    Some(Realm {
+    let methods = raw.remote_auth.as_ref().map(|auth| methods(auth, reader)).unwrap_or_default();
+    let ((mut names, local_auth), (remote_id, rules, remote_auth)) = (local_auth?, remote_auth?);
+    let local_id = names.remove(0);
+    let realm = Realm {
         name: name.into(),
         local,
         remote,
         ike,
         local_id,
+        aliases: names,
         local_auth,
         remote_id,
         remote_auth,
+        methods,
         children: Vec::new(),
         start,
         encap,
@@ -91,7 +103,8 @@ pub(crate) fn realm(
         pool: raw.pool.as_ref().and_then(|raw| pool::pool(raw, reader)),
         unique: raw.unique.unwrap_or(true),
         worker: raw.worker,
-    })
+    };
+    Some(RealmRead { realm, rules })
 }
 
 /// Reads a child of a realm that starts like `start`.
@@ -195,10 +208,10 @@ fn remote_addresses(words: &[Word], reader: &mut Reader<'_>) -> Vec<RemoteAddres
 
 /// What both `local_auth` and `remote_auth` have.
 fn method(raw: &Spanned<raw::Auth>, what: &str, reader: &mut Reader<'_>) -> Option<AuthPolicy> {
+    const METHODS: [(&str, AuthPolicy); 3] =
+        [("psk", AuthPolicy::Psk), ("pubkey", AuthPolicy::Pubkey), ("null", AuthPolicy::Null)];
     match &raw.get_ref().method {
-        Some(word) => {
-            reader.choice("method", word, &[("psk", AuthPolicy::Psk), ("pubkey", AuthPolicy::Pubkey)])
-        }
+        Some(word) => reader.choice("method", word, &METHODS),
         None => {
             reader.error(raw.span(), format!("`{what}` has no `method`: \"psk\" or \"pubkey\""));
             None
@@ -206,11 +219,12 @@ fn method(raw: &Spanned<raw::Auth>, what: &str, reader: &mut Reader<'_>) -> Opti
     }
 }
 
+/// Our names, of which there is at least one.
 fn own(
     raw: Option<&Spanned<raw::Auth>>,
     at: Range<usize>,
     reader: &mut Reader<'_>,
-) -> Option<(Identity, AuthPolicy)> {
+) -> Option<(Vec<Identity>, AuthPolicy)> {
     let Some(raw) = raw else {
         reader.error(
             at,
@@ -219,21 +233,41 @@ fn own(
         return None;
     };
     let method = method(raw, "local_auth", reader);
-    let id = match &raw.get_ref().id {
-        Some(word) => reader.parse(word, Identity::parse),
+    for word in raw.get_ref().methods.iter().flatten().chain(&raw.get_ref().trust) {
+        reader.error(
+            word.span(),
+            "`methods` and `trust` say how a peer is checked; they belong into `remote_auth`",
+        );
+    }
+    if method == Some(AuthPolicy::Null) {
+        if let Some(id) = &raw.get_ref().id {
+            reader.error(id.span(), "with method = \"null\" we do not say who we are, so there is no `id`");
+        }
+        return Some((vec![Identity::Anonymous(0)], AuthPolicy::Null));
+    }
+    let names = match &raw.get_ref().id {
+        Some(words) => {
+            let names = reader.list(&raw::Words::each(words), Identity::parse);
+            if matches!(words.get_ref(), raw::Words::Many(list) if list.is_empty()) {
+                reader.error(words.span(), "`id` is empty: who are we?");
+            }
+            names
+        }
         None => {
             reader.error(raw.span(), "`local_auth` has no `id`: who are we?");
-            None
+            Vec::new()
         }
     };
-    Some((id?, method?))
+    let method = method?;
+    (!names.is_empty()).then_some((names, method))
 }
 
+/// Who the peers may be, where the rules stand, and how they prove it.
 fn peers(
     raw: Option<&Spanned<raw::Auth>>,
     at: Range<usize>,
     reader: &mut Reader<'_>,
-) -> Option<(IdMatch, AuthPolicy)> {
+) -> Option<(Peers, Vec<Range<usize>>, AuthPolicy)> {
     let Some(raw) = raw else {
         reader.error(
             at,
@@ -241,12 +275,91 @@ fn peers(
         );
         return None;
     };
-    let method = method(raw, "remote_auth", reader);
-    let id = match &raw.get_ref().id {
-        Some(word) => reader.parse(word, IdMatch::parse),
-        None => Some(IdMatch::Any),
-    };
-    Some((id?, method?))
+    let method = method(raw, "remote_auth", reader)?;
+    let (mut rules, mut places) = (Vec::new(), Vec::new());
+    if method == AuthPolicy::Null {
+        if let Some(id) = &raw.get_ref().id {
+            reader.error(
+                id.span(),
+                "with method = \"null\" nobody says who it is, so there is no `id` to compare",
+            );
+        }
+        reader.warn(
+            raw.span(),
+            "method = \"null\": everybody who can reach us is let in, and nobody knows who it is",
+        );
+        return Some((Peers::new(rules), places, method));
+    }
+    match &raw.get_ref().id {
+        Some(words) => {
+            let each = raw::Words::each(words);
+            if each.is_empty() {
+                reader
+                    .error(words.span(), "`id` is empty, so nobody is accepted; write \"any\" for everybody");
+            }
+            if each.len() > policy::rule::MAX_RULES {
+                reader.error(words.span(), policy::RuleError::TooMany.to_string());
+            }
+            for word in each {
+                let Some(rule) = reader.parse(&word, Rule::parse) else { continue };
+                if let Some(text) = pointless(&rule, method, raw.get_ref()) {
+                    reader.error(word.span(), text);
+                }
+                rules.push(rule);
+                places.push(word.span());
+            }
+        }
+        None => {
+            rules.push(Rule::Id(IdMatch::Any));
+            places.push(raw.span());
+        }
+    }
+    Some((Peers::new(rules), places, method))
+}
+
+/// Why a rule can never hold.
+fn pointless(rule: &Rule, method: AuthPolicy, raw: &raw::Auth) -> Option<String> {
+    match rule {
+        Rule::Subject(_) | Rule::AlternativeName(_) if method != AuthPolicy::Pubkey => {
+            Some(format!("`{rule}` is about a certificate, which comes with method = \"pubkey\" only"))
+        }
+        Rule::Subject(_) | Rule::AlternativeName(_) if raw.trust.is_some() => {
+            Some(format!("`{rule}` means nothing where nobody vouches for what a certificate says"))
+        }
+        Rule::Eap(_) | Rule::Group(_) if method != AuthPolicy::Eap => {
+            Some(format!("`{rule}` is about EAP, which comes with method = \"eap\" only"))
+        }
+        _ => None,
+    }
+}
+
+/// The signatures that are taken; none named: all.
+fn methods(raw: &Spanned<raw::Auth>, reader: &mut Reader<'_>) -> Vec<SignMethod> {
+    let Some(words) = &raw.get_ref().methods else { return Vec::new() };
+    let method = raw.get_ref().method.as_ref().map(|word| word.get_ref().as_str());
+    let single = SignMethod::ALL.map(|method| (method.name(), Some(method)));
+    let known: Vec<(&str, Option<SignMethod>)> =
+        single.into_iter().chain([("rsa", None), ("psk", None), ("null", None), ("eap", None)]).collect();
+    if words.is_empty() {
+        reader.error(raw.span(), "`methods` is empty, so no peer could prove itself");
+    }
+    let mut taken = Vec::new();
+    for word in words {
+        let name = word.get_ref().as_str();
+        match reader.choice("method", word, &known) {
+            None => {}
+            Some(Some(one)) if method == Some("pubkey") => taken.push(one),
+            Some(None) if name == "rsa" && method == Some("pubkey") => {
+                taken.extend([SignMethod::RsaPkcs1, SignMethod::RsaPss]);
+            }
+            Some(_) if Some(name) == method => {}
+            Some(_) => {
+                let method = method.unwrap_or("?");
+                reader.error(word.span(), format!("`{name}` is none of what method = \"{method}\" takes"));
+            }
+        }
+    }
+    taken
 }
 
 fn lifetime(

@@ -64,12 +64,14 @@ pub struct Settings {
 }
 
 /// How packets of a realm are worked on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RealmWork {
     /// Each packet at once, instead of bursts while there is more to read.
     pub at_once: bool,
     /// CPU time it may use, as a part of each worker's core.
     pub share: Option<f64>,
+    /// The accelerators that its SAs belong on, the preferred one first; empty: as the gateway prefers them. `soft` is software.
+    pub accel: Arc<[String]>,
     /// What its SAs may move to when their device dies.
     pub fallback: Fallback,
 }
@@ -276,7 +278,7 @@ fn retransmission(raw: &toml::Spanned<raw::Retransmit>, reader: &mut Reader<'_>)
 }
 
 /// Reads how packets of a realm are worked on.
-pub(crate) fn realm_work(raw: &raw::Realm, reader: &mut Reader<'_>) -> RealmWork {
+pub(crate) fn realm_work(raw: &raw::Realm, known: &[Accel], reader: &mut Reader<'_>) -> RealmWork {
     let modes = [("throughput", false), ("latency", true)];
     let at_once = raw.mode.as_ref().and_then(|word| reader.choice("mode", word, &modes)).unwrap_or(false);
     let share = raw.cpu_share.as_ref().and_then(|share| {
@@ -291,7 +293,31 @@ pub(crate) fn realm_work(raw: &raw::Realm, reader: &mut Reader<'_>) -> RealmWork
     });
     let choices = [Fallback::Never, Fallback::SameClass, Fallback::Soft].map(|f| (f.name(), f));
     let fallback = raw.fallback.as_ref().and_then(|word| reader.choice("fallback", word, &choices));
-    RealmWork { at_once, share, fallback: fallback.unwrap_or_default() }
+    RealmWork {
+        at_once,
+        share,
+        accel: realm_accel(raw, known, reader),
+        fallback: fallback.unwrap_or_default(),
+    }
+}
+
+/// The name that software goes by in `accel`.
+pub const SOFTWARE: &str = "soft";
+
+fn realm_accel(raw: &raw::Realm, known: &[Accel], reader: &mut Reader<'_>) -> Arc<[String]> {
+    let Some(words) = &raw.accel else { return Arc::default() };
+    if words.get_ref().is_empty() {
+        reader.error(words.span(), "`accel` is empty; write [\"soft\"] for software alone, or leave it away");
+    }
+    let mut names: Vec<(&str, ())> = known.iter().map(|accel| (accel.name.as_str(), ())).collect();
+    names.push((SOFTWARE, ()));
+    let mut wanted: Vec<String> = Vec::new();
+    for word in words.get_ref() {
+        if reader.choice("accelerator", word, &names).is_some() && !wanted.contains(word.get_ref()) {
+            wanted.push(word.get_ref().clone());
+        }
+    }
+    wanted.into()
 }
 
 /// Reads one `[[policy]]`; `at` is where messages about the whole go.

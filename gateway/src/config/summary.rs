@@ -38,25 +38,41 @@ fn write(loaded: &Loaded, out: &mut String) -> std::fmt::Result {
     }
     for realm in &loaded.realms {
         writeln!(out)?;
-        self::realm(realm, &loaded.guarded, out)?;
+        let first_use = loaded.secure.credentials.get(&*realm.name).is_some_and(|c| c.trust.first_use);
+        self::realm(realm, &loaded.guarded, first_use, out)?;
         if let Some(work) = loaded.works.get(&realm.name) {
             let manner = if work.at_once { "at once" } else { "in bursts" };
             let share = work.share.map(|share| format!(", {:.0} % of each core", share * 100.0));
             writeln!(out, "  packets    {manner}{}", share.unwrap_or_default())?;
+            if !work.accel.is_empty() {
+                writeln!(out, "  accel      {}", work.accel.join(", "))?;
+            }
             writeln!(out, "  fallback   {}", work.fallback.name())?;
         }
     }
     Ok(())
 }
 
-fn realm(realm: &Realm, guarded: &BTreeSet<(Arc<str>, Arc<str>)>, out: &mut String) -> std::fmt::Result {
+fn realm(
+    realm: &Realm,
+    guarded: &BTreeSet<(Arc<str>, Arc<str>)>,
+    first_use: bool,
+    out: &mut String,
+) -> std::fmt::Result {
     let local = if realm.local.is_empty() { "any".to_owned() } else { join(&realm.local) };
     let remote: Vec<String> = realm.remote.iter().map(remote_address).collect();
     let remote = if remote.is_empty() { "any".to_owned() } else { remote.join(", ") };
     writeln!(out, "realm {}", realm.name)?;
     writeln!(out, "  between   {local} <-> {remote}")?;
-    writeln!(out, "  we are    {} ({})", realm.local_id, method(realm.local_auth))?;
-    writeln!(out, "  peer is   {} ({})", realm.remote_id, method(realm.remote_auth))?;
+    let names: Vec<String> =
+        std::iter::once(&realm.local_id).chain(&realm.aliases).map(ToString::to_string).collect();
+    writeln!(out, "  we are    {} ({})", names.join(" or "), method(realm.local_auth))?;
+    let first_use = if first_use { ", the first key that comes is believed" } else { "" };
+    writeln!(out, "  peer is   {} ({}{first_use})", realm.remote_id, method(realm.remote_auth))?;
+    if !realm.methods.is_empty() {
+        let names: Vec<&str> = realm.methods.iter().map(|method| method.name()).collect();
+        writeln!(out, "  by        {}", names.join(", "))?;
+    }
     writeln!(out, "  ike       {}", join(&realm.ike))?;
     writeln!(
         out,
@@ -109,6 +125,8 @@ fn method(policy: AuthPolicy) -> &'static str {
     match policy {
         AuthPolicy::Psk => "pre-shared key",
         AuthPolicy::Pubkey => "public key",
+        AuthPolicy::Eap => "EAP",
+        AuthPolicy::Null => "no authentication",
     }
 }
 

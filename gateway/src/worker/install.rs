@@ -17,6 +17,7 @@ use super::accel::Seat;
 use super::book::{Likeness, Pair, RouteKey};
 use super::routes::{Claim, destinations};
 use super::traps::{SA_PRIORITY, Sources};
+use crate::config::RealmWork;
 use crate::events::Notice;
 use crate::io::system;
 use crate::plane::order::{Install, Order};
@@ -69,8 +70,8 @@ impl Worker {
         let inbound = params(c.spi_in, Direction::Open, c.encr_key_in, c.integ_key_in);
         let outbound = params(c.spi_out, Direction::Seal, c.encr_key_out, c.integ_key_out);
         let lane = c.lane;
-        let fallback = self.work_of_name(&c.realm).fallback;
-        let seat = Seat { lane, line, realm: c.realm.clone(), fallback };
+        let RealmWork { fallback, accel, .. } = self.work_of_name(&c.realm);
+        let seat = Seat { lane, line, realm: c.realm.clone(), fallback, accel };
         let open = self.accel.install((c.id, Direction::Open), seat.clone(), inbound);
         let (device_in, sa_in) = open.map_err(|refused| refused.to_string())?;
         let seal = self.accel.install((c.id, Direction::Seal), seat, outbound);

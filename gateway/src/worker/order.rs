@@ -67,7 +67,7 @@ pub struct Reload {
     /// The realms.
     pub realms: Vec<Arc<Realm>>,
     /// Hashes of the CAs of each, for CERTREQ.
-    pub authorities: BTreeMap<String, Vec<[u8; 20]>>,
+    pub authorities: BTreeMap<String, ipc::CertAsks>,
     /// Carve-outs.
     pub carve_outs: Vec<CarveOut>,
     /// How often dummy packets go out, by realm and child.

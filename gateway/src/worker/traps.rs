@@ -94,7 +94,7 @@ impl Worker {
 
     /// How a realm's packets are worked on.
     pub(super) fn work_of_name(&self, name: &str) -> RealmWork {
-        self.works.get(name).copied().unwrap_or_default()
+        self.works.get(name).cloned().unwrap_or_default()
     }
 
     /// The number of a realm's budget.

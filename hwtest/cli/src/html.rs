@@ -26,15 +26,18 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> Result<u8> {
-    let mut page = Page::new();
+    let mut devices = Page(String::new());
     let mut all = Vec::new();
     for opened in options.target.open()? {
         let findings = judge::findings(opened, &options.extent);
         // A device that breaks rules may not get through a measurement; the page says so.
         let measured = bench::measure(&findings.opened, &options.effort);
-        page.device(&findings, &measured);
+        devices.device(&findings, &measured);
         all.push(findings);
     }
+    // What the machine was doing all the while is known at the end, and read at the beginning.
+    let mut page = Page::begin();
+    page.0 += &devices.0;
     std::fs::write(&options.html, page.finish())
         .with_context(|| format!("cannot write {}", options.html.display()))?;
     let sums = all.iter().map(Findings::counts).fold([0; 3], |a, b| [a[0] + b[0], a[1] + b[1], a[2] + b[2]]);
@@ -46,20 +49,29 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
 struct Page(String);
 
 const STYLE: &str = "
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
-h1 { font-size: 1.6rem; } h2 { margin-top: 2.2rem; border-bottom: 1px solid #ccc; } h3 { margin-top: 1.6rem; }
+:root { color-scheme: light dark; --text: #222; --back: #fff; --line: #e0e0e0; --faint: #6b6b6b; --good: #00703c; --bad: #b10e1e; }
+@media (prefers-color-scheme: dark) {
+  :root { --text: #ddd; --back: #181a1b; --line: #3a3d3f; --faint: #9a9a9a; --good: #5fc98f; --bad: #ff7b83; }
+}
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: var(--text);
+  background: var(--back); }
+h1 { font-size: 1.6rem; } h2 { margin-top: 2.2rem; border-bottom: 1px solid var(--line); } h3 { margin-top: 1.6rem; }
 table { border-collapse: collapse; margin: .6rem 0; font-size: .9rem; }
-th, td { padding: .2rem .7rem; border-bottom: 1px solid #e4e4e4; text-align: left; vertical-align: top; }
+th, td { padding: .2rem .7rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
+td:first-child { white-space: nowrap; } td:last-child { overflow-wrap: anywhere; }
+.wide { overflow-x: auto; }
+.numbers td, .numbers th { white-space: nowrap; }
 .numbers td:not(:first-child), .numbers th:not(:first-child) { text-align: right; font-variant-numeric: tabular-nums; }
-.ok { color: #00703c; } .fail { color: #b10e1e; font-weight: 600; } .none { color: #767676; }
-.sum { font-size: 1.2rem; } pre { white-space: pre-wrap; margin: 0; } svg { max-width: 100%; height: auto; }
-details { margin: 0; } figure { margin: 1rem 0; } summary { cursor: pointer; }";
+.ok { color: var(--good); } .fail { color: var(--bad); font-weight: 600; } .none { color: var(--faint); }
+.sum { font-size: 1.2rem; } pre { white-space: pre-wrap; margin: 0; } summary { cursor: pointer; }
+figure { margin: 1rem 0; overflow-x: auto; } svg { background: #fff; max-width: 100%; min-width: 36rem; height: auto; }";
 
 impl Page {
-    fn new() -> Page {
+    fn begin() -> Page {
         let mut page = Page(String::new());
         page.add(format_args!(
-            "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>tussock-hwtest report</title>\n<style>{STYLE}</style>\
+            "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+             <meta name=\"viewport\" content=\"width=device-width\"><title>tussock-hwtest report</title>\n<style>{STYLE}</style>\
              </head><body>\n<h1>tussock-hwtest {} report</h1>\n",
             env!("CARGO_PKG_VERSION")
         ));
@@ -75,7 +87,7 @@ impl Page {
 
     fn facts(&mut self, facts: &[(&str, String)]) {
         self.0 += "<table>\n";
-        for (name, value) in facts {
+        for (name, value) in facts.iter().filter(|(_, value)| value != "-") {
             self.add(format_args!("<tr><th>{}</th><td>{}</td></tr>\n", escape(name), escape(value)));
         }
         self.0 += "</table>\n";
@@ -127,7 +139,8 @@ impl Page {
             ("PRFs", list(caps.prf.iter().map(ToString::to_string).collect())),
         ]);
         self.verdicts(findings);
-        self.0 += "<h3>Performance</h3>\n";
+        self.0 += "<h3>Performance</h3>\n<p>Rates are medians by the clock; a latency is that of a whole burst from its submission to its \
+                   delivery, with the wait behind the others that are out; CPU time is that of the calling thread.</p>\n";
         match measured {
             Ok(results) => self.performance(results),
             Err(error) => {
@@ -196,14 +209,14 @@ impl Page {
             }
         }
         for rows in results.tables() {
-            self.0 += "<table class=\"numbers\">\n";
+            self.0 += "<div class=\"wide\"><table class=\"numbers\">\n";
             for (number, row) in rows.iter().enumerate() {
                 let tag = if number == 0 { "th" } else { "td" };
                 let cells: Vec<String> =
                     row.iter().map(|cell| format!("<{tag}>{}</{tag}>", escape(cell))).collect();
                 self.add(format_args!("<tr>{}</tr>\n", cells.concat()));
             }
-            self.0 += "</table>\n";
+            self.0 += "</table></div>\n";
         }
     }
 

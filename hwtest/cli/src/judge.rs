@@ -12,12 +12,16 @@ use hwtest::run::{caught, judge};
 use hwtest::{Capability, Ending, Narrow, Verdict};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
+use spi::SignScheme;
 
 use crate::target::Opened;
 use crate::{Target, code};
 
 /// The name of the comparison, which is no rule of the kit's list since it needs a second driver.
 const CROSS: &str = "random_jobs_end_as_those_of_the_reference";
+
+/// Likewise.
+const SIGNATURES: &str = "signatures_verify_at_the_reference";
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
@@ -108,6 +112,9 @@ pub(crate) fn findings(opened: Opened, extent: &Extent) -> Findings {
     if wanted("cross", CROSS) && extent.jobs > 0 {
         verdicts.push(compare(&opened, extent));
     }
+    if wanted("cross", SIGNATURES) && !opened.device.desc().caps.sign.is_empty() {
+        verdicts.push(signatures(&opened));
+    }
     Findings { opened, verdicts }
 }
 
@@ -140,6 +147,32 @@ fn compare(opened: &Opened, extent: &Extent) -> Verdict {
     }
 }
 
+/// Signatures of the device, judged by software: what a device verifies itself is its own word only.
+fn signatures(opened: &Opened) -> Verdict {
+    let start = Instant::now();
+    let narrow = Narrow::new(&Arc::clone(&opened.device), Capability::All);
+    let reference = registry::network_drivers(&registry::Config::default());
+    let missing = |scheme: &SignScheme| format!("{scheme:?}: no key was named that signs with it");
+    let (mut judged, mut skipped) = (0, opened.without_key.iter().map(missing).collect::<Vec<_>>());
+    let ending = match reference.last() {
+        None => Ending::Failed("this build has no software to judge them".into()),
+        Some(soft) => match caught(|| {
+            let (count, unknown) = hwtest::cross::signatures_verify(&narrow, &**soft);
+            judged = count;
+            skipped.extend(unknown.iter().map(|scheme| format!("software does not know {scheme:?}")));
+        }) {
+            Ok(()) if judged == 0 => {
+                skipped.push("the device has no keys that the kit can use; name some with --key".into());
+                Ending::NotDeclared
+            }
+            Ok(()) => Ending::Passed,
+            Err(what) => Ending::Failed(what),
+        },
+    };
+    let capability = format!("{judged} schemes");
+    Verdict { rule: SIGNATURES, capability, ending, skipped, took: start.elapsed() }
+}
+
 pub(crate) fn bar(length: usize) -> ProgressBar {
     let bar = ProgressBar::new(length as u64);
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} {wide_msg}");
@@ -151,7 +184,7 @@ pub(crate) fn bar(length: usize) -> ProgressBar {
 
 /// One line for each rule, then what was skipped and the sums.
 fn print(findings: &Findings) {
-    let Opened { driver, device } = &findings.opened;
+    let Opened { driver, device, .. } = &findings.opened;
     println!("{driver} {}: {}", device.desc().id, findings.opened.identity());
     let mut rules: BTreeMap<usize, (&str, Vec<&Verdict>)> = BTreeMap::new();
     for verdict in &findings.verdicts {

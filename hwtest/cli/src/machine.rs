@@ -20,8 +20,19 @@ pub(crate) fn facts() -> Vec<(&'static str, String)> {
         ("memory", field(&read("/proc/meminfo"), "MemTotal", ':')),
         ("system", field(&read("/etc/os-release"), "PRETTY_NAME", '=')),
         ("kernel", format!("{} {} {}", text(name.sysname()), text(name.release()), text(name.machine()))),
+        (
+            "load at the end",
+            format!(
+                "{} (one minute): what others ran beside makes rates lower and latencies longer",
+                load(&read("/proc/loadavg"))
+            ),
+        ),
         ("date", date(now())),
     ]
+}
+
+fn load(averages: &str) -> &str {
+    averages.split(' ').next().filter(|load| !load.is_empty()).unwrap_or("unknown")
 }
 
 fn now() -> u64 {

@@ -12,6 +12,9 @@ mod target;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::target::{Absent, Target};
 
@@ -49,8 +52,10 @@ mod code {
 }
 
 fn main() -> ExitCode {
-    let log = tracing_subscriber::fmt().with_writer(std::io::stderr).without_time().with_target(false);
-    log.with_max_level(tracing_subscriber::filter::LevelFilter::WARN).init();
+    let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).without_time().with_target(false);
+    let quiet = |levels: Targets, name: &&str| levels.with_target(*name, LevelFilter::OFF);
+    let levels = registry::TALKATIVE.iter().fold(Targets::new().with_default(LevelFilter::WARN), quiet);
+    tracing_subscriber::registry().with(log.with_filter(levels)).init();
     let done = match Command::parse().what {
         What::Run(options) => judge::run(&options),
         What::Bench(options) => bench::run(&options),

@@ -18,12 +18,14 @@ pub(crate) struct Options {
     /// Write nothing; exit code 1 if the page is stale.
     #[arg(long)]
     check: bool,
+    /// Which table of the page: the one behind this mark.
+    #[arg(long, value_name = "TEXT", default_value = "capabilities: cargo xtask matrix")]
+    mark: String,
     /// A column: its title, the driver, and the driver's keys, as in `QAT 4xxx=qat,socket=/run/qat.sock`; of a plug-in `library`.
     #[arg(required = true, value_name = "TITLE=DRIVER[,KEY=VALUE]")]
     columns: Vec<String>,
 }
 
-const BEGIN: &str = "<!-- capabilities: cargo xtask matrix -->";
 const END: &str = "<!-- end of capabilities -->";
 
 pub(crate) fn run(options: &Options) -> Result<u8> {
@@ -39,8 +41,9 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
     }
     let page = std::fs::read_to_string(&options.file)
         .with_context(|| format!("cannot read {}", options.file.display()))?;
-    let new = replaced(&page, &table(&columns))
-        .with_context(|| format!("{} has no marks {BEGIN} and {END}", options.file.display()))?;
+    let begin = format!("<!-- {} -->", options.mark);
+    let new = replaced(&page, &begin, &table(&columns))
+        .with_context(|| format!("{} has no marks {begin} and {END}", options.file.display()))?;
     if page == new {
         println!("{} is true", options.file.display());
         return Ok(0);
@@ -61,10 +64,10 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
 }
 
 /// The page with another table.
-fn replaced(page: &str, table: &str) -> Option<String> {
-    let (before, rest) = page.split_once(BEGIN)?;
+fn replaced(page: &str, begin: &str, table: &str) -> Option<String> {
+    let (before, rest) = page.split_once(begin)?;
     let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}\n\n{table}\n{END}{after}"))
+    Some(format!("{before}{begin}\n\n{table}\n{END}{after}"))
 }
 
 fn table(columns: &[(String, Caps)]) -> String {
@@ -130,11 +133,15 @@ mod tests {
 
     #[test]
     fn a_page_keeps_what_is_around_its_table() {
-        let page = format!("before\n{BEGIN}\nold\n{END}\nafter\n");
+        let page = "before\n<!-- a -->\nold\n<!-- end of capabilities -->\nbetween\n<!-- b -->\nolder\n<!-- end of capabilities -->\n";
         assert_eq!(
-            replaced(&page, "new\n").as_deref(),
-            Some(&*format!("before\n{BEGIN}\n\nnew\n\n{END}\nafter\n"))
+            replaced(page, "<!-- b -->", "new\n").as_deref(),
+            Some(&*page.replace("\nolder\n", "\n\nnew\n\n"))
         );
-        assert_eq!(replaced("no marks", "new"), None);
+        assert_eq!(
+            replaced(page, "<!-- a -->", "new\n").as_deref(),
+            Some(&*page.replace("\nold\n", "\n\nnew\n\n"))
+        );
+        assert_eq!(replaced("no marks", "<!-- a -->", "new"), None);
     }
 }

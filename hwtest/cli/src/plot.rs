@@ -9,7 +9,7 @@ use plotters::chart::{ChartBuilder, SeriesLabelPosition};
 use plotters::coord::ranged1d::ValueFormatter;
 use plotters::drawing::IntoDrawingArea;
 use plotters::element::{Circle, PathElement};
-use plotters::prelude::{IntoLogRange, Ranged};
+use plotters::prelude::{BindKeyPoints, IntoLogRange, Ranged};
 use plotters::series::LineSeries;
 use plotters::style::{BLACK, Color, FontStyle, RGBColor, WHITE, register_font};
 
@@ -68,7 +68,11 @@ fn draw<B: DrawingBackend>(chart: &Chart, backend: B) -> Result<()> {
     area.fill(&WHITE).map_err(|error| failed(&error))?;
     let mut builder = ChartBuilder::on(&area);
     builder.caption(&chart.title, ("sans-serif", 20)).margin(12).x_label_area_size(42).y_label_area_size(64);
-    let across = (x.0 * 0.95..x.1 * 1.05).log_scale();
+    // A mark at each size or depth that was measured: powers of ten would leave most points between two of them.
+    let mut marks: Vec<f64> = points().map(|point| point.0).collect();
+    marks.sort_by(f64::total_cmp);
+    marks.dedup();
+    let across = (x.0 * 0.95..x.1 * 1.05).log_scale().with_key_points(marks);
     let drawn = if chart.y_log {
         let up = (y.0.max(1e-3) / 2.0..y.1.max(1e-2) * 2.0).log_scale();
         builder
@@ -102,7 +106,7 @@ where
         .x_desc(&chart.x)
         .y_desc(&chart.y)
         .label_style(("sans-serif", 14))
-        .x_label_formatter(&|value| crate::table::short(*value).replace(".00", ""))
+        .x_label_formatter(&|value| format!("{value}"))
         .y_label_formatter(&|value| crate::table::short(*value))
         .draw()
         .map_err(|error| failed(&error))?;

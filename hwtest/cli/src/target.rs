@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use registry::accel::{self, Accel, Form, Value};
-use spi::{Device, Driver};
+use spi::{Device, Driver, SignScheme};
 
 /// Which device.
 #[derive(Args, Clone, Debug)]
@@ -27,6 +27,10 @@ pub(crate) struct Target {
     /// Another key of the driver's, as in a section [accel.NAME].
     #[arg(long = "set", value_name = "KEY=VALUE", conflicts_with = "plugin")]
     set: Vec<String>,
+    /// A private key that stays in the device, for checks that sign: a URI such as `pkcs11:object=rsa`. Several times for several; one of
+    /// each kind that the device signs with.
+    #[arg(long = "key", value_name = "URI")]
+    keys: Vec<String>,
 }
 
 /// A device that cannot be used, and why.
@@ -49,6 +53,8 @@ fn absent(why: impl Into<String>) -> anyhow::Error {
 pub(crate) struct Opened {
     pub(crate) driver: String,
     pub(crate) device: Arc<dyn Device>,
+    /// Schemes that the device declares, and that none of the keys which were named signs with.
+    pub(crate) without_key: Vec<SignScheme>,
 }
 
 impl Opened {
@@ -65,12 +71,19 @@ impl Opened {
 impl Target {
     /// A driver by its name, and keys of its, as `KEY=VALUE`.
     pub(crate) fn of<'a>(driver: &str, keys: impl Iterator<Item = &'a str>) -> Result<Target> {
-        let mut target = Target { plugin: None, driver: None, device: None, socket: None, set: Vec::new() };
+        let mut target = Target {
+            plugin: None,
+            driver: None,
+            device: None,
+            socket: None,
+            set: Vec::new(),
+            keys: Vec::new(),
+        };
         for key in keys {
             match key.split_once('=') {
                 Some(("library", library)) if driver == "plugin" => target.plugin = Some(library.into()),
                 Some(_) => target.set.push(key.to_owned()),
-                None => anyhow::bail!("{key} is not KEY=VALUE"),
+                None => bail!("{key} is not KEY=VALUE"),
             }
         }
         target.driver = target.plugin.is_none().then(|| driver.to_owned());
@@ -92,7 +105,13 @@ impl Target {
                     told.map_or_else(|| format!("{} does not open: {fault}", desc.id), |device| device.why),
                 )
             })?;
-            all.push(Opened { driver: driver.name().to_owned(), device });
+            let driver = driver.name().to_owned();
+            if self.keys.is_empty() {
+                all.push(Opened { driver, device, without_key: Vec::new() });
+                continue;
+            }
+            let keyed = hwtest::Layer::<hwtest::Keyed>::new(device, self.keys.clone()).map_err(absent)?;
+            all.push(Opened { driver, without_key: keyed.without_key(), device: Arc::new(keyed) });
         }
         if all.is_empty() {
             let names: Vec<&str> = found.iter().map(|desc| desc.id.as_str()).collect();

@@ -119,15 +119,12 @@ impl<'w> Stage<'w> {
 
     /// What moon says of a device.
     pub fn device(&self, name: &str) -> Result<Value> {
-        let all = self.moon.devices()?;
-        let found = all.iter().find(|device| device.pointer("/device/name").is_some_and(|n| n == name));
-        found.cloned().with_context(|| format!("no device {name} in {all:#?}"))
+        self.moon.device(name)
     }
 
     /// A number in it, by its path.
     pub fn count(&self, name: &str, path: &str) -> Result<u64> {
-        let device = self.device(name)?;
-        device.pointer(path).and_then(Value::as_u64).with_context(|| format!("no {path} in {device:#}"))
+        self.moon.device_count(name, path)
     }
 
     /// Whether it is in use.

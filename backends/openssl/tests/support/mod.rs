@@ -6,6 +6,8 @@
     reason = "each test file uses its own part, and may panic"
 )]
 
+pub mod token;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -130,17 +130,7 @@ fn software_pairs() -> u16 {
 
 /// What can be said of a device before it is asked.
 fn unknown() -> Caps {
-    Caps {
-        esp: Vec::new(),
-        dh: Vec::new(),
-        sign: Vec::new(),
-        verify: Vec::new(),
-        prf: Vec::new(),
-        traits: Traits::RECOVERS,
-        ring: 0,
-        max_sas: 0,
-        max_len: 0,
-    }
+    Caps::unknown(Traits::RECOVERS)
 }
 
 impl Driver for Dpdk {

@@ -45,7 +45,12 @@ impl Line {
     /// # Errors
     /// [`PciError::Refused`]: nobody listens there.
     pub(super) fn connect(path: &Path) -> Result<Line, PciError> {
-        let refused = |cause: Errno| PciError::refused(format!("connecting to {}", path.display()), cause);
+        let refused = |cause: Errno| {
+            PciError::refused(
+                format!("connecting to {} (is what serves the card started there?)", path.display()),
+                cause,
+            )
+        };
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(refused)?;
         connect(&socket, &SocketAddrUnix::new(path).map_err(refused)?).map_err(|cause| match cause {

@@ -1,13 +1,14 @@
 //! IKE_AUTH as initiator.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipc::{CertData, Role};
-use policy::{Childless, IdMatch, Identity};
+use policy::{AuthPolicy, Childless, Claims, Identity};
 use wire::ike::{Auth, Body, Id, Notify, Payload, PayloadList};
 use wire::numbers::{AuthMethod, ExchangeType, NotifyType};
 
-use super::cert_payloads;
+use super::{cert_payloads, proof_of};
 use crate::child::Entry;
 use crate::core::{Core, DownKind, Timer, Todo};
 use crate::effect::{Event, Why};
@@ -17,10 +18,7 @@ use crate::sa::{IkeSa, State};
 impl IkeSa {
     /// The keys are there: proves who we are.
     pub(crate) fn begin_auth(&mut self, cx: &mut Core) {
-        let expected = match self.realm.as_ref().map(|r| &r.remote_id) {
-            Some(IdMatch::Exact(id)) => Some(id.clone()),
-            _ => None,
-        };
+        let expected = self.realm.as_ref().and_then(|r| r.remote_id.the_one().cloned());
         self.ask_own_auth(cx, expected);
     }
 
@@ -37,7 +35,7 @@ impl IkeSa {
         let mut payloads: Vec<Payload> = vec![Body::IdI(id).into()];
         payloads.extend(cert_payloads(certs));
         self.extend(cx, Stage::AuthRequest, &mut payloads);
-        if let IdMatch::Exact(expected) = &realm.remote_id {
+        if let Some(expected) = realm.remote_id.the_one() {
             let (kind, data) = expected.to_wire();
             payloads.push(Body::IdR(Id::new(kind, data)).into());
         }
@@ -77,18 +75,20 @@ impl IkeSa {
             };
             return self.close(cx, DownKind::Failed, why);
         };
-        let accepted = self.realm.as_ref().map(|r| r.remote_id.clone()).unwrap_or(IdMatch::Any);
-        match Identity::from_wire(id.kind, &id.data) {
-            Ok(claimed) if accepted.matches(&claimed) => {
-                if !self.ask_peer_check(cx, &id, claimed, &message) {
-                    return self.close(cx, DownKind::Failed, Why::Device("key schedule failed".into()));
+        let Some(realm) = self.realm.clone() else { return };
+        let proof = message.auth().map_or(AuthPolicy::Pubkey, |auth| proof_of(auth.method));
+        match self.claimed(&id, &message) {
+            Ok(claimed) if realm.rank(&Claims { open: true, ..Claims::of(&claimed, proof) }).is_some() => {
+                let name = Arc::clone(&realm.name);
+                if let Err(why) = self.ask_peer_check(cx, &id, claimed, &message, vec![name]) {
+                    return self.fail_auth_as_initiator(cx, why);
                 }
                 if let Some(setup) = &mut self.setup {
                     setup.auth_message = message;
                 }
             }
             Ok(claimed) => {
-                let why = format!("the peer says it is {claimed}; we accept {accepted}");
+                let why = format!("the peer says it is {claimed}; we accept {}", realm.remote_id);
                 self.fail_auth_as_initiator(cx, Why::Authentication(why));
             }
             Err(error) => self.fail_auth_as_initiator(cx, Why::PeerMisbehaved(format!("IDr: {error}"))),

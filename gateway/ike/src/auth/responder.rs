@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use ipc::CertData;
-use policy::{Childless, Identity};
+use ipc::{CertData, MAX_CANDIDATES};
+use policy::{Childless, Claims, Identity, Realm};
 use wire::ike::{Auth, Body, Notify, Payload, PayloadList};
 use wire::numbers::{AuthMethod, ExchangeType, NotifyType};
 
-use super::cert_payloads;
+use super::{cert_payloads, proof_of};
 use crate::child::Entry;
 use crate::core::{Core, DownKind, Todo};
 use crate::effect::Why;
@@ -23,7 +23,7 @@ impl IkeSa {
         let Some(idi) = message.id_i().cloned() else {
             return self.refuse_syntax(cx, ExchangeType::IKE_AUTH, id, "no IDi");
         };
-        let claimed = match Identity::from_wire(idi.kind, &idi.data) {
+        let claimed = match self.claimed(&idi, &message) {
             Ok(claimed) => claimed,
             Err(error) => {
                 return self.fail_auth_as_responder(cx, Why::PeerMisbehaved(format!("IDi: {error}")));
@@ -32,43 +32,74 @@ impl IkeSa {
         if let Some(setup) = &mut self.setup {
             setup.claimed = Some(claimed.clone());
         }
-        if message.auth().is_none() {
+        let Some(method) = message.auth().map(|auth| auth.method) else {
             let why = format!("{claimed} wants EAP, which no realm offers");
             return self.fail_auth_as_responder(cx, Why::Incompatible(why));
-        }
+        };
         // RFC 7296 section 2.9.2 and 3.5: an IDr of the initiator says which of us it wants to meet.
-        let idr = match message.id_r().map(|id| Identity::from_wire(id.kind, &id.data)) {
-            None => None,
-            Some(Ok(idr)) => Some(idr),
+        self.asked = match message.id_r().map(|id| Identity::from_wire(id.kind, &id.data)) {
+            None | Some(Ok(Identity::Anonymous(_))) => None,
+            Some(Ok(idr)) => Some(Box::new(idr)),
             Some(Err(error)) => {
                 return self.fail_auth_as_responder(cx, Why::PeerMisbehaved(format!("IDr: {error}")));
             }
         };
-        let candidates = self.setup.as_ref().map(|s| s.candidates.clone()).unwrap_or_default();
-        let (local, remote) = (self.path.local.ip(), self.path.remote.ip());
-        let chosen =
-            policy::choose_realm(candidates.iter().map(Arc::as_ref), local, remote, &claimed, idr.as_ref());
-        let Some(realm) = chosen.first().map(|r| r.name.clone()) else {
-            let wanted = idr.map(|idr| format!(" looking for {idr}")).unwrap_or_default();
-            let why = format!("no realm for {claimed}{wanted} at {remote}");
+        let chosen = self.candidates(&claimed, method);
+        let Some(first) = chosen.first() else {
+            let wanted = self.asked.as_ref().map(|idr| format!(" looking for {idr}")).unwrap_or_default();
+            let why = format!("no realm for {claimed}{wanted} at {}", self.path.remote.ip());
             return self.fail_auth_as_responder(cx, Why::Authentication(why));
         };
-        self.realm = candidates.into_iter().find(|r| r.name == realm);
-        if message.sa().is_none() && self.realm.as_ref().is_some_and(|r| r.childless == Childless::Never) {
-            // RFC 6023 section 3: what a responder does that does not know of it.
-            return self.refuse_syntax(
-                cx,
-                ExchangeType::IKE_AUTH,
-                id,
-                "no Child SA asked for, and the realm needs one",
-            );
-        }
-        if !self.ask_peer_check(cx, &idi, claimed, &message) {
-            return self.fail_auth_as_responder(cx, Why::Device("key schedule failed".into()));
+        // Until it is known better: what is said of it is said of this realm.
+        self.realm = Some(Arc::clone(first));
+        let names = chosen.iter().map(|realm| Arc::clone(&realm.name)).collect();
+        if let Err(why) = self.ask_peer_check(cx, &idi, claimed, &message, names) {
+            return self.fail_auth_as_responder(cx, why);
         }
         if let Some(setup) = &mut self.setup {
             setup.auth_message = message;
         }
+    }
+
+    /// The realms that the peer may belong to as far as is known now, best first.
+    fn candidates(&self, claimed: &Identity, method: AuthMethod) -> Vec<Arc<Realm>> {
+        let candidates = self.setup.as_ref().map(|s| s.candidates.as_slice()).unwrap_or_default();
+        let (local, remote) = (self.path.local.ip(), self.path.remote.ip());
+        let asked = self.asked.as_deref();
+        let claims = Claims { asked, open: true, ..Claims::of(claimed, proof_of(method)) };
+        let chosen = policy::choose_realm(candidates.iter().map(Arc::as_ref), local, remote, &claims);
+        let arc = |chosen: &Realm| candidates.iter().find(|realm| std::ptr::eq(Arc::as_ptr(realm), chosen));
+        chosen.into_iter().take(MAX_CANDIDATES).filter_map(arc).cloned().collect()
+    }
+
+    /// The peer has proved itself and belongs to this realm: do we go by its policy so far?
+    pub(super) fn enter_as_responder(&mut self, cx: &mut Core, name: &str) -> bool {
+        let candidates = self.setup.as_ref().map(|s| s.candidates.as_slice()).unwrap_or_default();
+        let Some(realm) = candidates.iter().find(|realm| *realm.name == *name).cloned() else {
+            let why = "the realm is gone, or the key side chose one that was not asked about".to_owned();
+            self.fail_auth_as_responder(cx, Why::Device(why));
+            return false;
+        };
+        self.realm = Some(Arc::clone(&realm));
+        if let Some(suite) = self.suite.filter(|suite| !suite.is_among(&realm.ike)) {
+            // The suite was chosen before anybody knew who comes. RFC 7296 section 2.21.2: in IKE_AUTH the IKE SA can only fail as
+            // a whole, and NO_PROPOSAL_CHOSEN would be about the child.
+            let why = format!(
+                "{} belongs to realm `{name}`, which does not take the {suite} that was chosen in IKE_SA_INIT",
+                self.claimed_text()
+            );
+            self.fail_auth_as_responder(cx, Why::Incompatible(why));
+            return false;
+        }
+        let childless = self.setup.as_ref().is_some_and(|s| s.auth_message.sa().is_none());
+        if childless && realm.childless == Childless::Never {
+            // RFC 6023 section 3: what a responder does that does not know of it.
+            let id = self.setup.as_ref().map_or(1, |s| s.request_id);
+            let what = "no Child SA asked for, and the realm needs one";
+            self.refuse_syntax(cx, ExchangeType::IKE_AUTH, id, what);
+            return false;
+        }
+        true
     }
 
     /// RFC 7296 section 2.21.2: the answer says that it failed and not why, and the SA is gone.
@@ -116,7 +147,9 @@ impl IkeSa {
             self.respond(cx, ExchangeType::IKE_AUTH, setup.request_id, &payloads);
         }
         if let Some(peer) = self.peer_id.clone() {
-            let (realm, forget) = (self.realm_name(), self.ext.initial_contact);
+            // RFC 7619 section 2.3: what nobody says concerns nobody else.
+            let forget = self.ext.initial_contact && !peer.is_anonymous();
+            let realm = self.realm_name();
             cx.todo.push_back(Todo::Superseded { by: self.id, realm, peer, forget });
         }
     }

@@ -2,6 +2,7 @@
 //! from before a crash goes.
 
 use ipc::Role;
+use policy::AuthPolicy;
 use wire::ike::{Notify, Payload, PayloadList};
 use wire::numbers::NotifyType;
 
@@ -14,8 +15,10 @@ pub(super) struct InitialContact;
 
 impl Handler for InitialContact {
     fn build(&self, stage: Stage, sa: &mut IkeSa, cx: &mut Core, out: &mut Vec<Payload>) {
-        if stage == Stage::AuthRequest && sa.role == Role::Initiator && cx.is_first_contact(&sa.realm_name())
-        {
+        // RFC 7619 section 2.3: who does not say who it is has no contacts.
+        let named = sa.realm.as_ref().is_some_and(|realm| realm.local_auth != AuthPolicy::Null);
+        let first = || cx.is_first_contact(&sa.realm_name());
+        if stage == Stage::AuthRequest && sa.role == Role::Initiator && named && first() {
             out.push(Notify::new(NotifyType::INITIAL_CONTACT).into());
         }
     }

@@ -71,8 +71,10 @@ fn realm(node: u8) -> Arc<Realm> {
         ike: vec![IkeProposal::parse("aes128gcm16-prfsha256-x25519").unwrap()],
         local_id: id(node),
         local_auth: AuthPolicy::Psk,
-        remote_id: IdMatch::Exact(id(1 - node)),
+        aliases: vec![],
+        remote_id: IdMatch::Exact(id(1 - node)).into(),
         remote_auth: AuthPolicy::Psk,
+        methods: vec![],
         children: Vec::new(),
         start: Start::Manual,
         encap: Encap::Raw,
@@ -137,7 +139,9 @@ fn meet_with(extra: impl Fn(usize) -> Option<Box<dyn Handler>>) -> ([Engine; 2],
                     Request::MakeAuth { .. } => {
                         Reply::Proof { method: 2, data: vec![7; 32], certs: Vec::new() }
                     }
-                    Request::CheckAuth { .. } => Reply::PeerAccepted { how: "test".into() },
+                    Request::CheckAuth { realms, .. } => {
+                        Reply::PeerAccepted { realm: realms[0].clone(), how: "test".into() }
+                    }
                     _ => continue,
                 };
                 engines[node].handle_reply(now, token, reply, &mut fx);

@@ -1,5 +1,7 @@
 //! IKE_SA_INIT as responder: who may begin, which realms may be meant, what is chosen, and the response.
 
+use std::sync::Arc;
+
 use ipc::Role;
 use policy::Realm;
 use spi::Group;
@@ -57,7 +59,7 @@ pub(crate) fn admit(cx: &mut Core, path: Path, bytes: &[u8]) -> Option<Box<IkeSa
     }
     let candidates = cx.realms.by_path(path);
     let group = Group(ke.method.0);
-    let chosen = match choose(candidates.iter().map(|r| &**r), offer, group) {
+    let chosen = match choose(&candidates, offer, group) {
         Ok(chosen) => chosen,
         Err(refused) => {
             let why = match refused {
@@ -92,8 +94,10 @@ pub(crate) fn admit(cx: &mut Core, path: Path, bytes: &[u8]) -> Option<Box<IkeSa
     setup.peer_public = ke.data.clone();
     setup.sa = Some(chosen.answer);
     setup.init_request = bytes.to_vec();
-    // Only realms that would have chosen the same suite can be meant.
-    setup.candidates = candidates.into_iter().filter(|r| would_choose(r, offer, &chosen.suite)).collect();
+    // Those that take the suite first: it is theirs that the peer sees of us until it says who it is. Where it belongs to another, it is
+    // told then.
+    setup.candidates = candidates;
+    setup.candidates.sort_by_key(|realm| !chosen.suite.is_among(&realm.ike));
     sa.setup = Some(Box::new(setup));
     sa.half_open = true;
     cx.half_open += 1;
@@ -102,24 +106,31 @@ pub(crate) fn admit(cx: &mut Core, path: Path, bytes: &[u8]) -> Option<Box<IkeSa
     Some(sa)
 }
 
-/// The best candidate that finds something in the offer. `Err(None)`: there is no candidate at all.
-fn choose<'a>(
-    candidates: impl Iterator<Item = &'a Realm>,
+/// Suites that are weighed where realms share an address.
+const MAX_WEIGHED: usize = 8;
+
+/// The suite for whoever it is: one that all candidates take if there is one, else that of the best candidate that finds something in
+/// the offer. `Err(None)`: there is no candidate at all.
+fn choose(
+    candidates: &[Arc<Realm>],
     offer: &wire::ike::Sa,
     ke: Group,
 ) -> Result<ChosenIke, Option<NoChoice>> {
-    let mut refused = None;
+    let (mut first, mut refused, mut weighed) = (None, None, 0);
     for realm in candidates {
         match select::choose_ike(&realm.ike, offer, None, Some(ke)) {
-            Ok(chosen) => return Ok(chosen),
+            Ok(chosen) if candidates.iter().all(|other| chosen.suite.is_among(&other.ike)) => {
+                return Ok(chosen);
+            }
+            Ok(chosen) => first = first.or(Some(chosen)),
             Err(no_choice) => refused = refused.or(Some(no_choice)),
         }
+        weighed += 1;
+        if weighed >= MAX_WEIGHED && first.is_some() {
+            break;
+        }
     }
-    Err(refused)
-}
-
-fn would_choose(realm: &Realm, offer: &wire::ike::Sa, suite: &crate::keymat::IkeSuite) -> bool {
-    select::choose_ike(&realm.ike, offer, None, Some(suite.group)).is_ok_and(|c| c.suite == *suite)
+    first.ok_or(refused)
 }
 
 /// A response nothing is remembered of, with the initiator's SPI alone.

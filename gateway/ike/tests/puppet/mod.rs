@@ -48,8 +48,10 @@ pub fn realm() -> Realm {
         ike: vec![IkeProposal::parse("aes128gcm16-prfsha256-x25519-ecp256").unwrap()],
         local_id: Identity::parse(ENGINE_ID).unwrap(),
         local_auth: AuthPolicy::Psk,
-        remote_id: IdMatch::Exact(Identity::parse(PUPPET_ID).unwrap()),
+        aliases: vec![],
+        remote_id: IdMatch::Exact(Identity::parse(PUPPET_ID).unwrap()).into(),
         remote_auth: AuthPolicy::Psk,
+        methods: vec![],
         children: vec![
             child("net", "10.1.0.0/16", "10.2.0.0/16"),
             child("dmz", "10.3.0.0/16", "10.2.0.0/16"),
@@ -269,11 +271,11 @@ impl Rig {
                 data: psk_proof(&*self.ops, &input),
                 certs: vec![],
             }),
-            Request::CheckAuth { input, proof, .. } => {
+            Request::CheckAuth { realms, input, proof, .. } => {
                 let good = proof.method == AuthMethod::SHARED_KEY_MIC.0
                     && proof.data == psk_proof(&*self.ops, &input);
                 Some(match good {
-                    true => Reply::PeerAccepted { how: "PSK".into() },
+                    true => Reply::PeerAccepted { realm: realms[0].clone(), how: "PSK".into() },
                     false => Reply::Refused(Refusal::AuthenticationFailed("PSK differs".into())),
                 })
             }

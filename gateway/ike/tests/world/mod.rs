@@ -510,9 +510,9 @@ impl World {
             Request::MakeAuth { input, .. } => {
                 Reply::Proof { method: 2, data: proof(&input), certs: Vec::new() }
             }
-            Request::CheckAuth { input, proof: theirs, .. } => {
+            Request::CheckAuth { realms, input, proof: theirs, .. } => {
                 if theirs.method == 2 && Secret::new(theirs.data).ct_eq(&proof(&input)) {
-                    Reply::PeerAccepted { how: "PSK".into() }
+                    Reply::PeerAccepted { realm: realms[0].clone(), how: "PSK".into() }
                 } else {
                     Reply::Refused(Refusal::AuthenticationFailed("wrong secret".into()))
                 }

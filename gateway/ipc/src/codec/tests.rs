@@ -51,9 +51,12 @@ fn address() -> impl Strategy<Value = IpAddr> {
 
 fn request() -> impl Strategy<Value = Request> {
     let hash = prop_oneof![Just(Hash::Sha1), Just(Hash::Sha512), Just(Hash::Identity)];
-    let offered =
-        (proptest::collection::vec(hash, 0..=5), proptest::collection::vec(any::<[u8; 20]>(), 0..=40))
-            .prop_map(|(hashes, authorities)| Offered { hashes, authorities });
+    let offered = (
+        proptest::collection::vec(hash, 0..=5),
+        proptest::collection::vec(any::<[u8; 20]>(), 0..=40),
+        any::<[bool; 2]>(),
+    )
+        .prop_map(|(hashes, authorities, [ocsp, urls])| Offered { hashes, authorities, ocsp, urls });
     let peer = proptest::option::of(identity_of_any_kind());
     let make = (any::<u64>(), realm(), identity_of_any_kind(), peer, input(), offered).prop_map(
         |(sa, realm, own_id, peer_id, input, offered)| Request::MakeAuth {
@@ -70,11 +73,18 @@ fn request() -> impl Strategy<Value = Request> {
         data,
         certs,
     });
-    let check = (any::<u64>(), realm(), identity_of_any_kind(), identity_of_any_kind(), input(), proof)
-        .prop_map(|(sa, realm, own_id, peer_id, input, proof)| Request::CheckAuth {
+    let check = (
+        any::<u64>(),
+        prop::collection::vec(realm(), 0..4),
+        proptest::option::of(identity_of_any_kind()),
+        identity_of_any_kind(),
+        input(),
+        proof,
+    )
+        .prop_map(|(sa, realms, asked, peer_id, input, proof)| Request::CheckAuth {
             sa: IkeSaRef(sa),
-            realm,
-            own_id,
+            realms,
+            asked,
             peer_id,
             input,
             proof,
@@ -136,7 +146,7 @@ fn reply() -> impl Strategy<Value = Reply> {
     prop_oneof![
         Just(()).prop_map(|()| Reply::Ok),
         proof,
-        ".{0,100}".prop_map(|how| Reply::PeerAccepted { how: how.into() }),
+        (realm(), ".{0,100}").prop_map(|(realm, how)| Reply::PeerAccepted { realm, how: how.into() }),
         refused.prop_map(Reply::Refused),
     ]
 }
@@ -187,10 +197,17 @@ fn an_input(message: usize, nonce: usize) -> AuthInput {
     }
 }
 
-fn check(own_id: Identity, input: AuthInput, certs: Vec<CertData>) -> Request {
+fn check(asked: Identity, input: AuthInput, certs: Vec<CertData>) -> Request {
     let peer_id = Identity::Fqdn("sun.lab.test".into());
     let proof = PeerProof { method: 14, data: vec![0; 64], certs };
-    Request::CheckAuth { sa: IkeSaRef(1), realm: "r".into(), own_id, peer_id, input, proof }
+    Request::CheckAuth {
+        sa: IkeSaRef(1),
+        realms: vec!["r".into()],
+        asked: Some(asked),
+        peer_id,
+        input,
+        proof,
+    }
 }
 
 #[test]
@@ -227,8 +244,8 @@ fn each_bound_holds_on_both_ends() {
 
 #[test]
 fn lengths_that_promise_more_than_there_is_cost_no_memory() {
-    // `CheckAuth` of a realm whose name would be 2^63 octets long.
-    let mut octets = vec![1, 0];
+    // `CheckAuth` of one realm whose name would be 2^63 octets long.
+    let mut octets = vec![1, 0, 1];
     octets.extend([0xff; 8]);
     octets.push(0x7f);
     assert_eq!(decode::<Request>(&octets, Vec::new()).err(), Some(Broken::Malformed));

@@ -83,22 +83,32 @@ fn shown(text: &str) -> String {
     text.to_owned()
 }
 
+/// Whether a section's token is there, which it says without a login.
+#[cfg(feature = "pkcs11")]
+pub(crate) fn look(section: &Accel) -> Result<String, String> {
+    let site = site(section).ok_or_else(|| "makes no sense".to_owned())?;
+    site.look().map_err(|trouble| trouble.text)
+}
+
+#[cfg(feature = "pkcs11")]
+fn site(section: &Accel) -> Option<::pkcs11::Site> {
+    use ::pkcs11::{Dh, PinSource, Site, Uri};
+    let token = Uri::parse(section.text("token").unwrap_or("pkcs11:")).ok()?;
+    let pin = match (section.path("pin_file"), section.text("pin_env"), section.flag("pin_prompt")) {
+        (Some(file), _, _) => PinSource::File(file.to_owned()),
+        (None, Some(name), _) => PinSource::Env(name.to_owned()),
+        (None, None, Some(true)) => PinSource::Prompt,
+        (None, None, _) => PinSource::None,
+    };
+    let dh = if section.text("dh") == Some("token") { Dh::Token } else { Dh::Host };
+    let sessions = section.number("sessions").unwrap_or(1) as usize;
+    Some(Site { token, pin, dh, sessions, ..Site::new(&section.name, section.path("module")?) })
+}
+
 /// The driver of all sections that are for it, for one side of the gateway.
 #[cfg(feature = "pkcs11")]
 pub(crate) fn driver(sections: &[Accel], side: ::pkcs11::Side) -> Option<::pkcs11::Pkcs11> {
-    use ::pkcs11::{Dh, PinSource, Site, Uri};
-    let site = |section: &Accel| {
-        let token = Uri::parse(section.text("token").unwrap_or("pkcs11:")).ok()?;
-        let pin = match (section.path("pin_file"), section.text("pin_env"), section.flag("pin_prompt")) {
-            (Some(file), _, _) => PinSource::File(file.to_owned()),
-            (None, Some(name), _) => PinSource::Env(name.to_owned()),
-            (None, None, Some(true)) => PinSource::Prompt,
-            (None, None, _) => PinSource::None,
-        };
-        let dh = if section.text("dh") == Some("token") { Dh::Token } else { Dh::Host };
-        let sessions = section.number("sessions").unwrap_or(1) as usize;
-        Some(Site { token, pin, dh, sessions, ..Site::new(&section.name, section.path("module")?) })
-    };
+    use ::pkcs11::{Dh, Site};
     let ours = sections.iter().filter(|section| section.driver == KIND.driver);
     let sites: Vec<Site> =
         ours.filter_map(site).filter(|site| side == ::pkcs11::Side::Keys || site.dh == Dh::Token).collect();

@@ -91,7 +91,7 @@ impl Device for Cabinet {
 }
 
 fn config(certs: Vec<OwnCertificate>) -> Config {
-    let own = OwnKey { name: KEY.into(), source: KeySource::Uri(KEY.into()), certs };
+    let own = OwnKey { name: KEY.into(), source: KeySource::Uri(KEY.into()), certs, url: None };
     pubkey(MOON, "any", Some(own), Trust::default())
 }
 

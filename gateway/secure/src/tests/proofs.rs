@@ -22,7 +22,7 @@ fn rsa() -> KeyPair {
 }
 
 fn offered(hashes: &[Hash]) -> Offered {
-    Offered { hashes: hashes.to_vec(), authorities: vec![] }
+    Offered { hashes: hashes.to_vec(), ..Offered::default() }
 }
 
 #[test]
@@ -310,7 +310,7 @@ fn intermediates_go_along_and_roots_and_what_the_peer_has_do_not() {
     let own = || leaf.own(&[&low, &middle, &root]);
     let sent = |authorities: Vec<[u8; 20]>| {
         let mut moon = Side::new(pubkey(MOON, SUN, Some(own()), Trust::default()));
-        let offered = Offered { hashes: vec![Hash::Sha256], authorities };
+        let offered = Offered { hashes: vec![Hash::Sha256], authorities, ..Offered::default() };
         proof(moon.make_offered(1, "r", MOON, initiators(Role::Initiator), offered)).certs.len()
     };
     let hash = |ca: &Ca| {
@@ -324,7 +324,7 @@ fn intermediates_go_along_and_roots_and_what_the_peer_has_do_not() {
     let config = pubkey(SUN, MOON, None, trust_ca(&[&root, &middle]));
     let short = devices()[0].short_ops().unwrap();
     let authorities = crate::authorities(&config, &*short);
-    assert_eq!(authorities["r"], [hash(&root), hash(&middle)]);
+    assert_eq!(authorities["r"].authorities, [hash(&root), hash(&middle)]);
     accepted(verdict(own(), trust_ca(&[&root])));
 }
 

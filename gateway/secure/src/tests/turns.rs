@@ -134,7 +134,7 @@ fn reload_changes_what_is_believed_and_keeps_what_was_asked() {
         own_id: id(MOON),
         peer_id: None,
         input: initiators(Role::Initiator),
-        offered: ipc::Offered { hashes: vec![spi::Hash::Sha256], authorities: vec![] },
+        offered: ipc::Offered { hashes: vec![spi::Hash::Sha256], ..ipc::Offered::default() },
     };
     moon.authority.handle(now(), spi::Token(900), request);
     moon.authority.reload(pubkey(MOON, SUN, Some(leaf.own(&[])), Trust::default()), now());
@@ -161,7 +161,7 @@ fn a_signature_survives_the_reset_of_its_device() {
         own_id: id(MOON),
         peer_id: None,
         input: initiators(Role::Initiator),
-        offered: ipc::Offered { hashes: vec![spi::Hash::Sha256], authorities: vec![] },
+        offered: ipc::Offered { hashes: vec![spi::Hash::Sha256], ..ipc::Offered::default() },
     };
     moon.authority.handle(now(), spi::Token(1), request);
     devices[0].begin_reset();
@@ -195,8 +195,8 @@ fn other_rules_for_certificates_count_from_the_reload_on() {
     let mut sun = Side::new(config(2048));
     let begun = Request::CheckAuth {
         sa: IkeSaRef(1),
-        realm: "r".into(),
-        own_id: id(SUN),
+        realms: vec!["r".into()],
+        asked: Some(id(SUN)),
         peer_id: id(MOON),
         input: initiators(Role::Responder),
         proof: signed(),

@@ -15,6 +15,7 @@ use spi::{Direction, Encr, Fault, FaultKind, Integ, SaId, SaParams};
 
 use super::{Accel, Slot, State};
 use crate::config::Fallback;
+use crate::config::settings::SOFTWARE;
 use crate::events::Notice;
 use crate::plane::queues::DeviceOrder;
 
@@ -30,7 +31,23 @@ pub(in crate::worker) struct Seat {
     pub(in crate::worker) lane: u16,
     pub(in crate::worker) line: esp::ChildId,
     pub(in crate::worker) realm: Arc<str>,
+    /// What it may move to.
     pub(in crate::worker) fallback: Fallback,
+    /// The devices that the realm names, the preferred one first; empty: none.
+    pub(in crate::worker) accel: Arc<[String]>,
+}
+
+impl Seat {
+    /// The place of a device among those that the realm names; after all of them where it does not.
+    fn place_of(&self, slot: &Slot) -> usize {
+        let is = |name: &String| name == slot.name() || (!slot.is_hardware() && name == SOFTWARE);
+        self.accel.iter().position(is).unwrap_or(usize::MAX)
+    }
+
+    /// Whether the realm names it, or leaves it to us.
+    fn wants(&self, slot: &Slot) -> bool {
+        self.accel.is_empty() || self.place_of(slot) != usize::MAX
+    }
 }
 
 /// An installed SA.
@@ -85,6 +102,13 @@ pub(in crate::worker) enum Refused {
         /// The realm's policy.
         fallback: Fallback,
     },
+    /// None of those that the realm names carries such an SA, and it does not let another one.
+    Unfit {
+        /// Those.
+        wanted: String,
+        /// The realm's policy.
+        fallback: Fallback,
+    },
 }
 
 impl fmt::Display for Refused {
@@ -93,6 +117,10 @@ impl fmt::Display for Refused {
             Refused::Fault(fault) => fault.fmt(f),
             Refused::Policy { device, fallback } => {
                 write!(f, "accelerator {device} is out of order, and `fallback = \"{}\"`", fallback.name())
+            }
+            Refused::Unfit { wanted, fallback } => {
+                let fallback = fallback.name();
+                write!(f, "the realm's `accel` ({wanted}) cannot carry it, and `fallback = \"{fallback}\"`")
             }
         }
     }
@@ -110,21 +138,32 @@ impl Accel {
         params: SaParams,
     ) -> Result<(usize, SaId), Refused> {
         let (transform, esn) = ((params.encr, params.integ), params.esn);
-        let order = self.preference(seat.lane, transform, esn);
+        let order = self.preference(&seat, transform, esn);
         let Some(home) = order.first().copied() else {
             return Err(Refused::Fault(FaultKind::Unsupported.into()));
         };
         // A device that nobody knows yet might be the home of this one.
-        if let Some(absent) = self.slots.iter().find(|slot| slot.desc.is_none() && slot.source.configured)
+        let unknown = |slot: &&Slot| slot.desc.is_none() && slot.source.configured && seat.wants(slot);
+        if let Some(absent) = self.slots.iter().find(unknown)
             && seat.fallback != Fallback::Soft
             && !self.slots[home].is_hardware()
         {
             return Err(Refused::Policy { device: absent.name().to_owned(), fallback: seat.fallback });
         }
+        // Of those that the realm names none carries it, and nothing else may.
+        let stranger = !seat.wants(&self.slots[home]);
+        let barred = match seat.fallback {
+            Fallback::Never => true,
+            Fallback::SameClass => !self.slots[home].is_hardware(),
+            Fallback::Soft => false,
+        };
+        if stranger && barred {
+            return Err(Refused::Unfit { wanted: seat.accel.join(", "), fallback: seat.fallback });
+        }
         let mut last =
             Refused::Policy { device: self.slots[home].name().to_owned(), fallback: seat.fallback };
         for device in order {
-            if !self.allows(seat.fallback, home, device) || !self.slots[device].is_usable(seat.lane) {
+            if !self.allows(&seat, home, device) || !self.slots[device].is_usable(seat.lane) {
                 continue;
             }
             match self.install_on(device, &params) {
@@ -168,14 +207,16 @@ impl Accel {
     }
 
     /// The realms' policies may be others now.
-    pub(in crate::worker) fn set_fallbacks(&mut self, of: impl Fn(&str) -> Fallback) {
+    pub(in crate::worker) fn set_policies(&mut self, of: impl Fn(&str) -> (Fallback, Arc<[String]>)) {
         let mut changed = Vec::new();
         for (id, session) in &mut self.sessions.all {
-            let fallback = of(&session.seat.realm);
-            if std::mem::replace(&mut session.seat.fallback, fallback) != fallback {
+            let (fallback, accel) = of(&session.seat.realm);
+            if session.seat.fallback != fallback || session.seat.accel != accel {
+                (session.seat.fallback, session.seat.accel) = (fallback, accel);
                 changed.push(*id);
             }
         }
+        self.find_homes();
         changed.into_iter().for_each(|id| self.sessions.push(id));
     }
 
@@ -218,9 +259,11 @@ impl Accel {
         let ids: Vec<SessionId> = self.sessions.all.keys().copied().collect();
         for id in ids {
             let Some(session) = self.sessions.all.get(&id) else { continue };
-            let order = self.preference(session.seat.lane, session.transform, session.esn);
+            let order = self.preference(&session.seat, session.transform, session.esn);
             let home = session.home;
-            let same = |other: usize| self.slots[other].is_peer_of(&self.slots[home]);
+            let place = |device: usize| session.seat.place_of(&self.slots[device]);
+            let same =
+                |other: usize| self.slots[other].is_peer_of(&self.slots[home]) && place(other) == place(home);
             let Some(best) = order.first().copied().filter(|best| *best != home && !same(*best)) else {
                 continue;
             };
@@ -234,14 +277,14 @@ impl Accel {
 
     fn look_after(&mut self, id: SessionId) {
         let Some(session) = self.sessions.all.get(&id) else { return };
-        let Seat { lane, fallback, .. } = session.seat;
+        let (seat, lane) = (session.seat.clone(), session.seat.lane);
         let (home, old) = (session.home, session.device);
-        let fine = !session.stale && self.slots[old].is_usable(lane) && self.allows(fallback, home, old);
+        let fine = !session.stale && self.slots[old].is_usable(lane) && self.allows(&seat, home, old);
         if fine && (old == home || !self.slots[home].is_usable(lane)) {
             return;
         }
-        let mut order = self.preference(lane, session.transform, session.esn);
-        order.retain(|device| self.allows(fallback, home, *device) && self.slots[*device].is_usable(lane));
+        let mut order = self.preference(&seat, session.transform, session.esn);
+        order.retain(|device| self.allows(&seat, home, *device) && self.slots[*device].is_usable(lane));
         order.sort_by_key(|device| *device != home);
         for device in order {
             // From one that is as good as any it moves home, or not at all.
@@ -292,8 +335,8 @@ impl Accel {
     }
 
     /// Devices that carry a transform, the ones to be preferred first, however they are.
-    fn preference(&self, lane: u16, transform: (Encr, Integ), esn: bool) -> Vec<usize> {
-        let node = self.nodes.get(usize::from(lane)).copied().flatten();
+    fn preference(&self, seat: &Seat, transform: (Encr, Integ), esn: bool) -> Vec<usize> {
+        let node = self.nodes.get(usize::from(seat.lane)).copied().flatten();
         let order = self.trials.order(transform, self.slots.len());
         let mut all: Vec<usize> =
             order.into_iter().filter(|device| self.slots[*device].carries(transform, esn)).collect();
@@ -312,13 +355,21 @@ impl Accel {
                 slot.desc.as_ref().and_then(|desc| desc.numa_node).zip(node).is_some_and(|(a, b)| a != b);
             (failed, false, first, far, busy, slot.sas, *device)
         });
+        if !seat.accel.is_empty() {
+            // Stable: what the realm does not name stays in its order, behind.
+            all.sort_by_key(|device| {
+                (self.trials.failed(transform, *device), seat.place_of(&self.slots[*device]))
+            });
+        }
         all
     }
 
     /// Whether an SA may be on a device, given its home.
-    fn allows(&self, fallback: Fallback, home: usize, device: usize) -> bool {
+    fn allows(&self, seat: &Seat, home: usize, device: usize) -> bool {
+        let named = !seat.accel.is_empty() && seat.wants(&self.slots[device]);
         device == home
-            || match fallback {
+            || named
+            || match seat.fallback {
                 Fallback::Never => false,
                 Fallback::SameClass => self.slots[device].is_hardware(),
                 Fallback::Soft => true,

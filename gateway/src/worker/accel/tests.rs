@@ -199,16 +199,22 @@ impl World {
         (ike::ChildId(line.into()), dir)
     }
 
-    fn seat(line: u32, fallback: Fallback) -> Seat {
-        Seat { lane: 0, line: ChildId(line.into()), realm: "r".into(), fallback }
+    fn seat(line: u32, fallback: Fallback, accel: &[&str]) -> Seat {
+        let accel = accel.iter().map(|name| (*name).to_owned()).collect();
+        Seat { lane: 0, line: ChildId(line.into()), realm: "r".into(), fallback, accel }
     }
 
     /// Another pair of SAs, on both ends.
     fn add(&mut self, fallback: Fallback) -> Result<u32, route::Refused> {
+        self.add_on(fallback, &[])
+    }
+
+    /// The same of a realm that names its devices.
+    fn add_on(&mut self, fallback: Fallback, accel: &[&str]) -> Result<u32, route::Refused> {
         let line = self.lines;
         let (spi_out, spi_in) = (OUT + line, IN + line);
         let now = Instant::now();
-        let seat = World::seat(line, fallback);
+        let seat = World::seat(line, fallback, accel);
         let (device, sa) = self.accel.install(
             World::id(line, Direction::Open),
             seat.clone(),
@@ -462,6 +468,43 @@ fn of_two_cards_each_has_half_and_one_has_all_when_the_other_is_dead() {
         world.sas() == [4, 4, 0] && world.is_well(0) && world.is_well(1)
     });
     world.pass("traffic on both", 40);
+    world.come_to_rest();
+}
+
+#[test]
+fn a_realms_sas_are_on_the_devices_that_it_names() {
+    let (one, two) = (Patient::new(), Patient::new());
+    let mut world = World::new(vec![faulty("one", &one, true), faulty("two", &two, true), software()]);
+    world.add_on(Fallback::Never, &["two"]).unwrap();
+    world.add_on(Fallback::Never, &["two", "soft"]).unwrap();
+    world.add_on(Fallback::Never, &["soft"]).unwrap();
+    assert_eq!(world.sas(), [0, 4, 2]);
+    world.pass("traffic", 20);
+    two.set(Ailment::Dead);
+    world.until("the one that names software is there, the other waits", |world| world.sas() == [0, 2, 4]);
+    let refused = world.add_on(Fallback::Never, &["two"]).unwrap_err().to_string();
+    assert_eq!(refused, "accelerator two is out of order, and `fallback = \"never\"`");
+    let line = world.add_on(Fallback::SameClass, &["two"]).unwrap();
+    assert_eq!(world.sas(), [2, 2, 4], "another card may");
+    two.set(Ailment::None);
+    world.until("all are home", |world| world.sas() == [0, 6, 2] && world.is_well(1));
+    // The realm is told to use the other card.
+    let one: Arc<[String]> = ["one".to_owned()].into();
+    world.accel.set_policies(|_| (Fallback::Never, Arc::clone(&one)));
+    world.until("all have moved", |world| world.sas() == [8, 0, 0]);
+    world.pass("traffic on the other card", 20);
+    assert_eq!(line, 3);
+    world.come_to_rest();
+}
+
+#[test]
+fn a_realm_that_names_nothing_that_can_is_told_so() {
+    let patient = Patient::new();
+    let mut world = World::new(vec![faulty("card", &patient, true), software()]);
+    let refused = world.add_on(Fallback::Never, &["gone"]).unwrap_err().to_string();
+    assert_eq!(refused, "the realm's `accel` (gone) cannot carry it, and `fallback = \"never\"`");
+    world.add_on(Fallback::Soft, &["gone"]).unwrap();
+    assert_eq!(world.sas(), [2, 0], "as if it had named nothing");
     world.come_to_rest();
 }
 

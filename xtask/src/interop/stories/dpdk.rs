@@ -59,7 +59,7 @@ fn carried(place: &Place<'_>, steps: &mut Steps, driver: &str, suite: &str, exch
         bail!("the Child SA is still the same");
     }
     steps.begin("the device has done it, and software nothing");
-    let device = device(&moon, NAME)?;
+    let device = moon.device(NAME)?;
     let count = |path: &str| number(&device, path);
     if !said(&device, "/identity").contains(driver) || !said(&device, "/device/health").contains("ready") {
         bail!("moon says of the device {device:#}");
@@ -67,21 +67,13 @@ fn carried(place: &Place<'_>, steps: &mut Steps, driver: &str, suite: &str, exch
     if count("/packets")? < 1000 || (count("/operations")? == 0) == exchanges {
         bail!("the device has carried {} packets: {device:#}", count("/packets")?);
     }
-    if number(&self::device(&moon, "soft")?, "/packets")? > 0 {
+    if moon.device_count("soft", "/packets")? > 0 {
         bail!("software has carried packets");
     }
     steps.begin("nothing is left in a queue");
     let idle = process::until(2 * TIME, || Ok(is_idle(&moon)?.then_some(())))?;
     idle.with_context(|| format!("something is left: {:#}", moon.json("accel").unwrap_or_default()))?;
     place.pings()
-}
-
-/// What a gateway says of a device.
-fn device(gateway: &Tussock<'_>, name: &str) -> Result<Value> {
-    let all = gateway.json("accel")?;
-    let list = all.get("devices").and_then(Value::as_array).context("no devices")?;
-    let found = list.iter().find(|device| device.pointer("/device/name").is_some_and(|n| n == name));
-    found.cloned().with_context(|| format!("no device {name} in {all:#}"))
 }
 
 fn number(device: &Value, path: &str) -> Result<u64> {
@@ -93,7 +85,7 @@ fn said(device: &Value, path: &str) -> String {
 }
 
 fn is_idle(gateway: &Tussock<'_>) -> Result<bool> {
-    let device = device(gateway, NAME)?;
+    let device = gateway.device(NAME)?;
     let queues = device.get("queues").and_then(Value::as_array).context("no queues")?;
     let counts = queues.iter().flat_map(|queue| [queue.get("in_flight"), queue.get("waiting")]);
     Ok(counts.flatten().all(|count| count.as_u64() == Some(0)))

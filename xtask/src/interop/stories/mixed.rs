@@ -57,13 +57,7 @@ fn mixed(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
     await_tunnel(&sun, "the same tunnel", |other| other.ike == seen.ike)?;
     place.pings()?;
     steps.begin("each device has done its part");
-    let count = |name: &str, path: &str| -> Result<u64> {
-        let all = moon.json("accel")?;
-        let list = all.get("devices").and_then(serde_json::Value::as_array).context("no devices")?;
-        let device = list.iter().find(|device| device.pointer("/device/name").is_some_and(|n| n == name));
-        let count = device.and_then(|device| device.pointer(path)?.as_u64());
-        count.with_context(|| format!("no {path} of {name} in {all:#}"))
-    };
+    let count = |name: &str, path: &str| moon.device_count(name, path);
     let told = || format!("{:#}", moon.json("accel").unwrap_or_default());
     if count("qat0", "/packets")? == 0 || count("ossl0", "/operations")? == 0 {
         bail!("the card has no packets, or OpenSSL no key exchange: {}", told());

@@ -1,5 +1,7 @@
 //! Moon on the PadLock instructions, which trap and are carried out by an emulator in its process; and on a processor that has none.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
@@ -10,6 +12,7 @@ use crate::interop::course::Steps;
 use crate::interop::scenario::SITES;
 use crate::padlock::{self, Emulated};
 use crate::peer::{Peer, await_nothing, await_tunnel};
+use crate::process;
 use crate::strongswan::{Release, StrongSwan};
 use crate::tussock::{NET, SITE, Tussock, quoted};
 use crate::world::{ALICE, BOB};
@@ -23,6 +26,11 @@ pub const STORIES: &[Story] = &[
     .cast("tussock -> strongSwan"),
     Story::ours("padlock-suites", "every cipher of PadLock with ESN, software at the other end", suites),
     Story::ours(
+        "padlock-vanished",
+        "a machine that loses PadLock under traffic ends the gateway; started again it says what is missing, and software has the tunnel",
+        vanished,
+    ),
+    Story::ours(
         "padlock-missing",
         "a processor without PadLock: `tussock accel` says which CPUID leaf is missing, and software goes on",
         missing,
@@ -30,7 +38,9 @@ pub const STORIES: &[Story] = &[
 ];
 
 /// How long the flows go on.
-const TIME: std::time::Duration = std::time::Duration::from_secs(3);
+const TIME: Duration = Duration::from_secs(3);
+/// When PadLock goes away, after the gateway's start: its trial is over, and it has a tunnel.
+const LOST_AFTER: Duration = Duration::from_secs(12);
 
 fn with_strongswan(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
     let emulated = Emulated::build(Profile::Dev, place.results)?;
@@ -111,6 +121,48 @@ fn suites(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
     sun.stop()
 }
 
+/// As of a guest that is moved to a host without the instructions: the next one is illegal, and no program outlives that. What can be had is
+/// that the next start works.
+fn vanished(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
+    let emulated = Emulated::build(Profile::Dev, place.results)?;
+    let (mut ours, mut theirs) = (SITES.moon(), SITES.far());
+    for end in [&mut ours, &mut theirs] {
+        end.ike = "aes128-sha256-modp2048".to_owned();
+        end.esp = "aes128-sha256".to_owned();
+    }
+    let mut moon = Tussock::new(place.world, &ours, &emulated.gateway, place.results)?;
+    moon.append(padlock::SECTION)?;
+    moon.preset(emulated.environment_with(&format!(",vanish={}", LOST_AFTER.as_secs())));
+    let mut sun = place.tussock(&theirs)?;
+    place.begin(steps, &mut moon, &mut sun)?;
+    all_on_padlock(&moon)?;
+    steps.begin("PadLock is lost under traffic, and the gateway with it");
+    let _flow = Flow::begin(place.world, "alice", "bob", (BOB, 7000), 2 * LOST_AFTER)?;
+    let gone = process::until(3 * LOST_AFTER, || Ok(moon.json("status").is_err().then_some(())))?;
+    gone.context("it goes on without instructions")?;
+    moon.kill();
+    steps.begin("started again it says what is missing");
+    moon.preset(emulated.environment_with(",units=rng"));
+    moon.start()?;
+    let via = moon.device("via")?;
+    let why = via.pointer("/device/why").and_then(Value::as_str).context("no reason")?;
+    if !why.contains("ACE") {
+        bail!("it says {why:?}");
+    }
+    steps.begin("and software has the tunnel");
+    moon.up()?;
+    agree(&moon, &sun)?;
+    place.pings()?;
+    if moon.device_count("soft", "/packets")? == 0 {
+        bail!("software has carried nothing: {:#}", moon.json("accel")?);
+    }
+    let left = sun.sas()?.len();
+    if left != 1 {
+        bail!("sun has {left} IKE SAs");
+    }
+    Ok(())
+}
+
 fn missing(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
     if std::fs::read_to_string("/proc/cpuinfo")?.contains("phe_en") {
         steps.begin("this processor has PadLock: nothing is missing");
@@ -120,12 +172,12 @@ fn missing(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
     moon.append("[accel.via]\ndriver = \"padlock\"")?;
     place.begin(steps, &mut moon, &mut sun)?;
     steps.begin("it says what is missing");
-    let via = device(&moon, "via")?;
+    let via = moon.device("via")?;
     let why = via.pointer("/device/why").and_then(Value::as_str).context("no reason")?;
     if !why.contains("has no PadLock: CPUID leaf") {
         bail!("it says {why:?}");
     }
-    if device(&moon, "soft")?["packets"].as_u64().unwrap_or(0) == 0 {
+    if moon.device_count("soft", "/packets")? == 0 {
         bail!("software has carried nothing");
     }
     Ok(())
@@ -133,13 +185,10 @@ fn missing(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
 
 /// Packets and operations were served by PadLock, and none by software.
 fn all_on_padlock(moon: &Tussock<'_>) -> Result<()> {
-    let count = |name: &str, what: &str| {
-        device(moon, name).map(|device| device.get(what).and_then(Value::as_u64).unwrap_or(0))
-    };
-    for what in ["packets", "operations"] {
-        let (here, soft) = (count("via", what)?, count("soft", what)?);
+    for path in ["/packets", "/operations"] {
+        let (here, soft) = (moon.device_count("via", path)?, moon.device_count("soft", path)?);
         if here == 0 || soft > 0 {
-            bail!("{here} {what} on PadLock and {soft} in software: {:#}", moon.json("accel")?);
+            bail!("{here} of {path} on PadLock and {soft} in software: {:#}", moon.json("accel")?);
         }
     }
     Ok(())
@@ -148,12 +197,4 @@ fn all_on_padlock(moon: &Tussock<'_>) -> Result<()> {
 /// What a gateway has dropped, for when something is missing.
 fn drops(gateway: &Tussock<'_>) -> String {
     gateway.json("status").map_or_else(|error| error.to_string(), |status| status["drops"].to_string())
-}
-
-/// What a gateway says of a device.
-fn device(gateway: &Tussock<'_>, name: &str) -> Result<Value> {
-    let all = gateway.json("accel")?;
-    let list = all.get("devices").and_then(Value::as_array).context("no devices")?;
-    let found = list.iter().find(|device| device.pointer("/device/name").is_some_and(|n| n == name));
-    found.cloned().with_context(|| format!("no device {name} in {all:#}"))
 }

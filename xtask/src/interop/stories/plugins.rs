@@ -11,7 +11,11 @@ use super::{Place, Story};
 use crate::checkout;
 use crate::inside::Flow;
 use crate::interop::course::Steps;
+use crate::interop::scenario::SITES;
+use crate::peer::{Peer, await_tunnel};
+use crate::plugins;
 use crate::process;
+use crate::strongswan::{Release, StrongSwan};
 use crate::tussock::{NET, SITE, Tussock};
 use crate::world::{ALICE, BOB};
 
@@ -19,6 +23,12 @@ pub const STORIES: &[Story] = &[
     Story::ours("plugin", "a plug-in in C does the packets and key exchanges of a tunnel", |place, steps| {
         Stage::set(place, &[])?.carry(place, steps)
     }),
+    Story::ours(
+        "plugin-interop",
+        "a plug-in in C does the packets and key exchanges of a tunnel with strongSwan, through rekeyings",
+        with_strongswan,
+    )
+    .cast("tussock -> strongSwan"),
     Story::ours(
         "plugin-lies",
         "a plug-in that completes what is not out is shut out under traffic, and software goes on",
@@ -63,7 +73,7 @@ fn build(place: &Place<'_>, flaws: &[&str]) -> Result<PathBuf> {
 
 fn sites<'w>(place: &Place<'w>, library: &std::path::Path) -> Result<(Tussock<'w>, Tussock<'w>)> {
     let (moon, sun) = place.sites()?;
-    moon.append(&format!("[accel.{NAME}]\ndriver = \"plugin\"\nlibrary = \"{}\"", library.display()))?;
+    moon.append(&plugins::section(NAME, library))?;
     for end in [&moon, &sun] {
         end.set(SITE, "ike", "[\"aes128gcm16-prfsha256-x25519\"]")?;
         end.set(NET, "esp", "[\"chacha20poly1305-x25519\"]")?;
@@ -81,12 +91,7 @@ impl<'w> Stage<'w> {
         place.begin(steps, &mut self.moon, &mut self.sun)?;
         flows(place, steps)?;
         steps.begin("all of it was done by the plug-in");
-        let [packets, operations] = ["packets", "operations"].map(|what| count(&self.moon, NAME, what));
-        let software = count(&self.moon, "soft", "packets")?;
-        if packets? == 0 || operations? == 0 || software > 0 {
-            bail!("{:#}", self.moon.json("accel")?);
-        }
-        Ok(())
+        served(&self.moon)
     }
 
     fn outlive(mut self, place: &Place<'_>, steps: &mut Steps) -> Result<()> {
@@ -94,9 +99,9 @@ impl<'w> Stage<'w> {
         flows(place, steps)?;
         steps.begin("the plug-in was shut out, software has the SAs, and it stays that way");
         let told = |moon: &Tussock<'_>| -> Result<bool> {
-            let plugin = device(moon, NAME)?;
+            let plugin = moon.device(NAME)?;
             let health = plugin.pointer("/device/health").and_then(Value::as_str).unwrap_or_default();
-            Ok(health != "ready" && count(moon, "soft", "packets")? > 0)
+            Ok(health != "ready" && moon.device_count("soft", "/packets")? > 0)
         };
         process::until(TIME, || Ok(told(&self.moon)?.then_some(())))?
             .with_context(|| format!("{:#}", self.moon.json("accel").unwrap_or_default()))?;
@@ -106,6 +111,45 @@ impl<'w> Stage<'w> {
         }
         place.pings()
     }
+}
+
+/// The plug-in has had all packets and key exchanges.
+fn served(moon: &Tussock<'_>) -> Result<()> {
+    let [packets, operations] = ["/packets", "/operations"].map(|path| moon.device_count(NAME, path));
+    if packets? == 0 || operations? == 0 || moon.device_count("soft", "/packets")? > 0 {
+        bail!("{:#}", moon.json("accel")?);
+    }
+    Ok(())
+}
+
+/// A session with strongSwan, with rekeyings of both ends and a flow each way.
+fn with_strongswan(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
+    let library = build(place, &[])?;
+    let (mut ours, mut theirs) = (SITES.moon(), SITES.far());
+    for end in [&mut ours, &mut theirs] {
+        "aes128gcm16-prfsha256-x25519".clone_into(&mut end.ike);
+        "chacha20poly1305-x25519".clone_into(&mut end.esp);
+    }
+    let mut moon = place.tussock(&ours)?;
+    moon.append(&plugins::section(NAME, &library))?;
+    let mut sun = StrongSwan::new(place.world, theirs, Release::Host, place.results)?;
+    steps.begin("a session, with rekeyings by both ends");
+    sun.start()?;
+    moon.start()?;
+    moon.up()?;
+    let first = await_tunnel(&moon, "after coming up", |_| true)?;
+    await_tunnel(&sun, "the same tunnel", |other| other.ike == first.ike)?;
+    place.pings()?;
+    moon.rekey_child()?;
+    let second = await_tunnel(&moon, "after the Child rekey", |now| now.child != first.child)?;
+    sun.rekey_child()?;
+    let third = await_tunnel(&moon, "after sun's Child rekey", |now| now.child != second.child)?;
+    sun.rekey_ike()?;
+    await_tunnel(&moon, "after the IKE rekey", |now| now.ike != third.ike)?;
+    flows(place, steps)?;
+    steps.begin("all of it was done by the plug-in");
+    served(&moon)?;
+    moon.down()
 }
 
 /// Traffic of both directions, each octet of which arrives.
@@ -125,22 +169,11 @@ fn missing(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
     let (mut moon, mut sun) = sites(place, &library)?;
     place.begin(steps, &mut moon, &mut sun)?;
     steps.begin("software carries the tunnel, and the plug-in is named as missing");
-    let plugin = device(&moon, NAME)?;
+    let plugin = moon.device(NAME)?;
     if plugin.pointer("/device/health").is_some_and(|health| health == "ready")
-        || count(&moon, "soft", "packets")? == 0
+        || moon.device_count("soft", "/packets")? == 0
     {
         bail!("{:#}", moon.json("accel")?);
     }
     Ok(())
-}
-
-fn device(moon: &Tussock<'_>, name: &str) -> Result<Value> {
-    let all = moon.json("accel")?;
-    let list = all.get("devices").and_then(Value::as_array).context("no devices")?;
-    let found = list.iter().find(|device| device.pointer("/device/name").is_some_and(|n| n == name));
-    found.cloned().with_context(|| format!("no device {name} in {all:#}"))
-}
-
-fn count(moon: &Tussock<'_>, name: &str, what: &str) -> Result<u64> {
-    device(moon, name)?.get(what).and_then(Value::as_u64).with_context(|| format!("no count of {what}"))
 }

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use serde_json::Value;
 
 use super::{Place, Story};
 use crate::checkout::Profile;
@@ -108,9 +107,10 @@ fn interop(
     await_tunnel(&moon, "after the IKE rekey", |now| now.ike != second.ike)?;
     place.pings().with_context(|| state(&moon))?;
     steps.begin("OpenSSL has done the packets and the key exchanges, and software none");
-    let (packets, operations) = (count(&moon, "ossl0", "/packets")?, count(&moon, "ossl0", "/operations")?);
+    let (packets, operations) =
+        (moon.device_count("ossl0", "/packets")?, moon.device_count("ossl0", "/operations")?);
     // Two exchanges that moon began, each with two operations, and one that sun did; and the pings of both networks.
-    if packets < 4 || operations < 4 || count(&moon, "soft", "/packets")? > 0 {
+    if packets < 4 || operations < 4 || moon.device_count("soft", "/packets")? > 0 {
         bail!("{packets} packets and {operations} operations: {:#}", moon.json("accel")?);
     }
     steps.begin("the key of the certificate is with OpenSSL, too");
@@ -147,32 +147,20 @@ fn faulty(place: &Place<'_>, steps: &mut Steps, plan: &str, counter: &str) -> Re
         bail!("{there:?} there, {back:?} back");
     }
     steps.begin("the fault has happened, and the device is well");
-    if count(&moon, "ossl0", &format!("/counters/{counter}"))? == 0 {
-        bail!("none has; moon says {:#}", device(&moon, "ossl0")?);
+    if moon.device_count("ossl0", &format!("/counters/{counter}"))? == 0 {
+        bail!("none has; moon says {:#}", moon.device("ossl0")?);
     }
     let well = process::until(3 * TIME, || {
-        let device = device(&moon, "ossl0")?;
+        let device = moon.device("ossl0")?;
         Ok((device.pointer("/device/health").is_some_and(|health| health == "ready")).then_some(()))
     })?;
-    well.with_context(|| format!("it is not: {:#}", device(&moon, "ossl0").unwrap_or_default()))?;
+    well.with_context(|| format!("it is not: {:#}", moon.device("ossl0").unwrap_or_default()))?;
     place.pings().with_context(|| state(&moon))
 }
 
 /// What moon dropped, and what it says of its device, for when something is missing.
 fn state(moon: &Tussock<'_>) -> String {
     let drops = moon.json("status").map(|status| status["drops"].to_string());
-    let counters = device(moon, "ossl0").map(|device| device["counters"].to_string());
+    let counters = moon.device("ossl0").map(|device| device["counters"].to_string());
     format!("moon dropped {drops:?}; its device counts {counters:?}")
-}
-
-fn device(moon: &Tussock<'_>, name: &str) -> Result<Value> {
-    let all = moon.json("accel")?;
-    let list = all.get("devices").and_then(Value::as_array).context("no devices")?;
-    let found = list.iter().find(|device| device.pointer("/device/name").is_some_and(|n| n == name));
-    found.cloned().with_context(|| format!("no device {name} in {all:#}"))
-}
-
-fn count(moon: &Tussock<'_>, name: &str, path: &str) -> Result<u64> {
-    let device = device(moon, name)?;
-    device.pointer(path).and_then(Value::as_u64).with_context(|| format!("no {path} in {device:#}"))
 }
