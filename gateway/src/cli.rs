@@ -34,7 +34,10 @@ pub struct Cli {
 #[derive(Subcommand, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Run the gateway in the foreground
-    Run(ConfigFile),
+    Run(Running),
+    /// Read a configuration file and pass it on; a part of `run`
+    #[command(hide = true)]
+    ReadConfig(ConfigFile),
     /// Read a configuration file and say what it means, or what is wrong with it
     Check(check::Options),
     /// Bring up a realm, or one child of it
@@ -68,6 +71,17 @@ pub struct ConfigFile {
     /// The configuration file
     #[arg(long, value_name = "FILE", default_value = "/etc/tussock/gateway.toml")]
     pub config: PathBuf,
+}
+
+/// How to run.
+#[derive(Args, Debug, PartialEq, Eq)]
+pub struct Running {
+    /// All in one process, keys and all: for developers
+    #[arg(long)]
+    pub one_process: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub file: ConfigFile,
 }
 
 /// Which gateway.
@@ -158,8 +172,13 @@ fn name(text: &str) -> Result<Name, String> {
 /// Carries a command out; errors go to standard error.
 pub fn main(cli: Cli) -> ExitCode {
     match cli.command {
-        Command::Run(file) => match run::run(&file.config) {
+        Command::ReadConfig(file) => crate::processes::reader::main(&file.config),
+        Command::Run(how) => match run(&how) {
             Ok(()) => ExitCode::SUCCESS,
+            Err(RunError::Unreadable(problems)) => {
+                eprintln!("{problems}");
+                ExitCode::from(2)
+            }
             Err(RunError::Config(problems)) => {
                 eprintln!("{problems}");
                 ExitCode::from(2)
@@ -178,6 +197,10 @@ pub fn main(cli: Cli) -> ExitCode {
     }
 }
 
+fn run(how: &Running) -> Result<(), RunError> {
+    if how.one_process { run::run_as_one(&how.file.config) } else { run::run(&how.file.config) }
+}
+
 fn fail(error: &anyhow::Error) -> ExitCode {
     eprintln!("tussock: {error:#}");
     ExitCode::FAILURE
@@ -185,7 +208,7 @@ fn fail(error: &anyhow::Error) -> ExitCode {
 
 fn ask(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Run(_) | Command::Check(_) | Command::Pki(_) => Ok(()),
+        Command::Run(_) | Command::ReadConfig(_) | Command::Check(_) | Command::Pki(_) => Ok(()),
         Command::Up(Target { target: Name { realm, child }, reach }) => {
             say(&reach, &Request::Up { realm, child })
         }

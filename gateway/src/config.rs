@@ -39,6 +39,7 @@ use toml::de::{DeTable, DeValue};
 use zeroize::Zeroize;
 
 use crate::dispatch::Table;
+use crate::sandbox::Side;
 use reader::Reader;
 use realms::RealmRead;
 use report::{Problem, Problems, Source, unknown};
@@ -209,7 +210,7 @@ impl File<'_> {
         loaded.realm_places = places.iter().map(|each| (each.realm.clone(), place(&each.at))).collect();
         loaded.secure.realms = loaded.realms.clone();
         loaded.secure.mark = loaded.settings.mark;
-        loaded.secure.state_dir = Some(loaded.settings.state_dir.clone());
+        loaded.secure.state_dir = Some(loaded.settings.own_folder(Side::Keys));
         loaded.secure.devices = loaded.settings.devices();
         loaded.secure.crl_dir = Some(loaded.settings.state_dir.join("crls"));
         loaded

@@ -67,14 +67,14 @@ pub struct Want {
 }
 
 impl Dhcp {
-    /// Starts the task. Sockets for these are opened now, others when they are needed.
+    /// Starts the task, with the sockets that are open already.
     ///
     /// The worker is not there yet; `orders` is filled as soon as it is.
-    pub fn start(orders: Arc<OnceLock<Orders>>, sources: &[DhcpSource]) -> Dhcp {
-        Dhcp::at(orders, sources, PORT, PORT)
+    pub fn start(orders: Arc<OnceLock<Orders>>, sockets: Sockets) -> Dhcp {
+        Dhcp::at(orders, sockets, PORT, PORT)
     }
 
-    fn at(orders: Arc<OnceLock<Orders>>, sources: &[DhcpSource], own_port: u16, server_port: u16) -> Dhcp {
+    fn at(orders: Arc<OnceLock<Orders>>, sockets: Sockets, own_port: u16, server_port: u16) -> Dhcp {
         let (to, asks) = mpsc::channel(QUESTIONS);
         let (heard, hear) = mpsc::channel(QUESTIONS);
         let mut agent = Agent {
@@ -86,9 +86,9 @@ impl Dhcp {
             talks: HashMap::new(),
             leases: HashMap::new(),
         };
-        for source in sources {
-            if let Err(why) = agent.socket(source.relay) {
-                tracing::error!("{why}");
+        for (relay, socket) in sockets {
+            if let Err(error) = agent.take(relay, socket) {
+                tracing::error!(%relay, %error, "nobody listens for DHCP servers");
             }
         }
         tokio::spawn(agent.run(asks, hear));
@@ -427,19 +427,45 @@ impl Agent {
     /// The socket at an address of ours.
     fn socket(&mut self, relay: Ipv4Addr) -> Result<&std::net::UdpSocket, String> {
         if !self.sockets.contains_key(&relay) {
-            let at = SocketAddr::from((relay, self.own_port));
-            let open = || {
-                let socket = std::net::UdpSocket::bind(at)?;
-                socket.set_nonblocking(true)?;
-                Ok::<_, std::io::Error>((UdpSocket::from_std(socket.try_clone()?)?, socket))
-            };
-            let (listening, socket) =
-                open().map_err(|error| format!("cannot listen for DHCP servers at {at}: {error}"))?;
-            tokio::spawn(listen(listening, self.heard.clone()));
-            self.sockets.insert(relay, socket);
+            // What a reload brought, for a gateway that may still do so.
+            let failed =
+                |error| format!("cannot listen for DHCP servers at {relay}: {error}; a restart helps");
+            let socket = open_at(relay, self.own_port).map_err(failed)?;
+            self.take(relay, socket).map_err(failed)?;
         }
         self.sockets.get(&relay).ok_or_else(|| "no socket".to_owned())
     }
+
+    fn take(&mut self, relay: Ipv4Addr, socket: std::net::UdpSocket) -> std::io::Result<()> {
+        let listening = UdpSocket::from_std(socket.try_clone()?)?;
+        tokio::spawn(listen(listening, self.heard.clone()));
+        self.sockets.insert(relay, socket);
+        Ok(())
+    }
+}
+
+/// Sockets at addresses of ours.
+pub type Sockets = Vec<(Ipv4Addr, std::net::UdpSocket)>;
+
+/// Opens the sockets for the DHCP servers of these realms, which takes privilege; and says which could not be had.
+pub fn open(realms: &[Arc<policy::Realm>]) -> (Sockets, Vec<String>) {
+    let (mut sockets, mut failed) = (Sockets::new(), Vec::new());
+    for relay in realms.iter().filter_map(|realm| Some(realm.pool.as_ref()?.dhcp?.relay)) {
+        if sockets.iter().any(|(open, _)| *open == relay) {
+            continue;
+        }
+        match open_at(relay, PORT) {
+            Ok(socket) => sockets.push((relay, socket)),
+            Err(error) => failed.push(format!("cannot listen for DHCP servers at {relay}: {error}")),
+        }
+    }
+    (sockets, failed)
+}
+
+fn open_at(relay: Ipv4Addr, port: u16) -> std::io::Result<std::net::UdpSocket> {
+    let socket = std::net::UdpSocket::bind((relay, port))?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
 }
 
 async fn listen(socket: UdpSocket, heard: mpsc::Sender<(SocketAddr, Vec<u8>)>) {
@@ -501,7 +527,7 @@ mod tests {
         let (orders, taker) = channel().unwrap();
         let server = UdpSocket::bind((SERVER, 0)).await.unwrap();
         let port = server.local_addr().unwrap().port();
-        (Dhcp::at(Arc::new(OnceLock::from(orders)), &[source()], 0, port), taker, server)
+        (Dhcp::at(Arc::new(OnceLock::from(orders)), Vec::new(), 0, port), taker, server)
     }
 
     fn source() -> DhcpSource {

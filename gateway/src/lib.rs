@@ -8,7 +8,8 @@
 //! | [`dhcp`] | addresses for clients from DHCP servers |
 //! | [`dispatch`] | what a worker does first |
 //! | [`io`] | sockets, TUN devices, sleeping |
-//! | [`run`](mod@run) | all threads put together |
+//! | [`run`](mod@run) | all threads put together, or all processes |
+//! | [`processes`], [`sandbox`] | supervisor, gateway and key side as processes of their own; what they give up |
 //! | [`control`], [`cli`] | the control socket; the commands |
 //! | [`leases`] | leases of inner addresses over restarts |
 //! | [`keyside`] | how devices are that hold keys |
@@ -30,6 +31,8 @@ pub mod leases;
 pub mod log;
 pub mod pcapng;
 mod plane;
+pub mod processes;
 pub mod report;
 pub mod run;
+pub mod sandbox;
 pub mod worker;

@@ -72,6 +72,8 @@ pub(crate) struct Parts {
     pub(crate) table: Arc<Table>,
     /// Everybody's, by lane.
     pub(crate) letterboxes: Arc<[Arc<Letterbox>]>,
+    /// For what goes out in the clear.
+    pub(crate) clear: Clear,
     /// Mark of our own packets.
     pub(crate) mark: u32,
 }
@@ -120,7 +122,7 @@ impl Plane {
     /// # Errors
     /// Out of file descriptors.
     pub(crate) fn new(parts: Parts) -> std::io::Result<Plane> {
-        let Parts { lane, config, queues, sockets, table, letterboxes, mark } = parts;
+        let Parts { lane, config, queues, sockets, table, letterboxes, clear, mark } = parts;
         let pool = config.pool.clone();
         let mut esp = Esp::new(config);
         queues.attach(&mut esp);
@@ -135,7 +137,7 @@ impl Plane {
             landing: Some(Landing::new()),
             tuns: Vec::new(),
             coalescer: Coalescer::default(),
-            clear: Clear::open(mark),
+            clear,
             tap: Tap::default(),
             labels: HashMap::new(),
             epoll: Epoll::new()?,

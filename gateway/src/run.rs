@@ -1,6 +1,7 @@
-//! `tussock run`: puts the threads together, and takes them down again.
+//! `tussock run`. Its processes are [`crate::processes`]'s; a gateway that is one process (`--one-process`) is put together here,
+//! and taken down again.
 //!
-//! Threads: `secure` holds the keys; `worker` holds IKE, ESP and all sockets; the main thread runs the control socket and
+//! Its threads: `secure` holds the keys; `worker` holds IKE, ESP and all sockets; the main thread runs the control socket and
 //! waits for signals.
 
 use std::path::{Path, PathBuf};
@@ -16,14 +17,16 @@ use tokio::task::JoinHandle;
 use crate::config::report::Problems;
 use crate::config::{self, Loaded, Settings};
 use crate::control::lock::Lock;
-use crate::control::server::{self, Reloader, Server};
-use crate::dhcp::Dhcp;
+use crate::control::server::{self, Looker, Reloader, Server};
+use crate::dhcp::{self, Dhcp};
 use crate::events::Events;
 use crate::keyside::KeyDevices;
 use crate::leases::{self, Ledger};
 use crate::log;
+use crate::processes::supervisor;
+use crate::sandbox::harden;
 use crate::worker::order::{Order, Orders, Reload};
-use crate::worker::{self, Devices, Parts};
+use crate::worker::{self, Devices, Doors, Parts};
 
 /// Longest time from the first signal to the end.
 const GOODBYE: Duration = Duration::from_secs(6);
@@ -34,6 +37,9 @@ pub enum RunError {
     /// The configuration.
     #[error("{0}")]
     Config(#[from] Problems),
+    /// The same, by somebody else's words.
+    #[error("{0}")]
+    Unreadable(String),
     /// Anything else.
     #[error("{0:#}")]
     Failed(#[from] anyhow::Error),
@@ -44,11 +50,20 @@ pub enum RunError {
 /// # Errors
 /// Why it did not start, or ended by itself.
 pub fn run(path: &Path) -> Result<(), RunError> {
+    supervisor::run(path)
+}
+
+/// Runs a gateway that is one process, for tests and for looking at it: whoever takes it over has everything.
+///
+/// # Errors
+/// Why it did not start, or ended by itself.
+pub fn run_as_one(path: &Path) -> Result<(), RunError> {
     // Before the first secret is read.
     let unhardened = harden();
     let loaded = config::load(path)?;
     let log = log::start(&loaded.settings)?;
-    let warnings = loaded.warnings.iter().map(ToString::to_string);
+    let all_in_one = "one process: whoever takes it over has the keys".to_owned();
+    let warnings = loaded.warnings.iter().map(ToString::to_string).chain([all_in_one]);
     for warning in unhardened.into_iter().chain(warnings) {
         tracing::warn!("{warning}");
     }
@@ -85,14 +100,18 @@ async fn serve(path: PathBuf, loaded: Loaded) -> anyhow::Result<()> {
     let listener = server::listen(&settings.socket())?;
     let _socket = SocketFile(settings.socket());
     let secure = secure::spawn(loaded.secure).context("the key side does not start")?;
-    for problem in &secure.problems {
+    for problem in &secure.served.problems {
         tracing::error!("{problem}");
     }
-    let keys = KeyDevices::new(secure.devices);
+    let key_devices = KeyDevices::new(secure.served.devices);
+    let keys: Looker = Arc::new(move || key_devices.look());
+    let (doors, warnings) = Doors::open(&settings)?;
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     // Before anybody is given an address.
     let ledger = Ledger::default();
     let reach = Arc::new(OnceLock::new());
-    let sources: Vec<_> = loaded.realms.iter().filter_map(|realm| realm.pool.as_ref()?.dhcp).collect();
+    let (sockets, missing) = dhcp::open(&loaded.realms);
+    missing.iter().for_each(|why| tracing::error!("{why}"));
     let pools = loaded.realms.iter().any(|realm| realm.pool.is_some());
     let (leases, keeper) = match settings.leases.as_deref().filter(|_| pools) {
         Some(file) => leases::open(file, &ledger, &events).await?,
@@ -102,17 +121,20 @@ async fn serve(path: PathBuf, loaded: Loaded) -> anyhow::Result<()> {
         settings: settings.clone(),
         initial,
         devices,
+        doors,
+        tight: false,
         secure: secure.end,
+        secure_returns: false,
         events: events.clone(),
         leases,
         ledger,
-        dhcp: Dhcp::start(Arc::clone(&reach), &sources),
+        dhcp: Dhcp::start(Arc::clone(&reach), sockets),
     };
     let mut worker = worker::spawn(parts)?;
     let orders = worker.orders.clone();
     // Nobody else fills it.
     let _ = reach.set(orders.clone());
-    let reloader = reloader(path, settings.clone(), secure.handle, short, orders.clone());
+    let reloader = reloader(path, settings.clone(), secure.served.handle, short, orders.clone());
     let server = Server { orders: orders.clone(), events, reloader, keys };
     tracing::info!(pid = std::process::id(), socket = %settings.socket().display(), "ready");
     let serving = tokio::spawn(server.clone().serve(listener));
@@ -220,7 +242,7 @@ fn reloader(
     })
 }
 
-fn reload_part(loaded: &Loaded, short: &dyn ShortOps) -> Reload {
+pub(crate) fn reload_part(loaded: &Loaded, short: &dyn ShortOps) -> Reload {
     Reload {
         realms: loaded.realms.clone(),
         authorities: secure::authorities(&loaded.secure, short),
@@ -229,14 +251,4 @@ fn reload_part(loaded: &Loaded, short: &dyn ShortOps) -> Reload {
         guarded: loaded.guarded.clone(),
         works: loaded.works.clone(),
     }
-}
-
-/// No core dumps and no looking into our memory: both would show keys. Returns what could not be had.
-fn harden() -> Vec<String> {
-    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
-    let none = Rlimit { current: Some(0), maximum: Some(0) };
-    let dumps = setrlimit(Resource::Core, none).map_err(|error| format!("core dumps are possible: {error}"));
-    let looks = set_dumpable_behavior(DumpableBehavior::NotDumpable)
-        .map_err(|error| format!("other processes of this user may look into our memory: {error}"));
-    [dumps, looks].into_iter().filter_map(Result::err).collect()
 }

@@ -20,6 +20,7 @@
 //! | `signals` | what the data path tells, in the engine's words |
 //! | `effects`, `install`, `inner` | what the engine wants done |
 //! | `book`, `routes`, `paths`, `traps` | which pair is which child; routes; path MTUs; the SPD from the configuration |
+//! | `doors` | what takes privilege to open |
 //! | `devices` | TUN devices: made, lost, and made anew |
 //! | `views`, `shown` | what is shown |
 
@@ -27,6 +28,7 @@ mod accel;
 mod ask;
 mod book;
 mod devices;
+mod doors;
 mod effects;
 mod health;
 mod inner;
@@ -59,7 +61,7 @@ use crate::dhcp::Dhcp;
 use crate::dispatch::{Class, Table};
 use crate::events::{Events, Notice};
 use crate::io::links::Links;
-use crate::io::outside::{IKE_PORT, NATT_PORT, Outside};
+use crate::io::outside::{IKE_PORT, NATT_PORT};
 use crate::io::system;
 use crate::keylog::KeyLog;
 use crate::leases::Ledger;
@@ -69,6 +71,7 @@ use accel::Accel;
 use ask::{Ask, Asker};
 use book::{Book, RouteKey};
 use devices::TunDevice;
+pub use doors::Doors;
 use lanes::Lanes;
 use letters::Letters;
 use order::{Order, Orders, Reload, Taker};
@@ -100,8 +103,14 @@ pub struct Parts {
     pub initial: Reload,
     /// The devices for packets and key exchanges.
     pub devices: Devices,
+    /// What takes privilege to open.
+    pub doors: Doors,
+    /// Whether lanes may do nothing but move packets.
+    pub tight: bool,
     /// The channel to the key side.
     pub secure: NetworkEnd,
+    /// Whether there will be another key side when this one is gone: it is a process, and somebody looks after it.
+    pub secure_returns: bool,
     /// Where events go.
     pub events: Events,
     /// What an earlier run knew of leases.
@@ -184,6 +193,9 @@ struct Worker {
     lanes: Lanes,
     accel: Accel,
     ask: Ask,
+    secure_returns: bool,
+    /// The key side is gone, and another has not come yet.
+    alone: bool,
     letters: Letters,
     tuns: Vec<TunDevice>,
     /// TUN devices asked for and not there yet.
@@ -211,27 +223,25 @@ struct Worker {
 
 impl Worker {
     fn new(parts: Parts, taker: Taker) -> anyhow::Result<Worker> {
-        let Parts { settings, initial, devices, secure, events, leases, ledger, dhcp } = parts;
+        let Parts {
+            settings,
+            initial,
+            devices,
+            doors,
+            tight,
+            secure,
+            secure_returns,
+            events,
+            leases,
+            ledger,
+            dhcp,
+        } = parts;
+        let Doors { outside, clear, keylog } = doors;
         let started = Instant::now();
         let Devices(mut accel) = devices;
         let short = accel.short_ops()?;
         let table = Arc::new(settings.dispatch.clone());
-        let outside =
-            Outside::open(&settings.listen, settings.mark, settings.listen_given, settings.workers)?;
-        if outside.ike.all().is_empty() {
-            bail!("there is no address to listen on");
-        }
-        let lanes = Lanes::start(&settings, &table, outside.data, &mut accel, &*short)?;
-        let keylog = match &settings.keylog {
-            Some(dir) => {
-                tracing::warn!(dir = %dir.display(), "KEY LOG IS ON: whoever reads this folder reads all traffic");
-                Some(
-                    KeyLog::open(dir)
-                        .with_context(|| format!("cannot write the key log in {}", dir.display()))?,
-                )
-            }
-            None => None,
-        };
+        let lanes = Lanes::start(&settings, &table, (outside.data, clear), &mut accel, &*short, tight)?;
         let mark = settings.mark;
         let most = ike::Config::default();
         let only_with = |most: u16| if settings.sas_per_worker { most } else { 0 };
@@ -269,6 +279,8 @@ impl Worker {
             lanes,
             accel,
             ask: Ask::new(secure),
+            secure_returns,
+            alone: false,
             letters: Letters::new(outside.ike),
             tuns: Vec::new(),
             tuns_coming: BTreeSet::new(),
@@ -337,8 +349,14 @@ impl Worker {
             }
             self.lanes.check()?;
             if self.ask.is_closed() {
-                // Nobody could prove anything to anybody from now on, and nobody would look after the routes.
-                bail!("the key side is gone");
+                if !self.secure_returns {
+                    // Nobody could prove anything to anybody from now on, and nobody would look after the routes.
+                    bail!("the key side is gone");
+                }
+                // SAs that are up need nobody's proof.
+                if !std::mem::replace(&mut self.alone, true) {
+                    tracing::error!("the key side is gone: until it is back, nobody new gets in");
+                }
             }
         }
     }
@@ -451,6 +469,7 @@ impl Worker {
                 self.carry_out(now);
             }
             Order::Capture(to) => self.capture(to),
+            Order::KeySide(end) => self.take_key_side(now, end),
             Order::Stop(answer) => {
                 self.events.publish(Notice::Stopping {});
                 self.stopping = Some(Stopping { answer, until: now + GOODBYE, done: false });
@@ -458,6 +477,21 @@ impl Worker {
                 self.carry_out(now);
             }
         }
+    }
+
+    /// Another key side has come. It knows of nothing that the one before did.
+    fn take_key_side(&mut self, now: Instant, end: NetworkEnd) {
+        // Whoever waits for the one before is told that it is gone.
+        self.ask.renew(end);
+        if let Err(error) = self.lanes.own.epoll().add(self.ask.doorbell(), KEY_ANSWERS) {
+            tracing::error!(%error, "the new key side cannot be listened to");
+        }
+        self.alone = false;
+        self.tuns_coming.clear();
+        self.hand_over_tuns();
+        self.open_tuns();
+        self.take_answers(now);
+        tracing::info!("there is a key side again");
     }
 
     fn reload(&mut self, now: Instant, new: Reload) {
@@ -497,6 +531,7 @@ impl Worker {
                     self.carry_out(now);
                 }
                 Asker::Tun(name) => self.tun_came(now, name, reply),
+                Asker::Adopted(name) => self.tun_adopted(name, &reply),
                 Asker::Own(what) => {
                     if let Reply::Refused(why) = reply {
                         self.events.publish(Notice::NetworkFailed { what, why: why.to_string() });

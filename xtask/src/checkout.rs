@@ -63,6 +63,9 @@ pub enum Profile {
     Release,
 }
 
+/// The programs of the gateway; the first starts the others.
+pub const PROGRAMS: [&str; 3] = ["tussock", "tussock-gateway", "tussock-secure"];
+
 /// Build the gateway and return the path of its binary.
 pub fn build_gateway(profile: Profile) -> Result<PathBuf> {
     build("tussock", profile, &[])
@@ -72,17 +75,26 @@ pub fn build_gateway(profile: Profile) -> Result<PathBuf> {
 /// its place again afterwards, whoever runs it.
 pub fn build_gateway_with(feature: &str, profile: Profile) -> Result<PathBuf> {
     let built = build("tussock", profile, &[feature.to_owned()])?;
-    let copy = built.with_file_name(format!("tussock-{feature}"));
-    std::fs::remove_file(&copy).ok();
-    std::fs::copy(&built, &copy).with_context(|| format!("no copy of {}", built.display()))?;
+    // A folder of its own: the programs find each other side by side.
+    let folder = built.with_file_name(format!("with-{feature}"));
+    std::fs::create_dir_all(&folder)?;
+    for program in PROGRAMS {
+        let (from, to) = (built.with_file_name(program), folder.join(program));
+        std::fs::remove_file(&to).ok();
+        std::fs::copy(&from, &to).with_context(|| format!("no copy of {}", from.display()))?;
+    }
     build_gateway(profile)?;
-    Ok(copy)
+    Ok(folder.join("tussock"))
 }
 
 /// Build a package whose binary has its name, with some features, and return the path of the binary.
 pub fn build(package: &str, profile: Profile, features: &[String]) -> Result<PathBuf> {
     let mut command = cargo();
-    command.args(["build", "--quiet", "--package", package, "--bin", package]);
+    command.args(["build", "--quiet", "--package", package]);
+    let programs = if package == "tussock" { &PROGRAMS[..] } else { &[package] };
+    for program in programs {
+        command.args(["--bin", program]);
+    }
     if !features.is_empty() {
         command.arg("--features").arg(features.join(","));
     }

@@ -212,6 +212,7 @@ impl Moons {
         let mut gateway = Tussock::new(world, end, &padlock.gateway, results)?;
         gateway.append(padlock::SECTION)?;
         gateway.preset(padlock.environment());
+        gateway.be_one_process();
         Ok(gateway)
     }
 }

@@ -29,10 +29,13 @@ impl Emulated {
         let built = checkout::build("tussock", profile, &["padlock-emulated".to_owned()])?;
         let folder = built.parent().context("a binary lies in a folder")?.join("padlock");
         fs::create_dir_all(&folder)?;
+        for program in checkout::PROGRAMS {
+            let copy = folder.join(program);
+            // One that runs cannot be written to.
+            fs::remove_file(&copy).ok();
+            fs::copy(built.with_file_name(program), &copy)?;
+        }
         let gateway = folder.join("tussock");
-        // One that runs cannot be written to.
-        fs::remove_file(&gateway).ok();
-        fs::copy(&built, &gateway)?;
         // The usual one goes back to its place, for whoever comes next.
         checkout::build_gateway(profile)?;
         Ok(Emulated { gateway, library: library(profile)?, stats: results.join("padlock.json") })

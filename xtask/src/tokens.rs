@@ -30,6 +30,10 @@ pub enum Make {
 const PIN: &str = "12345678";
 const LABEL: &str = "lab";
 
+/// Users of `tussock-gateway` and `tussock-secure` where the machine has none of these names.
+const GATEWAY: u32 = 0x7473_6701;
+const SECURE: u32 = 0x7473_6702;
+
 /// A token with a PIN and no keys yet.
 pub struct Token {
     make: Make,
@@ -80,6 +84,7 @@ impl Token {
                 token.tool(&[&user[..], &["--so-pin", "87654321"]].concat())?;
             }
         }
+        token.hand_over()?;
         Ok(token)
     }
 
@@ -142,6 +147,7 @@ impl Token {
         process::run(sign.arg("-extfile").arg(&extensions).arg("-out").arg(&cert))?;
         self.order(&["import", "--key", &key, "--cert", &shown(&cert)])?;
         let there = self.order(&["list"])?;
+        self.hand_over()?;
         if !there.contains("private key") || !there.contains("certificate") || !there.contains(&name) {
             bail!("the token lists\n{there}");
         }
@@ -155,6 +161,14 @@ impl Token {
         command.args(["pki", "token"]).args(arguments).arg("--module").arg(&self.module);
         command.args(["--token", &format!("pkcs11:token={LABEL}")]).arg("--pin-file").arg(self.pin_file());
         Ok(process::run(command.env(name, value))?.trim().to_owned())
+    }
+
+    /// The token's files become those of the process that holds the keys, and of the gateway's, which may have it do key
+    /// exchanges; each as a gateway of the lab runs them.
+    fn hand_over(&self) -> Result<()> {
+        let owners = format!("{SECURE}:{GATEWAY}");
+        process::run(Command::new("chown").args(["-R", &owners]).arg(&self.folder))?;
+        process::run(Command::new("chmod").args(["-R", "u+rwX,g+rwX,o-rwx"]).arg(&self.folder)).map(drop)
     }
 
     /// How the emulated token behaves from now on.

@@ -38,6 +38,8 @@ pub struct Tussock<'w> {
     log: PathBuf,
     /// `NAME=value`, for its process alone.
     environment: Vec<String>,
+    /// Everything in one process: what is loaded into that is loaded into all of it.
+    in_one: bool,
     daemon: Option<Daemon>,
 }
 
@@ -52,12 +54,12 @@ impl<'w> Tussock<'w> {
         // It holds the secret, and the gateway warns of one that others may read.
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
         // Leases of another story are nobody's here.
-        for name in ["leases.db", "leases.db-wal"] {
+        for name in ["gateway/leases.db", "gateway/leases.db-wal"] {
             fs::remove_file(run.join(name)).ok();
         }
         let binary = binary.to_path_buf();
         let environment = Vec::new();
-        Ok(Tussock { world, host: end.host, binary, dir, run, log, environment, daemon: None })
+        Ok(Tussock { world, host: end.host, binary, dir, run, log, environment, in_one: false, daemon: None })
     }
 
     /// Something for its environment, from the next start on.
@@ -81,6 +83,11 @@ impl<'w> Tussock<'w> {
     /// Write more at the end of the configuration.
     pub fn append(&self, more: &str) -> Result<()> {
         self.rewrite(|text| format!("{text}\n{more}\n"))
+    }
+
+    /// From its next start on it is one process.
+    pub fn be_one_process(&mut self) {
+        self.in_one = true;
     }
 
     /// Variables of its environment, as `NAME=value`, from its next start on.
@@ -183,7 +190,7 @@ impl Peer for Tussock<'_> {
         // Whatever else it takes to get there does not see the variables.
         let mut command = self.world.on(self.host, "env");
         command.args(&self.environment).arg(&self.binary);
-        command.args(["run", "--config"]).arg(self.file());
+        command.arg("run").args(self.in_one.then_some("--one-process")).arg("--config").arg(self.file());
         let mut daemon = Daemon::start(&mut command, &self.log)?;
         let ready = process::until(Duration::from_secs(10), || {
             Ok((daemon.has_ended() || self.order(&["status", "--json"]).is_ok()).then_some(()))
@@ -209,8 +216,10 @@ impl Peer for Tussock<'_> {
         }
     }
 
+    /// Of the process that carries the packets.
     fn pid(&self) -> Option<u32> {
-        self.daemon.as_ref().map(Daemon::pid)
+        self.daemon.as_ref()?;
+        self.json("status").ok()?.get("pid")?.as_u64()?.try_into().ok()
     }
 
     fn up(&self) -> Result<()> {

@@ -47,7 +47,7 @@ impl Side {
             device.crypto_queue(QueueConfig::default()).ok_or_else(|| anyhow::anyhow!("no crypto queue"))?;
         let short = device.short_ops().ok_or_else(|| anyhow::anyhow!("no short primitives"))?;
         let secure = secure::spawn(keys)?;
-        if let Some(problem) = secure.problems.first() {
+        if let Some(problem) = secure.served.problems.first() {
             anyhow::bail!("{problem}");
         }
         let mut esp = esp::Esp::new(esp::Config::new(spi::Pool::new(4096, 4)?));

@@ -134,7 +134,7 @@ impl Message for Request {
                 certificates(certs)
             }
             Request::Forget { sa: _ } => Ok(()),
-            Request::OpenTun(spec) => tun(spec),
+            Request::OpenTun(spec) | Request::AdoptTun { spec, queue: _ } => tun(spec),
             Request::Route(RouteChange { realm, destination: _, device, source: _, add: _ }) => {
                 within("realm", realm.len(), MAX_NAME)?;
                 within("device", device.len(), MAX_DEVICE)
@@ -155,11 +155,20 @@ impl Message for Request {
     }
 
     fn take_fds(&mut self) -> Vec<OwnedFd> {
-        Vec::new()
+        match self {
+            Request::AdoptTun { queue, .. } => queue.take().into_iter().collect(),
+            _ => Vec::new(),
+        }
     }
 
-    fn give_fds(&mut self, fds: Vec<OwnedFd>) -> Result<(), Broken> {
-        if fds.is_empty() { Ok(()) } else { Err(Broken::Descriptors) }
+    fn give_fds(&mut self, mut fds: Vec<OwnedFd>) -> Result<(), Broken> {
+        match self {
+            Request::AdoptTun { queue, .. } if fds.len() == 1 => *queue = fds.pop(),
+            Request::AdoptTun { .. } => return Err(Broken::Descriptors),
+            _ if fds.is_empty() => {}
+            _ => return Err(Broken::Descriptors),
+        }
+        Ok(())
     }
 }
 

@@ -14,6 +14,7 @@ mod memory;
 pub mod request;
 mod socket;
 pub mod table;
+mod talk;
 
 pub use channel::{NetworkEnd, Received, SecureEnd, Unsent, pair, pair_of};
 pub use request::{
@@ -22,3 +23,4 @@ pub use request::{
 };
 pub use socket::{Party, socket_pair};
 pub use table::{Binding, Table};
+pub use talk::Talk;

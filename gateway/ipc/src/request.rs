@@ -65,6 +65,15 @@ pub enum Request {
     },
     /// Make a TUN device, or take over one of ours that is left. Answered by [`Reply::Tun`].
     OpenTun(TunSpec),
+    /// Take over a TUN device that the one who asks has: the key side was started anew, and knows of none. Answered by
+    /// [`Reply::Ok`].
+    AdoptTun {
+        /// What it was asked to be.
+        spec: TunSpec,
+        /// A queue of it, which shows that it is ours; between processes it goes beside the message.
+        #[serde(skip)]
+        queue: Option<std::os::fd::OwnedFd>,
+    },
     /// Add or remove a route. Answered by [`Reply::Ok`] or [`Reply::Refused`].
     Route(RouteChange),
     /// Add or remove an address on a TUN device.
@@ -146,7 +155,7 @@ pub struct Offered {
 }
 
 /// What the peers of a realm are asked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CertAsks {
     /// Hashes of the keys of its CAs.
     pub authorities: Vec<[u8; 20]>,

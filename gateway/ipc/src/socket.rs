@@ -45,21 +45,21 @@ pub fn socket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 /// What both ends are made of.
-struct Wire {
+pub(crate) struct Wire {
     socket: OwnedFd,
     /// Readable when the socket or `wake` has something, or can take what waits.
-    epoll: OwnedFd,
+    pub(crate) epoll: OwnedFd,
     wake: Doorbell,
     party: Option<Party>,
-    unsent: VecDeque<Datagram>,
+    pub(crate) unsent: VecDeque<Datagram>,
     assembler: Assembler,
     buffer: Box<[u8]>,
     armed: epoll::EventFlags,
-    closed: bool,
+    pub(crate) closed: bool,
 }
 
 impl Wire {
-    fn new(socket: OwnedFd, party: Option<Party>) -> io::Result<Wire> {
+    pub(crate) fn new(socket: OwnedFd, party: Option<Party>) -> io::Result<Wire> {
         rustix::io::ioctl_fionbio(&socket, true)?;
         sockopt::set_socket_passcred(&socket, true)?;
         // Who may have more than the system's limit gets it; what there is by default is enough for one message.
@@ -77,7 +77,7 @@ impl Wire {
     }
 
     /// Sends what waits, as far as it goes.
-    fn flush(&mut self) {
+    pub(crate) fn flush(&mut self) {
         while !self.closed
             && let Some(datagram) = self.unsent.pop_front()
         {
@@ -95,7 +95,7 @@ impl Wire {
     }
 
     /// The next message, if one is there. What it is must be what `M` reads.
-    fn receive<M: Message>(&mut self) -> Option<(Token, M)> {
+    pub(crate) fn receive<M: Message>(&mut self) -> Option<(Token, M)> {
         for _ in 0..AT_ONCE {
             if self.closed {
                 return None;

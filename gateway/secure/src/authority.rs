@@ -13,6 +13,7 @@
 mod papers;
 
 use std::collections::{HashMap, VecDeque};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -200,6 +201,7 @@ impl Authority {
                 Ok(())
             }
             Request::OpenTun(spec) => return Some(NetRequest::OpenTun(spec)),
+            Request::AdoptTun { spec, queue } => return Some(NetRequest::AdoptTun(spec, queue)),
             Request::Route(change) => return Some(NetRequest::Route(change)),
             Request::Dns(change) => return Some(NetRequest::Dns(change)),
             Request::Neighbour(change) => return Some(NetRequest::Neighbour(change)),
@@ -945,6 +947,7 @@ impl Believed {
 /// A question about the network, to be answered by [`crate::permit`] and [`crate::kernel`].
 pub(crate) enum NetRequest {
     OpenTun(TunSpec),
+    AdoptTun(TunSpec, Option<OwnedFd>),
     Route(RouteChange),
     Address(AddressChange),
     Dns(DnsChange),

@@ -26,6 +26,15 @@ pub struct Config {
     /// Where keys of peers are remembered that were believed at first use, and what must be put back after a crash: the name servers
     /// of before. `None`: nowhere, and no name servers are changed.
     pub state_dir: Option<PathBuf>,
+    /// The machine's resolv.conf, opened by somebody who still could.
+    #[serde(skip)]
+    pub resolv_conf: Option<std::fs::File>,
+    /// Whether this process may run no other program.
+    #[serde(skip)]
+    pub shut_in: bool,
+    /// Whether another key side was here before, for a gateway that still runs: its rules stay. What a reload says of it is not
+    /// looked at.
+    pub inherits: bool,
     /// What the drivers for long-term keys are told. What a reload says of it is not looked at.
     pub devices: registry::Config,
     /// Where fetched lists of revoked certificates are kept; `None`: nowhere. What a reload says of it is not looked at.

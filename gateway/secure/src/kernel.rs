@@ -2,12 +2,12 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::os::fd::{AsFd, OwnedFd};
 
 use ipc::{DnsChange, RouteChange, TAP_ADDRESS, TunOffload, TunSpec};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
+use crate::config::Config;
 use crate::names::Names;
 use crate::neighbours::Neighbours;
 use crate::netlink::{Netlink, Writer, attributes};
@@ -18,6 +18,9 @@ use crate::tun_ioctl;
 pub(crate) trait Kernel: Send {
     /// Makes a TUN device that is up, without an address; one descriptor for each queue, and what the kernel granted.
     fn open_tun(&mut self, spec: &TunSpec) -> io::Result<(Vec<OwnedFd>, TunOffload)>;
+
+    /// Whether this is a queue of the device that the spec describes.
+    fn is_queue_of(&mut self, spec: &TunSpec, queue: &OwnedFd) -> io::Result<bool>;
 
     /// Adds or removes a route into a device. To add one that is there already, and ours, changes nothing but its source; a
     /// route of somebody else is left alone and is an error. To remove what is not there is no error.
@@ -92,15 +95,20 @@ pub(crate) struct Linux {
 }
 
 impl Linux {
-    /// Packets with this mark keep out of tunnel routes; 0: there is no such mark.
-    /// What an earlier run left is put in order.
-    pub(crate) fn new(mark: u32, state: Option<&Path>) -> io::Result<Self> {
+    /// Packets with this mark keep out of tunnel routes; 0: there is no such mark. What a gateway that was killed left is removed,
+    /// unless it `inherits`: then there are tunnels whose packets would go astray meanwhile.
+    pub(crate) fn new(config: &mut Config) -> io::Result<Self> {
+        let (mark, inherits) = (config.mark, config.inherits);
+        let mut names = Names::new(config.state_dir.as_deref(), config.resolv_conf.take(), inherits);
+        names.shut_in = config.shut_in;
         let (mut netlink, mut rules) = (Netlink::new()?, Rules::new(mark, ROUTE_PROTOCOL));
-        rules.sweep(&mut netlink);
-        let neighbours = Neighbours::new(&mut netlink, ROUTE_PROTOCOL);
+        if !inherits {
+            rules.sweep(&mut netlink);
+        }
+        let neighbours = Neighbours::new(&mut netlink, ROUTE_PROTOCOL, inherits);
         let flags = SocketFlags::CLOEXEC;
         let asking = socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None)?;
-        Ok(Linux { netlink, rules, neighbours, names: Names::new(state), asking })
+        Ok(Linux { netlink, rules, neighbours, names, asking })
     }
 
     fn index(&self, device: &str) -> io::Result<u32> {
@@ -169,6 +177,10 @@ impl Kernel for Linux {
         // Superpackets stay as long as they may be (IFLA_GSO_MAX_SIZE): one that is forwarded and longer than its device allows
         // is not shortened but cut into single packets.
         Ok((queues, offload))
+    }
+
+    fn is_queue_of(&mut self, spec: &TunSpec, queue: &OwnedFd) -> io::Result<bool> {
+        Ok(tun_ioctl::is_queue_of(queue.as_fd(), &spec.name, spec.ethernet)?)
     }
 
     fn route(&mut self, change: &RouteChange) -> io::Result<()> {
@@ -241,6 +253,8 @@ impl Drop for Linux {
         self.neighbours.clear(&mut self.netlink);
         self.names.clear();
         self.rules.clear(&mut self.netlink);
+        // Of those that were inherited, too.
+        self.rules.sweep(&mut self.netlink);
     }
 }
 

@@ -62,6 +62,14 @@ pub use config::{
     RevocationMode, Rules, Trust,
 };
 pub use load::LoadError;
-pub use run::{Handle, Running, check, run, spawn, spawn_on};
+/// Opens the machine's resolv.conf, for a key side that will not be able to; see [`Config::resolv_conf`].
+///
+/// # Errors
+/// What the system says.
+pub fn open_resolv_conf() -> std::io::Result<std::fs::File> {
+    names::open(std::path::Path::new("/etc/resolv.conf"))
+}
+
+pub use run::{Handle, Running, Served, check, serve, spawn, spawn_on};
 pub use validator::Validator;
 pub use vault::{Problem, authorities};

@@ -9,8 +9,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::fs::File;
 use std::io;
 use std::net::IpAddr;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -26,6 +28,8 @@ const MAX_FILE: u64 = 64 * 1024;
 const MAX_NAMED: usize = 3;
 /// How long `resolvectl` may take; the keys wait meanwhile.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// What programs read.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// There while systemd-resolved runs.
 const RESOLVED: &str = "/run/systemd/resolve/io.systemd.Resolve";
 
@@ -33,8 +37,12 @@ const RESOLVED: &str = "/run/systemd/resolve/io.systemd.Resolve";
 pub(crate) struct Names {
     /// `None`: nothing is changed.
     dir: Option<PathBuf>,
-    file: PathBuf,
+    /// Open, so that it can be written to by one who may no longer open it.
+    file: Option<File>,
+    path: PathBuf,
     resolved: PathBuf,
+    /// Whether no program may be run from here.
+    pub(crate) shut_in: bool,
     users: BTreeMap<Arc<str>, User>,
 }
 
@@ -47,18 +55,24 @@ struct User {
 
 impl Names {
     /// None yet; what a gateway left that was killed is put in order.
-    pub(crate) fn new(dir: Option<&Path>) -> Self {
-        Names::at(dir, Path::new("/etc/resolv.conf"), Path::new(RESOLVED))
+    pub(crate) fn new(dir: Option<&Path>, file: Option<File>, inherits: bool) -> Self {
+        let path = Path::new(RESOLV_CONF);
+        let file = file.or_else(|| open(path).ok());
+        Names::at(dir, path, file, Path::new(RESOLVED), inherits)
     }
 
-    fn at(dir: Option<&Path>, file: &Path, resolved: &Path) -> Self {
+    fn at(dir: Option<&Path>, path: &Path, file: Option<File>, resolved: &Path, inherits: bool) -> Self {
         let names = Names {
             dir: dir.map(Path::to_path_buf),
-            file: file.to_path_buf(),
+            file,
+            path: path.to_path_buf(),
             resolved: resolved.to_path_buf(),
+            shut_in: false,
             users: BTreeMap::new(),
         };
-        names.sweep();
+        if !inherits {
+            names.sweep();
+        }
         names
     }
 
@@ -109,6 +123,10 @@ impl Names {
     }
 
     fn tell_resolved(&self, device: &str) -> io::Result<()> {
+        if self.shut_in {
+            let why = "systemd-resolved has to be told by somebody else: resolvectl may not be run from this process";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, why));
+        }
         let here = || self.users.values().filter(|user| *user.device == *device);
         if here().next().is_none() {
             return run(&["revert".into(), device.into()]);
@@ -189,23 +207,42 @@ impl Names {
             let _ = std::fs::remove_file(entry.path());
         }
         if let Err(error) = self.put_back(dir) {
-            tracing::warn!(%error, "{} may still have the name servers of a peer", self.file.display());
+            tracing::warn!(%error, "{} may still have the name servers of a peer", self.path.display());
         }
     }
 
     fn read(&self) -> io::Result<String> {
-        match std::fs::metadata(&self.file) {
-            Ok(meta) if meta.len() > MAX_FILE => Err(io::ErrorKind::InvalidData.into()),
-            Ok(_) => std::fs::read_to_string(&self.file),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
-            Err(error) => Err(error),
+        let meta = self.file()?.metadata()?;
+        if meta.len() > MAX_FILE {
+            return Err(io::ErrorKind::InvalidData.into());
         }
+        let mut octets = vec![0; meta.len() as usize];
+        self.file()?.read_exact_at(&mut octets, 0)?;
+        String::from_utf8(octets).map_err(|_| io::ErrorKind::InvalidData.into())
+    }
+
+    /// The open file, if it still is the one that programs find.
+    fn file(&self) -> io::Result<&File> {
+        let gone = || io::Error::other(format!("{} cannot be written to", self.path.display()));
+        let file = self.file.as_ref().ok_or_else(gone)?;
+        let (open, there) = (file.metadata()?, std::fs::metadata(&self.path)?);
+        if (open.dev(), open.ino()) == (there.dev(), there.ino()) { Ok(file) } else { Err(gone()) }
     }
 
     /// In its place and not by a new file: it may be a link, or mounted there.
     fn write(&self, text: &str) -> io::Result<()> {
-        std::fs::write(&self.file, text)
+        let file = self.file()?;
+        file.set_len(0)?;
+        file.write_all_at(text.as_bytes(), 0)
     }
+}
+
+/// Opens a resolv.conf for somebody who will write to it later.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn open(path: &Path) -> io::Result<File> {
+    std::fs::OpenOptions::new().read(true).write(true).open(path)
 }
 
 fn backup(dir: &Path) -> PathBuf {
@@ -256,7 +293,8 @@ mod tests {
         }
 
         fn names(&self) -> Names {
-            Names::at(Some(&self.0), &self.0.join("resolv.conf"), &self.0.join("no-resolved"))
+            let path = self.0.join("resolv.conf");
+            Names::at(Some(&self.0), &path, open(&path).ok(), &self.0.join("no-resolved"), false)
         }
 
         fn write(&self, text: &str) {
@@ -350,7 +388,9 @@ mod tests {
         assert!(names.change(&change("a", &["10.1.0.1"], &[], true)).is_err());
         assert_eq!(machine.file().len(), MAX_FILE as usize + 1);
         assert!(
-            Names::at(None, &machine.0, &machine.0).change(&change("a", &["10.1.0.1"], &[], true)).is_err()
+            Names::at(None, &machine.0, None, &machine.0, false)
+                .change(&change("a", &["10.1.0.1"], &[], true))
+                .is_err()
         );
     }
 }

@@ -28,9 +28,12 @@ pub(crate) struct Neighbours {
 }
 
 impl Neighbours {
-    /// None; those that a gateway left which was killed are removed.
-    pub(crate) fn new(netlink: &mut Netlink, protocol: u8) -> Self {
+    /// None; those that a gateway left which was killed are removed, unless one that runs has them still.
+    pub(crate) fn new(netlink: &mut Netlink, protocol: u8, inherits: bool) -> Self {
         let neighbours = Neighbours { protocol, held: BTreeSet::new(), switched: BTreeMap::new() };
+        if inherits {
+            return neighbours;
+        }
         let mut left = Vec::new();
         let request = Writer::new(RTM_GETNEIGH, 0, &header(0, 0, NTF_PROXY));
         let dumped = netlink.dump(&request, |kind, body| {

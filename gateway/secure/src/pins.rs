@@ -139,6 +139,7 @@ impl Pins {
         let write = || -> io::Result<()> {
             let mut file =
                 OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+            self.give(&file);
             file.write_all(text.as_bytes())?;
             file.sync_all()?;
             fs::rename(&fresh, &self.path)?;
@@ -157,10 +158,20 @@ impl Pins {
         let path = self.path.with_extension("lock");
         let lock = || -> io::Result<File> {
             let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+            self.give(&file);
             flock(&file, FlockOperation::LockExclusive)?;
             Ok(file)
         };
         lock().map_err(|error| PinError::File { path: path.clone(), error })
+    }
+
+    /// Files belong to whom the folder belongs to: the operator's command must leave none that the key side cannot open.
+    fn give(&self, file: &File) {
+        use std::os::unix::fs::MetadataExt;
+        if let Some(Ok(folder)) = self.path.parent().map(fs::metadata) {
+            // Only root can, and only root need.
+            let _ = std::os::unix::fs::fchown(file, Some(folder.uid()), Some(folder.gid()));
+        }
     }
 
     fn failed(&self, error: io::Error) -> PinError {

@@ -1,7 +1,7 @@
 //! The thread of the key side: questions in, work to the devices and the kernel, answers out.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::SystemTime;
@@ -40,6 +40,8 @@ struct Inbox {
 pub struct Handle {
     inbox: Arc<Mutex<Inbox>>,
     bell: Doorbell,
+    /// Rings when the thread ends.
+    ended: Doorbell,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -64,6 +66,13 @@ impl Handle {
     }
 }
 
+impl Handle {
+    /// Readable once the key side has ended, and not before.
+    pub fn ended(&self) -> BorrowedFd<'_> {
+        self.ended.as_fd()
+    }
+}
+
 impl Drop for Handle {
     fn drop(&mut self) {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner).stop = true;
@@ -74,11 +83,17 @@ impl Drop for Handle {
     }
 }
 
-/// A key side that runs on its own thread.
+/// A key side that runs on its own thread, and where to ask it.
 pub struct Running {
     /// Where to ask.
     pub end: NetworkEnd,
-    /// Reload and shutdown. The key side also ends when `end` is dropped.
+    /// The rest.
+    pub served: Served,
+}
+
+/// A key side that runs on its own thread.
+pub struct Served {
+    /// Reload and shutdown. The key side also ends when the network side is gone.
     pub handle: Handle,
     /// What is wrong with the configuration; realms not named here work.
     pub problems: Vec<Problem>,
@@ -91,15 +106,24 @@ pub struct Running {
 /// # Errors
 /// No device to be had, no thread, no file descriptor, no netlink socket.
 pub fn spawn(config: Config) -> io::Result<Running> {
+    let (end, other) = ipc::pair()?;
+    Ok(Running { end, served: serve(config, other)? })
+}
+
+/// The same, for whoever asks at the other end of `end`.
+///
+/// # Errors
+/// As [`spawn`].
+pub fn serve(mut config: Config, end: SecureEnd) -> io::Result<Served> {
     let drivers = registry::key_drivers(&config.devices);
     let (opened, missing) = open(&drivers);
     for why in &missing {
         tracing::warn!("a device for keys does not open: {why}");
     }
-    let kernel = Box::new(Linux::new(config.mark, config.state_dir.as_deref())?);
+    let kernel = Box::new(Linux::new(&mut config)?);
     let devices = opened.iter().map(|opened| Arc::clone(&opened.device)).collect();
-    let running = spawn_with(config, devices, missing, kernel)?;
-    Ok(Running { devices: opened, ..running })
+    let served = spawn_with(config, devices, missing, kernel, end)?;
+    Ok(Served { devices: opened, ..served })
 }
 
 /// What opens, and why the rest does not.
@@ -112,24 +136,10 @@ fn open(drivers: &[Box<dyn spi::Driver>]) -> (Vec<registry::Opened>, Vec<String>
 ///
 /// # Errors
 /// As [`spawn`].
-pub fn spawn_on(config: Config, devices: Vec<Arc<dyn Device>>) -> io::Result<Running> {
-    let kernel = Box::new(Linux::new(config.mark, config.state_dir.as_deref())?);
-    spawn_with(config, devices, Vec::new(), kernel)
-}
-
-/// The key side on the caller's thread, until the other end is dropped: for a process of its own. Says in the log what is
-/// wrong with the configuration.
-///
-/// # Errors
-/// As [`spawn`], but for the thread.
-pub fn run(end: SecureEnd, config: Config, devices: Vec<Arc<dyn Device>>) -> io::Result<()> {
-    let kernel = Box::new(Linux::new(config.mark, config.state_dir.as_deref())?);
-    let (authority, problems) = authority(config, devices, Vec::new())?;
-    for problem in problems {
-        tracing::warn!(realm = %problem.realm, what = %problem.what, "a realm will not work");
-    }
-    Secure::new(end, authority, kernel)?.run();
-    Ok(())
+pub fn spawn_on(mut config: Config, devices: Vec<Arc<dyn Device>>) -> io::Result<Running> {
+    let kernel = Box::new(Linux::new(&mut config)?);
+    let (end, other) = ipc::pair()?;
+    Ok(Running { end, served: spawn_with(config, devices, Vec::new(), kernel, other)? })
 }
 
 fn spawn_with(
@@ -137,14 +147,14 @@ fn spawn_with(
     devices: Vec<Arc<dyn Device>>,
     missing: Vec<String>,
     kernel: Box<dyn Kernel>,
-) -> io::Result<Running> {
+    end: SecureEnd,
+) -> io::Result<Served> {
     let (authority, problems) = authority(config, devices, missing)?;
-    let (end, other) = ipc::pair()?;
-    let secure = Secure::new(other, authority, kernel)?;
-    let (inbox, bell) = (Arc::clone(&secure.inbox), secure.bell.clone());
+    let secure = Secure::new(end, authority, kernel)?;
+    let (inbox, bell, ended) = (Arc::clone(&secure.inbox), secure.bell.clone(), secure.ended.clone());
     let thread = std::thread::Builder::new().name("secure".into()).spawn(move || secure.run())?;
-    let handle = Handle { inbox, bell, thread: Some(thread) };
-    Ok(Running { end, handle, problems, devices: Vec::new() })
+    let handle = Handle { inbox, bell, ended, thread: Some(thread) };
+    Ok(Served { handle, problems, devices: Vec::new() })
 }
 
 /// Looks at a configuration as [`spawn`] does, with the registry's devices, and says what is wrong with it.
@@ -180,12 +190,13 @@ struct Secure {
     permits: Permits,
     inbox: Arc<Mutex<Inbox>>,
     bell: Doorbell,
+    ended: Doorbell,
 }
 
 impl Secure {
     fn new(end: SecureEnd, authority: Authority, kernel: Box<dyn Kernel>) -> io::Result<Self> {
-        let (inbox, bell) = (Arc::default(), Doorbell::between_threads()?);
-        Ok(Secure { end, authority, kernel, permits: Permits::default(), inbox, bell })
+        let (inbox, bell, ended) = (Arc::default(), Doorbell::between_threads()?, Doorbell::new()?);
+        Ok(Secure { end, authority, kernel, permits: Permits::default(), inbox, bell, ended })
     }
 
     fn run(mut self) {
@@ -246,6 +257,24 @@ impl Secure {
                 self.permits.made(&spec.name);
                 tracing::info!(device = %spec.name, mtu = spec.mtu, queues = queues.len(), ?offload, "TUN device made");
                 Ok(Reply::Tun { queues, name: spec.name, offload })
+            }
+            NetRequest::AdoptTun(spec, queue) => {
+                self.permits.tun(&spec).map_err(Refusal::NotAllowed)?;
+                let queue =
+                    queue.ok_or_else(|| Refusal::NotAllowed("a device without a queue of it".into()))?;
+                let is_it = self
+                    .kernel
+                    .is_queue_of(&spec, &queue)
+                    .map_err(|e| system(&format!("TUN device `{}`", spec.name), &e))?;
+                if !is_it {
+                    return Err(Refusal::NotAllowed(format!(
+                        "what was shown is no queue of `{}`",
+                        spec.name
+                    )));
+                }
+                self.permits.made(&spec.name);
+                tracing::info!(device = %spec.name, "TUN device taken over");
+                Ok(Reply::Ok)
             }
             NetRequest::Route(change) => {
                 if change.add {
@@ -325,6 +354,7 @@ impl Drop for Secure {
         let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
         inbox.swap.clear();
         inbox.gone = true;
+        self.ended.ring();
     }
 }
 
@@ -369,6 +399,10 @@ mod tests {
             Ok((queues.collect(), TunOffload::default()))
         }
 
+        fn is_queue_of(&mut self, _: &TunSpec, _: &OwnedFd) -> io::Result<bool> {
+            Ok(false)
+        }
+
         fn route(&mut self, change: &RouteChange) -> io::Result<()> {
             let (address, len) = change.destination;
             self.write(format!("route {address}/{len} {} {}", change.device, change.add))
@@ -409,9 +443,10 @@ mod tests {
 
     fn start() -> (Running, Paper) {
         let paper = Paper::default();
-        let running = spawn_with(config(), devices(), Vec::new(), Box::new(paper.clone())).unwrap();
-        assert_eq!(running.problems, []);
-        (running, paper)
+        let (end, other) = ipc::pair().unwrap();
+        let served = spawn_with(config(), devices(), Vec::new(), Box::new(paper.clone()), other).unwrap();
+        assert_eq!(served.problems, []);
+        (Running { end, served }, paper)
     }
 
     fn answer(end: &mut NetworkEnd) -> Reply {
@@ -492,7 +527,7 @@ mod tests {
         let (mut running, paper) = start();
         assert!(matches!(ask(&mut running.end, tun("ipsec0")), Reply::Tun { .. }));
         assert!(matches!(ask(&mut running.end, route("10.2.0.0/16", "ipsec0")), Reply::Ok));
-        running.handle.reload(Config::default()).unwrap();
+        running.served.handle.reload(Config::default()).unwrap();
         let remove = |destination| {
             let Request::Route(change) = route(destination, "ipsec0") else { panic!() };
             Request::Route(RouteChange { add: false, ..change })
@@ -565,14 +600,15 @@ mod tests {
     #[test]
     fn a_reload_is_in_use_when_it_returns() {
         let (mut running, _) = start();
-        let problems = running.handle.reload(Config { psks: vec![], ..config() }).unwrap();
+        let problems = running.served.handle.reload(Config { psks: vec![], ..config() }).unwrap();
         assert!(problems[0].what.contains("no pre-shared key"), "{problems:?}");
         assert!(matches!(refusal(ask(&mut running.end, make(1))), Refusal::NoCredential(_)));
-        assert_eq!(running.handle.reload(config()).unwrap(), []);
+        assert_eq!(running.served.handle.reload(config()).unwrap(), []);
         proof(ask(&mut running.end, make(2)));
         drop(running.end);
         assert!(
-            running.handle.reload(config()).is_err() || running.handle.reload(config()).is_err(),
+            running.served.handle.reload(config()).is_err()
+                || running.served.handle.reload(config()).is_err(),
             "it ended"
         );
     }
@@ -580,7 +616,8 @@ mod tests {
     #[test]
     fn dropping_the_handle_ends_the_thread_and_what_is_out_is_refused() {
         let (running, _) = start();
-        let Running { mut end, handle, .. } = running;
+        let Running { mut end, served } = running;
+        let handle = served.handle;
         drop(handle);
         assert!(end.is_closed());
         assert!(end.submit(Token(1), make(1)).unwrap_err().closed);

@@ -29,6 +29,9 @@ const TUNSETIFF: rustix::ioctl::Opcode = 0x4004_54ca;
 /// `_IOW('T', 208, unsigned int)`; takes the number itself.
 const TUNSETOFFLOAD: rustix::ioctl::Opcode = 0x4004_54d0;
 
+/// `_IOR('T', 210, unsigned int)`; writes a `struct ifreq` all the same.
+const TUNGETIFF: rustix::ioctl::Opcode = 0x8004_54d2;
+
 /// `struct ifreq` as far as TUNSETIFF looks at it: 40 octets on 64-bit machines, 32 on others.
 #[repr(C, align(8))]
 struct IfReq {
@@ -61,6 +64,22 @@ pub(crate) fn open_queues(spec: &TunSpec) -> Result<(Vec<OwnedFd>, TunOffload)> 
     }
     let granted = if header { grant(queues[0].as_fd()) } else { TunOffload::default() };
     Ok((queues, granted))
+}
+
+/// Whether a descriptor is a queue of the TUN (or TAP) device of that name.
+///
+/// # Errors
+/// Whatever the kernel says of a descriptor that is none of any device.
+pub(crate) fn is_queue_of(fd: BorrowedFd<'_>, name: &str, ethernet: bool) -> Result<bool> {
+    let mut request = IfReq { name: [0; 16], flags: 0, rest: [0; 22] };
+    // SAFETY: TUNGETIFF writes one `struct ifreq`, and `IfReq` is as large as that or larger.
+    let update = unsafe { Updater::<TUNGETIFF, IfReq>::new(&mut request) };
+    // SAFETY: `fd` is open, and the kernel keeps no pointer to the request after the call. A descriptor that is no TUN
+    // device's has no such call, or one (the number is the TUN driver's own) that writes no more than this.
+    unsafe { ioctl(fd, update) }?;
+    let told = request.name.split(|octet| *octet == 0).next().unwrap_or_default();
+    let kind = if ethernet { IFF_TAP } else { IFF_TUN };
+    Ok(told == name.as_bytes() && request.flags & (IFF_TUN | IFF_TAP) == kind)
 }
 
 /// Takes over as much work as the kernel leaves. It is a matter of the device: one queue is enough.

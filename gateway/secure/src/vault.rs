@@ -127,8 +127,19 @@ impl Vault {
     /// Opens the keys and looks at everything once. Realms without a problem work whatever is wrong with others.
     pub(crate) fn open(config: Config, devices: &Devices, at: SystemTime) -> (Self, Vec<Problem>) {
         let mut problems = Vec::new();
-        let Config { realms, psks, mut credentials, rules, state_dir, mark: _, devices: _, crl_dir: _ } =
-            config;
+        let Config {
+            realms,
+            psks,
+            mut credentials,
+            rules,
+            state_dir,
+            mark: _,
+            inherits: _,
+            resolv_conf: _,
+            shut_in: _,
+            devices: _,
+            crl_dir: _,
+        } = config;
         let cas = cas(&credentials);
         let mut vault = Vault {
             cas,

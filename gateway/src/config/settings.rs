@@ -1,7 +1,7 @@
 //! `[gateway]` and `[[policy]]`: what concerns the gateway as a whole.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use wire::TrafficSelector;
 use super::raw;
 use super::reader::{Reader, fixed_selector};
 use crate::dispatch::Table;
+use crate::sandbox::Side;
 
 /// Settings of the gateway itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -25,6 +26,12 @@ pub struct Settings {
     pub state_dir: PathBuf,
     /// The file in which leases are remembered; `None`: they are forgotten at the end.
     pub leases: Option<PathBuf>,
+    /// Whom `tussock-gateway` runs as, by name or number; `None`: the usual one.
+    pub user: Option<String>,
+    /// Whom `tussock-secure` runs as; the same.
+    pub secure_user: Option<String>,
+    /// Whether what the processes may ask of the kernel is limited (seccomp, Landlock).
+    pub sandbox: bool,
     /// Filter for the log, as `tracing` reads it.
     pub log: String,
     /// How the log looks.
@@ -136,6 +143,9 @@ impl Default for Settings {
             listen_given: false,
             state_dir: PathBuf::from("/run/tussock"),
             leases: Some(PathBuf::from("/var/lib/tussock/leases.db")),
+            user: None,
+            secure_user: None,
+            sandbox: true,
             log: "info".to_owned(),
             log_format: LogFormat::Text,
             keylog: None,
@@ -165,6 +175,11 @@ impl Settings {
         self.state_dir.join("control.sock")
     }
 
+    /// Where a process may keep files of its own.
+    pub fn own_folder(&self, side: Side) -> PathBuf {
+        own_folder(&self.state_dir, side)
+    }
+
     /// What drivers are told.
     pub fn devices(&self) -> registry::Config {
         let mut config = registry::Config::default();
@@ -172,6 +187,14 @@ impl Settings {
         config.accel.clone_from(&self.accel);
         config
     }
+}
+
+/// Where a process may keep files of its own, by the state folder.
+pub fn own_folder(state_dir: &Path, side: Side) -> PathBuf {
+    state_dir.join(match side {
+        Side::Network => "gateway",
+        Side::Keys => "secure",
+    })
 }
 
 /// Reads `[gateway]`.
@@ -185,10 +208,21 @@ pub(crate) fn settings(raw: raw::Gateway, reader: &mut Reader<'_>) -> Settings {
     }
     if let Some(dir) = &raw.state_dir {
         settings.state_dir = reader.path(dir);
-        settings.leases = Some(settings.state_dir.join("leases.db"));
+        settings.leases = Some(settings.own_folder(Side::Network).join("leases.db"));
     }
     if let Some(file) = &raw.leases {
         settings.leases = Some(file).filter(|file| file.get_ref() != "off").map(|file| reader.path(file));
+    }
+    settings.user = raw.user.as_ref().map(|user| user.get_ref().clone());
+    settings.secure_user = raw.secure_user.as_ref().map(|user| user.get_ref().clone());
+    if let Some(word) = &raw.sandbox {
+        settings.sandbox = reader.choice("sandbox", word, &[("on", true), ("off", false)]).unwrap_or(true);
+        if !settings.sandbox {
+            reader.warn(
+                word.span(),
+                "sandbox = \"off\": a process that is taken over may ask the kernel for anything",
+            );
+        }
     }
     if let Some(log) = &raw.log {
         let fits = reader.parse(log, |text| {

@@ -627,7 +627,7 @@ virtual_ip = { request = ["ipv4"], dns = "install" }"#;
     );
     assert_eq!((pool.hold, &*pool.domains[0]), (Duration::from_secs(300), "corp.example"));
     assert!(realm.virtual_ip.dns && !realm.virtual_ip.v6);
-    assert_eq!(loaded.settings.leases.as_deref(), Some(Path::new("/etc/x/state/leases.db")));
+    assert_eq!(loaded.settings.leases.as_deref(), Some(Path::new("/etc/x/state/gateway/leases.db")));
     let (text, _) = with("state_dir = \"state\"", "leases = \"off\"");
     let off = parse(Path::new("/etc/x/g.toml"), &text, 0o600).map_err(|p| p.to_string()).unwrap();
     assert_eq!(off.settings.leases, None);

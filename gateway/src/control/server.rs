@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, broadcast, oneshot};
 use super::protocol::{Answer, MAX_REQUEST, Request};
 use crate::backlog;
 use crate::events::Events;
-use crate::keyside::KeyDevices;
+use crate::report::AccelDevice;
 use crate::worker::order::{Order, Orders};
 
 /// Clients at one time.
@@ -32,6 +32,9 @@ const IDLE: Duration = Duration::from_secs(60);
 /// Reads the configuration again; says what came of it.
 pub type Reloader = Arc<dyn Fn() -> Result<String, String> + Send + Sync>;
 
+/// How devices are that hold keys. May take a moment: a token is asked who it is.
+pub type Looker = Arc<dyn Fn() -> Vec<AccelDevice> + Send + Sync>;
+
 /// What clients reach.
 #[derive(Clone)]
 pub struct Server {
@@ -42,7 +45,7 @@ pub struct Server {
     /// What `reload` does. May block for a moment.
     pub reloader: Reloader,
     /// Devices that hold keys.
-    pub keys: KeyDevices,
+    pub keys: Looker,
 }
 
 /// Makes the socket, in the place of one that a killed gateway left; only its owner may use it.
@@ -150,9 +153,9 @@ impl Server {
                 let (answer, accel) = oneshot::channel();
                 match self.order(Order::Accel(answer), accel).await {
                     Ok(mut accel) => {
-                        let keys = self.keys.clone();
+                        let keys = Arc::clone(&self.keys);
                         // A token that hangs keeps one thread, and this one client.
-                        let devices = tokio::task::spawn_blocking(move || keys.look()).await;
+                        let devices = tokio::task::spawn_blocking(move || keys()).await;
                         accel.devices.extend(devices.unwrap_or_default());
                         Answer { ok: true, accel: Some(accel), ..Answer::default() }
                     }
@@ -274,7 +277,7 @@ mod tests {
     fn server() -> (Server, Taker) {
         let (orders, taker) = channel().unwrap();
         let reloader: Reloader = Arc::new(|| Err("g.toml:3:1: unknown key `x`".to_owned()));
-        let keys = KeyDevices::new(Vec::new());
+        let keys: Looker = Arc::new(Vec::new);
         (Server { orders, events: Events::default(), reloader, keys }, taker)
     }
 
@@ -296,6 +299,7 @@ mod tests {
                         to.give(b"packet".to_vec()).unwrap();
                     }
                     Order::Reload { .. }
+                    | Order::KeySide(_)
                     | Order::Stop(_)
                     | Order::Address { .. }
                     | Order::AddressLost { .. } => {}

@@ -72,23 +72,28 @@ pub struct Outside {
 
 impl Outside {
     /// Opens all sockets on these addresses, those for ESP once for each lane. Without `strict` an address of a family the
-    /// machine does not have is passed over, as long as another is left.
+    /// machine does not have is passed over, as long as another is left; what was passed over is said.
     ///
     /// # Errors
     /// Why one could not be had.
-    pub fn open(listen: &[IpAddr], mark: u32, strict: bool, lanes: u16) -> Result<Outside, OpenError> {
+    pub fn open(
+        listen: &[IpAddr],
+        mark: u32,
+        strict: bool,
+        lanes: u16,
+    ) -> Result<(Outside, Vec<String>), OpenError> {
         let data = std::iter::repeat_with(Sockets::default).take(lanes.max(1).into()).collect();
-        let mut outside = Outside { ike: Sockets::default(), data };
+        let (mut outside, mut missing) = (Outside { ike: Sockets::default(), data }, Vec::new());
         for address in listen {
             match outside.open_on(*address, mark) {
                 Ok(()) => {}
                 Err(OpenError::Other(what, error)) if !strict && address.is_ipv6() => {
-                    tracing::warn!(%what, %error, "IPv6 is not to be had");
+                    missing.push(format!("IPv6 is not to be had: {what}: {error}"));
                 }
                 Err(error) => return Err(error),
             }
         }
-        Ok(outside)
+        Ok((outside, missing))
     }
 
     fn open_on(&mut self, address: IpAddr, mark: u32) -> Result<(), OpenError> {

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use wire::TrafficSelector;
@@ -20,6 +21,16 @@ pub struct Way {
 
 /// How long the list of the machine's addresses is believed: many SAs come at once, and each would ask for it.
 const BELIEVED: Duration = Duration::from_secs(1);
+
+/// Sockets to ask with that were made while that was allowed, and their mark.
+static SPARE: Mutex<Vec<(UdpSocket, u32)>> = Mutex::new(Vec::new());
+
+/// Makes sockets to ask with, for so many threads that may not mark theirs.
+pub fn prepare_to_ask(mark: u32, threads: usize) {
+    let fresh = (0..threads).flat_map(|_| [true, false]).filter_map(|v4| make_asking_socket(v4, mark));
+    let fresh: Vec<_> = fresh.map(|socket| (socket, mark)).collect();
+    *SPARE.lock().unwrap_or_else(PoisonError::into_inner) = fresh;
+}
 
 thread_local! {
     /// Sockets that nothing is ever sent through, to ask with: of each family, with its mark.
@@ -49,6 +60,17 @@ pub fn way_to(remote: IpAddr, mark: u32) -> Option<Way> {
 }
 
 fn asking_socket(v4: bool, mark: u32) -> Option<UdpSocket> {
+    let mut spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner);
+    let fits = |(socket, of): &(UdpSocket, u32)| {
+        *of == mark && socket.local_addr().is_ok_and(|address| address.is_ipv4() == v4)
+    };
+    match spare.iter().position(fits) {
+        Some(place) => Some(spare.swap_remove(place).0),
+        None => make_asking_socket(v4, mark),
+    }
+}
+
+fn make_asking_socket(v4: bool, mark: u32) -> Option<UdpSocket> {
     let any: IpAddr = if v4 { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind(SocketAddr::new(any, 0)).ok()?;
     if mark != 0 {

@@ -19,6 +19,8 @@ pub(super) enum Asker {
     Engine(Token),
     /// Ours: this TUN device.
     Tun(String),
+    /// Ours: this TUN device, which we have already.
+    Adopted(String),
     /// Ours: what was asked, for the log.
     Own(String),
 }
@@ -72,6 +74,19 @@ impl Ask {
         });
         self.push();
         count == BUDGET || !self.refused.is_empty()
+    }
+
+    /// Another key side answers from now on. What the one before was asked is refused.
+    pub(super) fn renew(&mut self, end: NetworkEnd) {
+        self.end = end;
+        self.waiting.clear();
+        let out: Vec<Token> = self.out.iter().map(|(token, _)| token).collect();
+        for token in out {
+            if let Some(asker) = self.out.take(token) {
+                let refusal = Refusal::System("the key side is gone".into());
+                self.refused.push_back((asker, Reply::Refused(refusal)));
+            }
+        }
     }
 
     /// Questions not answered yet.
@@ -137,7 +152,7 @@ mod tests {
             ask.poll(|asker, _| {
                 answered.push(match asker {
                     Asker::Engine(token) => token.0.to_string(),
-                    Asker::Own(what) | Asker::Tun(what) => what,
+                    Asker::Own(what) | Asker::Tun(what) | Asker::Adopted(what) => what,
                 })
             });
         }

@@ -24,6 +24,8 @@ const AGAIN: Duration = Duration::from_secs(5);
 /// A TUN device of ours. Its queues are with the lanes; policies and SAs know it by its place.
 pub(super) struct TunDevice {
     name: String,
+    /// One of its queues once more, to show that it is ours.
+    proof: OwnedFd,
     queues: usize,
     offload: TunOffload,
     gone: bool,
@@ -62,10 +64,7 @@ impl Worker {
         for name in names {
             let there = self.tuns.iter().any(|tun| tun.name() == name && tun.is_there());
             if !there && self.tuns_coming.insert(name.clone()) {
-                let queues = self.lanes.count() as u16;
-                let offload = self.settings.offload;
-                let (mtu, ethernet) = (self.tun_mtu(), self.settings.ethernet);
-                let spec = TunSpec { name: name.clone(), mtu, queues, offload, ethernet };
+                let spec = self.spec(&name);
                 self.ask.ask(Asker::Tun(name), Request::OpenTun(spec));
             }
         }
@@ -117,8 +116,9 @@ impl Worker {
         // What was said of the device until now was said while it was being made.
         self.hear_of_links();
         let known = self.tuns.iter().position(|tun| tun.name() == name);
+        let proof = queues[0].try_clone()?;
         let device =
-            TunDevice { name: name.clone(), queues: queues.len(), offload, gone: false, down: false };
+            TunDevice { name: name.clone(), proof, queues: queues.len(), offload, gone: false, down: false };
         let place = match known {
             Some(place) => {
                 self.tuns[place] = device;
@@ -141,6 +141,39 @@ impl Worker {
             self.renew_network(&name);
         }
         Ok(())
+    }
+
+    /// Shows the devices that are there to a key side that does not know them, and has routes and addresses made sure of.
+    pub(super) fn hand_over_tuns(&mut self) {
+        for tun in self.tuns.iter().filter(|tun| !tun.gone) {
+            let spec = self.spec(tun.name());
+            if let Ok(queue) = tun.proof.try_clone() {
+                let request = Request::AdoptTun { spec, queue: Some(queue) };
+                self.ask.ask(Asker::Adopted(tun.name().to_owned()), request);
+            }
+        }
+    }
+
+    /// What came of that.
+    pub(super) fn tun_adopted(&mut self, name: String, reply: &Reply) {
+        match reply {
+            Reply::Ok => self.renew_network(&name),
+            Reply::Refused(why) => {
+                let what = format!("showing the TUN device {name} to the key side");
+                self.events.publish(Notice::NetworkFailed { what, why: why.to_string() });
+            }
+            _ => {}
+        }
+    }
+
+    fn spec(&self, name: &str) -> TunSpec {
+        TunSpec {
+            name: name.to_owned(),
+            mtu: self.tun_mtu(),
+            queues: self.lanes.count() as u16,
+            offload: self.settings.offload,
+            ethernet: self.settings.ethernet,
+        }
     }
 
     /// Somebody deleted a device: its routes went with it. Another one is made.

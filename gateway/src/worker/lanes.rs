@@ -11,6 +11,7 @@ use super::Worker;
 use super::accel::Accel;
 use crate::config::Settings;
 use crate::dispatch::Table;
+use crate::io::clear::Clear;
 use crate::io::outside::Sockets;
 use crate::io::system;
 use crate::plane::mail::{Inbox, Letterbox, OrderBook};
@@ -41,9 +42,10 @@ impl Lanes {
     pub(super) fn start(
         settings: &Settings,
         table: &Arc<Table>,
-        sockets: Vec<Sockets>,
+        (sockets, clear): (Vec<Sockets>, Vec<Clear>),
         accel: &mut Accel,
         short: &dyn ShortOps,
+        tight: bool,
     ) -> anyhow::Result<Lanes> {
         let inbox = Inbox::new().context("no doorbell")?;
         let letterboxes = sockets.iter().map(|_| Letterbox::new()).collect::<std::io::Result<Arc<[_]>>>();
@@ -60,7 +62,7 @@ impl Lanes {
         let lanes = sockets.len();
         // A lane without a core of its own runs anywhere, which is near a device if all cores are.
         let common = system::node_of_all(&system::cpus());
-        for ((lane, sockets), pool) in sockets.into_iter().enumerate().zip(pools) {
+        for (((lane, sockets), clear), pool) in sockets.into_iter().enumerate().zip(clear).zip(pools) {
             let mut seed = [0u8; 8];
             short.random(&mut seed);
             let cpu = core(lane);
@@ -78,6 +80,7 @@ impl Lanes {
                 sockets,
                 table: Arc::clone(table),
                 letterboxes: Arc::clone(&letterboxes),
+                clear,
                 mark: settings.mark,
             });
             planes.push(plane.context("no lane of the data path")?);
@@ -94,6 +97,9 @@ impl Lanes {
                 .spawn(move || {
                     let _told = inbox.farewell();
                     cpu.inspect(|cpu| system::keep_to(*cpu));
+                    if tight {
+                        crate::sandbox::tighten_lane().map_err(std::io::Error::other)?;
+                    }
                     plane.run(&inbox)
                 })
                 .context("no thread")?;

@@ -7,7 +7,9 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
 use ike::Command;
+use ipc::NetworkEnd;
 use policy::Realm;
+use serde::{Deserialize, Serialize};
 use spi::{Doorbell, Token};
 use tokio::sync::oneshot;
 
@@ -58,11 +60,14 @@ pub enum Order {
     },
     /// Inner packets, as blocks of a pcapng file.
     Capture(backlog::Sender),
+    /// The channel to another key side, in the place of one that is gone.
+    KeySide(NetworkEnd),
     /// Take everything down and end.
     Stop(oneshot::Sender<()>),
 }
 
-/// The part of the configuration that can change while the worker runs.
+/// The part of the configuration that can change while the worker runs. Holds no secret.
+#[derive(Serialize, Deserialize)]
 pub struct Reload {
     /// The realms.
     pub realms: Vec<Arc<Realm>>,

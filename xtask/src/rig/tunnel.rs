@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::initrd::Initrd;
 use super::machine::{self, Boot, FLIPPED, Iommu, Outcome};
@@ -30,6 +30,8 @@ pub fn judge(place: &Place, emulator: &Path, gateway: &Path, verdicts: &mut Verd
         .modules("vfio", &["vfio_iommu_type1", "vfio-pci"])?
         .modules("network", &["veth", "tun"])?
         .program("tussock", &without_symbols(gateway)?)?
+        .program("tussock-gateway", &without_symbols(&gateway.with_file_name("tussock-gateway"))?)?
+        .program("tussock-secure", &without_symbols(&gateway.with_file_name("tussock-secure"))?)?
         .finish();
     let boot = |name: &str, device, card: &[&str]| {
         let boot = Boot {
@@ -107,7 +109,7 @@ fn is_esp(request: &str) -> bool {
 fn without_symbols(program: &Path) -> Result<PathBuf> {
     let folder = checkout::target().join("rig");
     std::fs::create_dir_all(&folder)?;
-    let small = folder.join("tussock");
+    let small = folder.join(program.file_name().context("a program without a name")?);
     process::run(Command::new("strip").arg("-o").arg(&small).arg(program))?;
     Ok(small)
 }

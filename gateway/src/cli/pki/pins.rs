@@ -9,6 +9,8 @@ use clap::Args;
 use policy::Identity;
 use secure::pins::Pin;
 
+use crate::sandbox::Side;
+
 /// `tussock pki pins`
 #[derive(Args, Debug, PartialEq, Eq)]
 pub struct Pins {
@@ -29,9 +31,9 @@ pub struct Pins {
 /// Carries the command out.
 pub(super) fn run(pins: &Pins) -> anyhow::Result<()> {
     let state_dir = match &pins.state_dir {
-        Some(dir) => dir.clone(),
+        Some(dir) => crate::config::settings::own_folder(dir, Side::Keys),
         None => match crate::config::load(&pins.config) {
-            Ok(loaded) => loaded.settings.state_dir,
+            Ok(loaded) => loaded.settings.own_folder(Side::Keys),
             Err(problems) => bail!("{problems}"),
         },
     };

@@ -52,6 +52,7 @@ fn with_strongswan(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
     let mut moon = Tussock::new(place.world, &ours, &emulated.gateway, place.results)?;
     moon.append(padlock::SECTION)?;
     moon.preset(emulated.environment());
+    moon.be_one_process();
     let mut sun = StrongSwan::new(place.world, theirs, Release::Host, place.results)?;
     steps.begin("a session");
     sun.start()?;
@@ -91,6 +92,7 @@ fn suites(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
     let mut moon = Tussock::new(place.world, &SITES.moon(), &emulated.gateway, place.results)?;
     moon.append(padlock::SECTION)?;
     moon.preset(emulated.environment());
+    moon.be_one_process();
     let mut sun = place.tussock(&SITES.far())?;
     sun.start()?;
     moon.start()?;

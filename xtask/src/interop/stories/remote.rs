@@ -136,7 +136,7 @@ fn kept(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
     ping::check(world, "carol", ALICE)?;
     steps.begin("two gateways on one file are refused");
     let second = End { host: "alice", address: None, ..scenario.moon() };
-    let file = world.state("moon")?.join("leases.db");
+    let file = world.state("moon")?.join("gateway/leases.db");
     let mut second = place.tussock(&second)?;
     second.set("[gateway]", "leases", &quoted(&file.display().to_string()))?;
     let Err(error) = second.start() else { bail!("a second gateway uses {}", file.display()) };
@@ -250,7 +250,7 @@ fn names(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
     moon.append("pools {\n addresses {\n 25 = corp.example\n }\n}\n")?;
     moon.start()?;
     call(world, &carol, "carol")?;
-    let snippet = world.state("carol")?.join("resolv.d/site.conf");
+    let snippet = world.state("carol")?.join("secure/resolv.d/site.conf");
     awaits(&snippet, |text| text == "server=/corp.example/10.1.0.53\n")?;
     awaits(&resolv, |text| text == before)?;
     steps.begin("an end in order leaves nothing");
