@@ -159,9 +159,7 @@ fn kept(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
     moon.stop()?;
     fs::write(&file, vec![0x5a; 8192])?;
     moon.start()?;
-    if !log_text(&moon).contains("it was moved to") {
-        bail!("moon does not say that the file was damaged");
-    }
+    says(&moon, "it was moved to")?;
     call(world, &carol, "carol").map(drop)
 }
 
@@ -212,6 +210,12 @@ fn both(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
         bail!("leases: {shown:?}");
     }
     Ok(())
+}
+
+/// Wait until an end's log has these words; it is written by a thread of its own.
+fn says(end: &Tussock<'_>, words: &str) -> Result<()> {
+    let said = process::until(Duration::from_secs(3), || Ok(log_text(end).contains(words).then_some(())))?;
+    said.with_context(|| format!("the log of {} does not say `{words}`", end.maker()))
 }
 
 fn grep(text: &str, word: &str) -> Vec<String> {
@@ -408,9 +412,7 @@ fn dhcp(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
     if !format!("{error:#}").contains("INTERNAL_ADDRESS_FAILURE") {
         bail!("carol's error does not say why: {error:#}");
     }
-    if !log_text(&moon).contains("the DHCP server 10.1.0.10 does not answer") {
-        bail!("moon's log does not say that the DHCP server does not answer");
-    }
+    says(&moon, "the DHCP server 10.1.0.10 does not answer")?;
     carol.down()?;
     steps.begin("the server is back, and carol too");
     let mut server = begin()?;
