@@ -2,6 +2,7 @@
 
 pub mod accel;
 pub mod check;
+pub mod credentials;
 pub mod leases;
 pub mod pki;
 pub mod table;
@@ -46,6 +47,8 @@ pub enum Command {
     Down(Target),
     /// Rekey the IKE SA of a realm, or one child of it
     Rekey(RekeyTarget),
+    /// Give a password that EAP wants and that the configuration does not have
+    Credentials(credentials::Credentials),
     /// Show how the gateway is
     Status(Show),
     /// Show the accelerators: health, queues, latency, errors
@@ -209,9 +212,8 @@ fn fail(error: &anyhow::Error) -> ExitCode {
 fn ask(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Run(_) | Command::ReadConfig(_) | Command::Check(_) | Command::Pki(_) => Ok(()),
-        Command::Up(Target { target: Name { realm, child }, reach }) => {
-            say(&reach, &Request::Up { realm, child })
-        }
+        Command::Up(Target { target: Name { realm, child }, reach }) => credentials::up(&reach, realm, child),
+        Command::Credentials(credentials) => credentials::give(&credentials),
         Command::Down(Target { target: Name { realm, child }, reach }) => {
             say(&reach, &Request::Down { realm, child })
         }
@@ -324,6 +326,8 @@ mod tests {
             "tussock events",
             "tussock leases --realm a --json",
             "tussock leases release --identity carol@example.org",
+            "tussock credentials home",
+            "tussock credentials home --user carol",
             "tussock accel --json",
             "tussock pki token list --module p.so",
             "tussock pki token generate --module p.so --token pkcs11:token=lab --label moon --kind rsa3072",

@@ -12,6 +12,7 @@
 mod accel;
 mod credentials;
 mod dispatch;
+mod eap;
 mod pool;
 mod raw;
 mod reader;
@@ -183,6 +184,9 @@ impl File<'_> {
         for section in root.take_list("psk", self.source, self.problems) {
             self.psk(section, &mut loaded);
         }
+        for section in root.take_list("eap", self.source, self.problems) {
+            self.eap_user(section, &mut loaded);
+        }
         let mut places: Vec<Place> = Vec::new();
         if let Some(value) = root.take("realm") {
             let realms = Section::of("realm", value, self.source, self.problems);
@@ -202,7 +206,7 @@ impl File<'_> {
             }
         }
         for (key, _) in &root.table {
-            let known = ["gateway", "dispatch", "accel", "psk", "realm", "policy"];
+            let known = ["gateway", "dispatch", "accel", "psk", "eap", "realm", "policy"];
             self.problems.error(self.source, key.span(), unknown("table", key.get_ref(), &known));
         }
         self.across_realms(&loaded, &places);
@@ -262,6 +266,24 @@ impl File<'_> {
             loaded.psk_realms.push((word.get_ref().as_str().into(), word.span()));
         }
         loaded.secure.psks.extend(credentials::psk(raw, at, &mut self.reader()));
+    }
+
+    fn eap_user(&mut self, section: Section<'_>, loaded: &mut Loaded) {
+        let at = section.span.clone();
+        let Some(raw) = section.read::<raw::EapUser>(self.source, self.problems) else { return };
+        if let Some(word) = &raw.password
+            && self.mode & 0o044 != 0
+        {
+            let text = "a password in a file that others may read; chmod 600 it, or use `file`";
+            self.problems.warn(self.source, word.span(), text);
+        }
+        if let Some((at, user)) = eap::user(raw, at, &mut self.reader()) {
+            if loaded.secure.users.iter().any(|other| other.name == user.name) {
+                let text = format!("`{}` has two passwords", user.name);
+                self.problems.error(self.source, at, text);
+            }
+            loaded.secure.users.push(user);
+        }
     }
 
     fn realm(
@@ -335,6 +357,17 @@ impl File<'_> {
         let mut error = |text: String| self.problems.error(self.source, at.clone(), text);
         if realm.ike.is_empty() {
             error(format!("realm `{}` has no usable `ike` proposal", realm.name));
+        }
+        if realm.remote_auth == AuthPolicy::Eap && realm.local_auth == AuthPolicy::Psk {
+            // RFC 7296 section 2.16: a shared key would let every client pose as the gateway.
+            error(format!("realm `{}`: peers that use EAP need a gateway with a certificate", realm.name));
+        }
+        let serves_only = realm.remote_auth == AuthPolicy::Eap && realm.local_auth != AuthPolicy::Eap;
+        if serves_only && (realm.start != Start::Manual || !realm.ike_reauth.time.is_zero()) {
+            error(format!(
+                "realm `{}`: peers that use EAP begin by themselves; `start` and `ike_reauth` are theirs",
+                realm.name
+            ));
         }
         let initiates = realm.children.iter().any(|child| child.start != Start::Manual);
         if initiates && realm.initiates_to().is_none() {

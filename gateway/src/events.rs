@@ -141,6 +141,15 @@ pub enum Notice {
         /// Where it is now.
         remote: String,
     },
+    /// Somebody has to give a password: `tussock credentials REALM`.
+    PasswordWanted {
+        /// The IKE SA.
+        sa: u64,
+        /// Its realm.
+        realm: String,
+        /// Whose.
+        user: String,
+    },
     /// A message was dropped.
     Dropped {
         /// From whom.
@@ -360,6 +369,9 @@ impl From<Event> for Notice {
                 Notice::PeerDead { sa: sa.0, realm: realm.to_string(), after: after.as_secs_f64() }
             }
             Event::PeerMoved { sa, path } => Notice::PeerMoved { sa: sa.0, remote: path.remote.to_string() },
+            Event::PasswordWanted { sa, realm, user } => {
+                Notice::PasswordWanted { sa: sa.0, realm: realm.to_string(), user }
+            }
             Event::Dropped { remote, reason } => {
                 Notice::Dropped { remote: remote.to_string(), reason: reason.to_owned() }
             }
@@ -403,6 +415,7 @@ fn log(notice: &Notice) {
         }
         Notice::PeerDead { sa, realm, after } => warn!(sa, %realm, after, "peer does not answer"),
         Notice::PeerMoved { sa, remote } => info!(sa, %remote, "peer moved"),
+        Notice::PasswordWanted { sa, realm, user } => warn!(sa, %realm, %user, "a password is wanted"),
         Notice::Dropped { remote, reason } => debug!(%remote, %reason, "IKE message dropped"),
         Notice::Cookies { on, half_open } => warn!(on, half_open, "cookies"),
         Notice::InstallFailed { realm, name, why } => warn!(%realm, %name, %why, "Child SA not installed"),

@@ -19,6 +19,7 @@
 //! | `child` | a process, as the supervisor sees it |
 //! | `supervisor` | the supervisor |
 //! | [`gateway`], [`key_side`] | the programs `tussock-gateway` and `tussock-secure` |
+//! | [`rehearsal`] | the key side alone, for tests |
 //! | `upward` | the supervisor, as `tussock-gateway` sees it |
 
 mod child;
@@ -27,6 +28,7 @@ pub mod key_side;
 mod lend;
 mod parts;
 pub(crate) mod reader;
+pub mod rehearsal;
 pub(crate) mod supervisor;
 mod upward;
 mod users;

@@ -400,6 +400,9 @@ pub struct IkeSa {
     pub own_id: Option<String>,
     /// Who the peer is.
     pub peer_id: Option<String>,
+    /// What the peer called itself in IKE, where EAP has named it otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ike_id: Option<String>,
     /// How the peer proved it.
     pub how: Option<String>,
     /// The suite, as proposals write it.
@@ -416,6 +419,12 @@ pub struct IkeSa {
     pub rekey_in: Option<u64>,
     /// Seconds until we authenticate anew.
     pub reauth_in: Option<u64>,
+    /// Seconds until the peer's session is over, if it was let in for a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_left: Option<u64>,
+    /// Groups that the authentication server put the peer into.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
     /// Seconds since the peer was last heard.
     pub heard: u64,
     /// Inner addresses, the peer's or ours.

@@ -134,8 +134,14 @@ async fn serve(path: PathBuf, loaded: Loaded) -> anyhow::Result<()> {
     let orders = worker.orders.clone();
     // Nobody else fills it.
     let _ = reach.set(orders.clone());
-    let reloader = reloader(path, settings.clone(), secure.served.handle, short, orders.clone());
-    let server = Server { orders: orders.clone(), events, reloader, keys };
+    let handle = Arc::new(Mutex::new(secure.served.handle));
+    let reloader = reloader(path, settings.clone(), Arc::clone(&handle), short, orders.clone());
+    let passwords: server::Passwords = Arc::new(move |realm, user, password| {
+        // One at a time.
+        let handle = handle.lock().unwrap_or_else(PoisonError::into_inner);
+        handle.give_password(realm, user, password).map_err(|error| error.to_string())
+    });
+    let server = Server { orders: orders.clone(), events, reloader, keys, passwords };
     tracing::info!(pid = std::process::id(), socket = %settings.socket().display(), "ready");
     let serving = tokio::spawn(server.clone().serve(listener));
     let mut reloading: Option<JoinHandle<()>> = None;
@@ -212,12 +218,10 @@ async fn stop(orders: &Orders, again: impl Future<Output = ()>) -> anyhow::Resul
 fn reloader(
     path: PathBuf,
     settings: Settings,
-    handle: secure::Handle,
+    handle: Arc<Mutex<secure::Handle>>,
     short: Arc<dyn ShortOps>,
     orders: Orders,
 ) -> Reloader {
-    // One at a time.
-    let handle = Mutex::new(handle);
     Arc::new(move || {
         let loaded = config::load(&path).map_err(|problems| problems.to_string())?;
         let mut notes: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();

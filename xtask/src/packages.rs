@@ -25,18 +25,22 @@ pub const DPDK: &[&str] = if cfg!(target_arch = "x86_64") { &["libdpdk-dev", "li
 /// What the tests of OpenSSL's engines need: a token in software, and the engine that leads to it.
 pub const ENGINE: &[&str] = &["softhsm2", "libengine-pkcs11-openssl"];
 
+/// What the tests of EAP need: wpa_supplicant's methods as a program, and two servers.
+pub const EAP: &[&str] = &["eapoltest", "freeradius", "hostapd"];
+
 /// What any namespaces lab needs.
 pub const LAB: &[&str] = &["iproute2", "nftables", "iputils-ping", "procps", "openssl", "tcpdump"];
 
 /// What the demo adds.
 pub const DEMO: &[&str] = &["iperf3"];
 
-/// What interop adds: strongSwan with its user-space ESP (`kernel-libipsec` is in libcharon-extra-plugins), and
-/// tshark as a second pair of eyes on our IKE messages.
+/// What interop adds: strongSwan with its user-space ESP (`kernel-libipsec` is in libcharon-extra-plugins) and its EAP
+/// methods, and tshark as a second pair of eyes on our IKE messages.
 pub const INTEROP: &[&str] = &[
     "strongswan-charon",
     "strongswan-swanctl",
     "libcharon-extra-plugins",
+    "libcharon-extauth-plugins",
     "libstrongswan-standard-plugins",
     "libstrongswan-extra-plugins",
     "tshark",

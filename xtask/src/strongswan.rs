@@ -103,6 +103,12 @@ impl<'w> StrongSwan<'w> {
         append(&self.dir.join("swanctl/swanctl.conf"), more)
     }
 
+    /// Change swanctl.conf before the daemon starts, or before [`StrongSwan::load`].
+    pub fn rewrite(&self, change: impl Fn(&str) -> String) -> Result<()> {
+        let file = self.dir.join("swanctl/swanctl.conf");
+        Ok(fs::write(&file, change(&fs::read_to_string(&file)?))?)
+    }
+
     /// How many IKE SAs it has.
     pub fn ike_sas(&self) -> Result<u64> {
         let text = self.swanctl(&["--stats"])?.stdout;
@@ -278,7 +284,7 @@ fn child_sa(section: &swanctl::Section) -> ChildSa {
 fn strongswan_conf(end: &End, dir: &Path) -> String {
     const PLUGINS: &str = "random nonce openssl gmp curve25519 aes sha1 sha2 hmac cmac xcbc kdf drbg ccm ctr gcm \
         chapoly mgf1 pem pkcs1 pkcs8 x509 revocation constraints pubkey kernel-libipsec kernel-netlink \
-        socket-default vici counters error-notify";
+        socket-default vici counters error-notify eap-identity eap-mschapv2 eap-tls eap-ttls eap-md5 eap-gtc";
     let raw = if end.encap == Encap::Raw { "yes" } else { "no" };
     let fragments = end.fragment_size.map(|size| format!("fragment_size = {size}")).unwrap_or_default();
     format!(

@@ -58,7 +58,7 @@ pub fn run(options: &Options) -> Result<bool> {
     // What cannot be met is better said before ten minutes of compiling.
     packages::need(&[packages::BUILD])?;
     if unit {
-        packages::need(&[packages::IPSEC_MB, packages::ENGINE, packages::PLUGINS])?;
+        packages::need(&[packages::IPSEC_MB, packages::ENGINE, packages::PLUGINS, packages::EAP])?;
     }
     if interop {
         packages::need_root("test")?;

@@ -165,6 +165,12 @@ impl<'w> Tussock<'w> {
         Ok(done.stdout)
     }
 
+    /// One of its commands with something to read on its standard input.
+    pub fn order_feeding(&self, arguments: &[&str], input: &str) -> Result<String> {
+        let mut command = Command::new(&self.binary);
+        process::feed(command.args(arguments).arg("--socket").arg(self.socket()), input)
+    }
+
     /// A command that goes on until it is stopped, its output going to `log`.
     pub fn follow(&self, arguments: &[&str], log: &Path) -> Result<Daemon> {
         let mut command = Command::new(&self.binary);

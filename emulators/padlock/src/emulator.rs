@@ -162,8 +162,13 @@ impl Emulator {
     }
 
     pub(crate) fn suffers(&self, fault: Fault) -> bool {
-        let vanished = || self.options.vanish.is_some_and(|after| self.since.elapsed() >= after);
-        fault == Fault::Vanished && vanished() || self.faults.load(Ordering::Relaxed) & 1 << fault as u32 != 0
+        let later = match fault {
+            Fault::Vanished => self.options.vanish,
+            Fault::XcryptFlips => self.options.flips,
+            _ => None,
+        };
+        later.is_some_and(|after| self.since.elapsed() >= after)
+            || self.faults.load(Ordering::Relaxed) & 1 << fault as u32 != 0
     }
 
     /// Whether a processor like this one has the instruction.

@@ -16,17 +16,21 @@ pub struct Options {
     pub stats: Option<PathBuf>,
     /// When all units go away, as in a guest that is moved to another host.
     pub vanish: Option<Duration>,
+    /// When a bit of every result of XCRYPT begins to be wrong.
+    pub flips: Option<Duration>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { units: Units::all(), asleep: Units::empty(), stats: None, vanish: None }
+        Options { units: Units::all(), asleep: Units::empty(), stats: None, vanish: None, flips: None }
     }
 }
 
 /// A word that is none.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is none of: units=rng+ace+ace2+phe+pmm, asleep=…, on, stats=PATH, vanish=SECONDS")]
+#[error(
+    "`{0}` is none of: units=rng+ace+ace2+phe+pmm, asleep=…, on, stats=PATH, vanish=SECONDS, flips=SECONDS"
+)]
 pub struct BadOption(String);
 
 impl Options {
@@ -42,8 +46,9 @@ impl Options {
                 Some(("units", list)) => options.units = units(list).ok_or_else(bad)?,
                 Some(("asleep", list)) => options.asleep = units(list).ok_or_else(bad)?,
                 Some(("stats", path)) if !path.is_empty() => options.stats = Some(path.into()),
-                Some(("vanish", seconds)) => {
-                    options.vanish = Some(Duration::from_secs(seconds.parse().map_err(|_| bad())?));
+                Some((what @ ("vanish" | "flips"), seconds)) => {
+                    let after = Some(Duration::from_secs(seconds.parse().map_err(|_| bad())?));
+                    *(if what == "flips" { &mut options.flips } else { &mut options.vanish }) = after;
                 }
                 // The variable has to be there; this says nothing more.
                 None if word == "on" => {}
@@ -72,7 +77,8 @@ mod tests {
         let options = Options::parse("units=ace+phe, asleep=rng,stats=/tmp/x").unwrap();
         assert_eq!((options.units, options.asleep), (Units::ACE | Units::PHE, Units::RNG));
         assert_eq!(options.stats, Some("/tmp/x".into()));
-        assert_eq!(Options::parse("vanish=9").unwrap().vanish, Some(Duration::from_secs(9)));
+        let later = Options::parse("vanish=9,flips=4").unwrap();
+        assert_eq!((later.vanish, later.flips), (Some(Duration::from_secs(9)), Some(Duration::from_secs(4))));
         for bad in ["units=mmx", "unit=ace", "stats=", "watch", "vanish=soon"] {
             assert!(Options::parse(bad).unwrap_err().to_string().starts_with(&format!("`{bad}`")));
         }

@@ -62,6 +62,7 @@ impl Authority {
                 certs: vec![certificate(cert).into()],
                 url: None,
             }),
+            eap: None,
             also: Vec::new(),
             trust: Trust { anchors: vec![certificate(&self.der)], ..Trust::default() },
         }
@@ -141,6 +142,7 @@ impl Setting {
             aliases: vec![],
             remote_id: IdMatch::parse(peer)?.into(),
             remote_auth: auth,
+            eap: policy::EapPolicy::default(),
             methods: vec![],
             children: vec![],
             start: Start::Manual,

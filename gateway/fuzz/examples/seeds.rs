@@ -7,7 +7,7 @@ fn main() -> std::io::Result<()> {
     for seed in fuzz::seed::all() {
         let dir = root.join(seed.target);
         std::fs::create_dir_all(&dir)?;
-        std::fs::write(dir.join(seed.name), seed.bytes)?;
+        std::fs::write(dir.join(&seed.name), seed.bytes)?;
     }
     Ok(())
 }

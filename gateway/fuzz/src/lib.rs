@@ -4,14 +4,18 @@
 //! one entry in [`TARGETS`].
 #![deny(unsafe_code)]
 
+mod eap;
 mod ike_state;
+mod ipc;
 mod plugin;
 pub mod seed;
 mod vfio_user;
 mod wire_esp;
 mod wire_ike;
 
+pub use eap::{eap, eap_ends};
 pub use ike_state::{ike_events, ike_state};
+pub use self::ipc::ipc;
 pub use plugin::plugin;
 pub use vfio_user::vfio_user;
 pub use wire_esp::wire_esp;
@@ -27,4 +31,6 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("ike_state", ike_state),
     ("plugin", plugin),
     ("vfio_user", vfio_user),
+    ("eap", eap),
+    ("ipc", ipc),
 ];

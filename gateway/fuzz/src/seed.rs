@@ -1,8 +1,10 @@
 //! The seeds, built with the codec itself: one message of each kind a gateway meets, small.
 
+mod eap;
 mod esp;
 mod ike;
 mod ike_state;
+mod ipc;
 mod plugin;
 mod vfio_user;
 
@@ -11,18 +13,20 @@ pub struct Seed {
     /// Which target it is for.
     pub target: &'static str,
     /// File name.
-    pub name: &'static str,
+    pub name: String,
     /// Content.
     pub bytes: Vec<u8>,
 }
 
 /// Every seed of every target.
 pub fn all() -> Vec<Seed> {
-    let named = |target, (name, bytes)| Seed { target, name, bytes };
+    let named = |target, (name, bytes): (&str, _)| Seed { target, name: name.to_string(), bytes };
     let ike = ike::seeds().into_iter().map(|seed| named("wire_ike", seed));
     let esp = esp::seeds().into_iter().map(|seed| named("wire_esp", seed));
     let state = ike_state::seeds().into_iter().map(|seed| named("ike_state", seed));
     let plugin = plugin::seeds().into_iter().map(|seed| named("plugin", seed));
     let vfio = vfio_user::seeds().into_iter().map(|seed| named("vfio_user", seed));
-    ike.chain(esp).chain(state).chain(plugin).chain(vfio).collect()
+    let eap = eap::seeds().into_iter().map(|(name, bytes)| Seed { target: "eap", name, bytes });
+    let ipc = ipc::seeds().into_iter().map(|seed| named("ipc", seed));
+    ike.chain(esp).chain(state).chain(plugin).chain(vfio).chain(eap).chain(ipc).collect()
 }

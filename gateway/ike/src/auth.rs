@@ -1,6 +1,7 @@
 //! IKE_AUTH (RFC 7296 section 1.2): what both sides do alike. Proofs are made and judged by the key side; nothing the peer
 //! says is believed before that.
 
+mod eap;
 mod initiator;
 mod null;
 mod responder;
@@ -17,6 +18,8 @@ use crate::core::{Core, DownKind};
 use crate::effect::Why;
 use crate::keymat;
 use crate::sa::{IkeSa, State};
+
+pub(crate) use eap::EapRun;
 
 /// Certificates taken from one peer.
 const MAX_CERTS: usize = 16;
@@ -161,35 +164,64 @@ impl IkeSa {
                 let Some(data) = self.fill_own_auth(cx, method, data) else {
                     return self.close(cx, DownKind::Failed, Why::Device("key schedule failed".into()));
                 };
-                match role {
-                    Role::Initiator => self.send_auth_request(cx, method, data, certs),
-                    Role::Responder => self.send_auth_response(cx, method, data, certs),
+                match (role, self.has_eap()) {
+                    (Role::Initiator, true) => self.send_eap_auth(cx, method, data),
+                    (Role::Initiator, false) => self.send_auth_request(cx, Some((method, data)), certs),
+                    (Role::Responder, true) if self.is_eap_first() => {
+                        self.send_first_eap_response(cx, method, data, certs);
+                    }
+                    (Role::Responder, _) => self.send_auth_response(cx, method, data, certs),
                 }
             }
-            (State::ExpectPeerCheck, role, Reply::PeerAccepted { realm, how }) => {
-                if !self.enter(cx, &realm) {
-                    return;
+            (State::ExpectPeerCheck, _, Reply::PeerAccepted { realm, how }) => {
+                if self.enter(cx, &realm) {
+                    self.peer_accepted(cx, how);
                 }
-                self.how = Some(how);
-                self.peer_id = self.setup.as_mut().and_then(|s| s.claimed.take());
-                let message =
-                    self.setup.as_mut().map(|s| std::mem::take(&mut s.auth_message)).unwrap_or_default();
-                let stage = match role {
-                    Role::Initiator => crate::handler::Stage::AuthResponse,
-                    Role::Responder => crate::handler::Stage::AuthRequest,
-                };
-                self.examine(cx, stage, message);
             }
-            (State::ExpectOwnAuth | State::ExpectPeerCheck, Role::Initiator, Reply::Refused(refusal)) => {
+            (State::ExpectEap, _, Reply::Eap(step)) => self.handle_eap_step(cx, step),
+            (
+                State::ExpectOwnAuth | State::ExpectPeerCheck | State::ExpectEap,
+                Role::Initiator,
+                Reply::Refused(refusal),
+            ) => {
                 self.fail_auth_as_initiator(cx, why_refused(refusal));
             }
-            (State::ExpectOwnAuth | State::ExpectPeerCheck, Role::Responder, Reply::Refused(refusal)) => {
+            (
+                State::ExpectOwnAuth | State::ExpectPeerCheck | State::ExpectEap,
+                Role::Responder,
+                Reply::Refused(refusal),
+            ) => {
                 self.fail_auth_as_responder(cx, why_refused(refusal));
             }
             _ => {
                 self.close(cx, DownKind::Failed, Why::Device("the key side answered another question".into()))
             }
         }
+    }
+
+    /// The peer is who it claims to be; or, where EAP is to follow on our side, the responder is.
+    fn peer_accepted(&mut self, cx: &mut Core, how: Arc<str>) {
+        // A responder that has proved itself by its key is known by that; EAP was our proof.
+        if self.role == Role::Responder || self.how.is_none() {
+            self.how = Some(how);
+        }
+        let claimed = self.setup.as_mut().and_then(|s| s.claimed.take());
+        match (self.has_eap(), self.is_eap_first()) {
+            (true, true) => return self.eap_responder_accepted(cx, claimed),
+            (true, false) => self.take_eap_identity(claimed),
+            (false, _) => self.peer_id = claimed,
+        }
+        let message = self.setup.as_mut().map(|s| std::mem::take(&mut s.auth_message)).unwrap_or_default();
+        let stage = match self.role {
+            Role::Initiator => crate::handler::Stage::AuthResponse,
+            Role::Responder => crate::handler::Stage::AuthRequest,
+        };
+        self.examine(cx, stage, message);
+    }
+
+    /// Whether it is EAP that proves the initiator.
+    pub(crate) fn has_eap(&self) -> bool {
+        self.setup.as_ref().is_some_and(|s| s.eap.is_some())
     }
 
     /// The peer belongs to this realm. False when that is the end of it.

@@ -106,6 +106,8 @@ pub(crate) enum Timer {
     Tasks(IkeSaId),
     /// Another IKE SA of the same identity replaced this one some time ago.
     Superseded(IkeSaId),
+    /// The time is over for which the peer was let in.
+    Session(IkeSaId),
     RekeyChild(ChildId),
     ExpireChild(ChildId),
     /// The peer should have deleted this redundant child by now.

@@ -436,6 +436,15 @@ pub enum Event {
         /// Where it is now.
         path: Path,
     },
+    /// Somebody has to give a password, so that EAP can go on.
+    PasswordWanted {
+        /// Which.
+        sa: IkeSaId,
+        /// The realm.
+        realm: Arc<str>,
+        /// Whose password.
+        user: String,
+    },
     /// A message was dropped; counted by reason, reported at a bounded rate.
     Dropped {
         /// From where.

@@ -341,7 +341,8 @@ impl Engine {
             | Timer::Reauth(id)
             | Timer::ExpireIke(id)
             | Timer::Tasks(id)
-            | Timer::Superseded(id) => self.with(id, |sa, cx| sa.handle_timer(cx, timer)),
+            | Timer::Superseded(id)
+            | Timer::Session(id) => self.with(id, |sa, cx| sa.handle_timer(cx, timer)),
             Timer::RekeyChild(child)
             | Timer::ExpireChild(child)
             | Timer::Redundant(child)

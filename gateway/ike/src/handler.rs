@@ -26,6 +26,8 @@ use crate::core::{Core, DownKind};
 use crate::effect::{Path, Why};
 use crate::sa::IkeSa;
 
+pub(crate) use certreq::note_authorities;
+
 /// Which message is being built, or has come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
@@ -128,6 +130,8 @@ pub(crate) struct Extensions {
     pub(crate) childless: bool,
     /// The peer said INITIAL_CONTACT.
     pub(crate) initial_contact: bool,
+    /// EAP proves both sides (RFC 5998).
+    pub(crate) eap_alone: bool,
     /// Inner addresses, where there are any.
     pub(crate) cfg: Option<Box<cfg::Inner>>,
 }
@@ -145,6 +149,7 @@ impl Extensions {
             peer_is_ours: self.peer_is_ours,
             childless: self.childless,
             initial_contact: false,
+            eap_alone: false,
             cfg: None,
         }
     }

@@ -207,6 +207,10 @@ impl IkeSa {
                 _ => self.handle_informational_response(cx, payloads),
             };
         }
+        if self.is_given_up(exchange, &payloads) && self.receive.begin(id) {
+            self.set_reply_path(path);
+            return self.handle_eap_given_up(cx, id);
+        }
         if !self.expects_request(exchange) {
             return cx.dropped(path.remote, "request of an exchange that has no place here");
         }
@@ -276,6 +280,15 @@ impl IkeSa {
             _ => false,
         };
         expected && self.suspended.is_none()
+    }
+
+    /// Whether an initiator that is in the middle of EAP says that it gives up.
+    fn is_given_up(&self, exchange: ExchangeType, message: &[Payload]) -> bool {
+        let waiting = self.state == State::ExpectAuthRequest && self.has_eap() && self.suspended.is_none();
+        waiting
+            && exchange == ExchangeType::INFORMATIONAL
+            && (message.notify(NotifyType::AUTHENTICATION_FAILED).is_some()
+                || message.deletes().any(Delete::is_ike))
     }
 
     fn expects_response(&self, exchange: ExchangeType) -> bool {

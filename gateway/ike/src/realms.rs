@@ -90,6 +90,7 @@ mod tests {
             aliases: vec![],
             remote_id: IdMatch::parse("any").unwrap().into(),
             remote_auth: AuthPolicy::Psk,
+            eap: policy::EapPolicy::default(),
             methods: vec![],
             children: vec![],
             start: Start::Manual,

@@ -313,6 +313,8 @@ impl IkeSa {
         new.realm = self.realm.clone();
         new.asked = self.asked.clone();
         new.peer_id = self.peer_id.clone();
+        new.ike_id = self.ike_id.clone();
+        new.granted = self.granted.clone();
         new.how = self.how.clone();
         new.nat = self.nat;
         new.ext = self.ext.inherit();
@@ -322,6 +324,10 @@ impl IkeSa {
         new.reauth_at = self.reauth_at;
         if let Some(at) = self.reauth_at {
             cx.timers.arm(Timer::Reauth(id), at);
+        }
+        new.session_until = self.session_until;
+        if let Some(at) = self.session_until {
+            cx.timers.arm(Timer::Session(id), at);
         }
         Some(new)
     }

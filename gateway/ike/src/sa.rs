@@ -4,11 +4,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ipc::{Request, Role};
+use ipc::{EapGrant, Request, Role};
 use policy::{Identity, Realm};
 use spi::{DhPrivate, Group, Hash, Secret, Token};
 use wire::ike::{Id, Payload, Sa, Spi};
 
+use crate::auth::EapRun;
 use crate::child::{ChildOffer, Children};
 use crate::core::{Core, Down, DownKind, Timer, Todo};
 use crate::create_child::{Ours, Theirs};
@@ -45,6 +46,12 @@ pub(crate) struct IkeSa {
     pub(crate) asked: Option<Box<Identity>>,
     /// Only once it is proved.
     pub(crate) peer_id: Option<Identity>,
+    /// What the peer called itself in IKE, where EAP has named it otherwise.
+    pub(crate) ike_id: Option<Identity>,
+    /// What came of EAP.
+    pub(crate) granted: Option<Arc<EapGrant>>,
+    /// When the peer's session is over, if it was granted for a time.
+    pub(crate) session_until: Option<Instant>,
     pub(crate) how: Option<Arc<str>>,
     pub(crate) nat: Nat,
     pub(crate) ext: Extensions,
@@ -99,6 +106,8 @@ pub(crate) enum State {
     ExpectAuthRequest,
     /// The key side's word on the peer.
     ExpectPeerCheck,
+    /// The key side's next word of EAP, or somebody's password.
+    ExpectEap,
     /// Our proof, from the key side.
     ExpectOwnAuth,
     /// IKE_AUTH response.
@@ -123,6 +132,7 @@ impl State {
             State::ExpectSecret => "ExpectSecret",
             State::ExpectAuthRequest => "ExpectAuthRequest",
             State::ExpectPeerCheck => "ExpectPeerCheck",
+            State::ExpectEap => "ExpectEap",
             State::ExpectOwnAuth => "ExpectOwnAuth",
             State::ExpectAuthResponse => "ExpectAuthResponse",
             State::Established => "Established",
@@ -173,6 +183,8 @@ pub(crate) struct Setup {
     pub(crate) hashes: Vec<Hash>,
     /// CAs the peer named in CERTREQ.
     pub(crate) authorities: Vec<[u8; 20]>,
+    /// EAP, where that is how the initiator proves itself.
+    pub(crate) eap: Option<Box<EapRun>>,
     /// Whether it asked for an OCSP answer with our certificate, and whether it fetches certificates.
     pub(crate) wants_ocsp: bool,
     pub(crate) takes_urls: bool,
@@ -216,6 +228,7 @@ impl Setup {
             claimed: None,
             hashes: Vec::new(),
             authorities: Vec::new(),
+            eap: None,
             wants_ocsp: false,
             takes_urls: false,
             child: None,
@@ -238,6 +251,9 @@ impl IkeSa {
             realm: None,
             asked: None,
             peer_id: None,
+            ike_id: None,
+            granted: None,
+            session_until: None,
             how: None,
             nat: Nat::default(),
             ext: Extensions::default(),
@@ -416,6 +432,7 @@ impl IkeSa {
             Timer::ExpireIke(self.id),
             Timer::Tasks(self.id),
             Timer::Superseded(self.id),
+            Timer::Session(self.id),
         ] {
             cx.disarm(timer);
         }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use ipc::Role;
+use ipc::{EapGrant, Role};
 use policy::{ChildMode, Identity};
 use wire::TrafficSelector;
 
@@ -45,6 +45,12 @@ pub struct IkeSaView {
     pub own_id: Option<Identity>,
     /// The peer's identity, once it is proved.
     pub peer_id: Option<Identity>,
+    /// What the peer called itself in IKE, where EAP has named it otherwise.
+    pub ike_id: Option<Identity>,
+    /// What came of EAP.
+    pub granted: Option<Arc<EapGrant>>,
+    /// When its session is over.
+    pub session_until: Option<Instant>,
     /// How the peer proved it.
     pub how: Option<Arc<str>>,
     /// Between which addresses.
@@ -157,6 +163,9 @@ fn sa_view(core: &Core, sa: &IkeSa) -> IkeSaView {
         state: sa.state.name(),
         own_id: sa.own_id().cloned(),
         peer_id: sa.peer_id.clone(),
+        ike_id: sa.ike_id.clone(),
+        granted: sa.granted.clone(),
+        session_until: sa.session_until,
         how: sa.how.clone(),
         path: sa.path,
         we_behind_nat: sa.nat.we_behind,

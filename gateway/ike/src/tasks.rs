@@ -181,6 +181,10 @@ impl IkeSa {
                 let why = Why::Normal("the same peer has a newer IKE SA".into());
                 self.queue(Task::DeleteIke(DownKind::Meant, why));
             }
+            Timer::Session(_) => {
+                let why = Why::Normal("the time is over for which the peer was let in".into());
+                self.queue(Task::DeleteIke(DownKind::Meant, why));
+            }
             Timer::RekeyChild(id) => self.queue(Task::RekeyChild(id)),
             Timer::ExpireChild(id) => self.expire_child(cx, id, "the end of its life"),
             Timer::Redundant(id) => self.queue(Task::DeleteChild(id)),

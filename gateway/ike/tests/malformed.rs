@@ -4,6 +4,8 @@
 
 #[path = "malformed/called.rs"]
 mod called;
+#[path = "malformed/eap.rs"]
+mod eap;
 #[path = "malformed/established.rs"]
 mod established;
 #[path = "malformed/flood.rs"]

@@ -11,8 +11,8 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 
 use crate::request::{
-    AuthInput, CertData, DnsChange, MAX_CANDIDATES, NeighbourChange, Offered, PeerProof, Refusal, Reply,
-    Request, RouteChange, TunSpec,
+    AuthInput, CertData, DnsChange, EapGrant, EapStep, MAX_CANDIDATES, MAX_EAP_LIST, MAX_EAP_PACKET,
+    MAX_EAP_TEXT, NeighbourChange, Offered, PeerProof, Refusal, Reply, Request, RouteChange, TunSpec,
 };
 
 /// Longest message, octets: an IKE_SA_INIT message and the certificates of an IKE_AUTH message, each as long as UDP allows.
@@ -133,6 +133,21 @@ impl Message for Request {
                 within("proof", data.len(), MAX_PROOF)?;
                 certificates(certs)
             }
+            Request::EapBegin { sa: _, role: _, realms, asked, peer_id, remote: _ } => {
+                within("realms", realms.len(), MAX_CANDIDATES)?;
+                realms.iter().try_for_each(|realm| within("realm", realm.len(), MAX_NAME))?;
+                asked.as_ref().map_or(Ok(()), identity)?;
+                identity(peer_id)
+            }
+            Request::EapPacket { sa: _, packet } => within("packet", packet.len(), MAX_EAP_PACKET),
+            Request::EapWait { sa: _ } => Ok(()),
+            Request::EapMakeAuth { sa: _, input } => auth_input(input),
+            Request::EapCheckAuth { sa: _, input, proof } => {
+                auth_input(input)?;
+                let PeerProof { method: _, data, certs } = proof;
+                within("proof", data.len(), MAX_PROOF)?;
+                certificates(certs)
+            }
             Request::Forget { sa: _ } => Ok(()),
             Request::OpenTun(spec) | Request::AdoptTun { spec, queue: _ } => tun(spec),
             Request::Route(RouteChange { realm, destination: _, device, source: _, add: _ }) => {
@@ -184,6 +199,7 @@ impl Message for Reply {
                 within("realm", realm.len(), MAX_NAME)?;
                 within("how", how.len(), MAX_TEXT)
             }
+            Reply::Eap(step) => eap_step(step),
             Reply::Tun { queues, name, offload: _ } => {
                 within("queues", queues.len(), MAX_FDS)?;
                 within("device", name.len(), MAX_DEVICE)
@@ -227,6 +243,46 @@ fn auth_input(input: &AuthInput) -> Result<(), Broken> {
     within("nonce", nonce.len(), MAX_NONCE)?;
     within("maced_id", maced_id.len(), MAX_PRF)?;
     within("int_auth", int_auth.len(), MAX_INT_AUTH)
+}
+
+fn eap_step(step: &EapStep) -> Result<(), Broken> {
+    let octets =
+        |packet: &Option<Vec<u8>>| within("packet", packet.as_ref().map_or(0, Vec::len), MAX_EAP_PACKET);
+    match step {
+        EapStep::Send(packet) => within("packet", packet.len(), MAX_EAP_PACKET),
+        EapStep::Ready => Ok(()),
+        EapStep::WantPassword(user) => within("user", user.len(), MAX_EAP_TEXT),
+        EapStep::Accepted { packet, realm, grant } => {
+            octets(packet)?;
+            within("realm", realm.len(), MAX_NAME)?;
+            eap_grant(grant)
+        }
+        EapStep::Refused { packet, why } => {
+            octets(packet)?;
+            within("why", why.len(), MAX_TEXT)
+        }
+    }
+}
+
+fn eap_grant(grant: &EapGrant) -> Result<(), Broken> {
+    let EapGrant {
+        identity,
+        method,
+        keyed: _,
+        addresses,
+        dns,
+        session_timeout: _,
+        interim: _,
+        groups,
+        class,
+    } = grant;
+    within("identity", identity.len(), MAX_EAP_TEXT)?;
+    within("method", method.len(), MAX_EAP_TEXT)?;
+    for list in [addresses.len(), dns.len(), groups.len(), class.len()] {
+        within("grant", list, MAX_EAP_LIST)?;
+    }
+    groups.iter().try_for_each(|group| within("group", group.len(), MAX_EAP_TEXT))?;
+    class.iter().try_for_each(|class| within("class", class.len(), MAX_EAP_TEXT))
 }
 
 fn certificates(certs: &[CertData]) -> Result<(), Broken> {

@@ -18,8 +18,9 @@ mod talk;
 
 pub use channel::{NetworkEnd, Received, SecureEnd, Unsent, pair, pair_of};
 pub use request::{
-    AuthInput, CertAsks, CertData, DnsChange, IkeSaRef, MAX_CANDIDATES, NeighbourChange, Offered, PeerProof,
-    Refusal, Reply, Request, Role, RouteChange, TAP_ADDRESS, TunOffload, TunSpec,
+    AuthInput, CertAsks, CertData, DnsChange, EapGrant, EapStep, IkeSaRef, MAX_CANDIDATES, MAX_EAP_LIST,
+    MAX_EAP_PACKET, MAX_EAP_ROUNDS, MAX_EAP_TEXT, NeighbourChange, Offered, PeerProof, Refusal, Reply,
+    Request, Role, RouteChange, TAP_ADDRESS, TunOffload, TunSpec,
 };
 pub use socket::{Party, socket_pair};
 pub use table::{Binding, Table};

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use policy::Identity;
 use serde::{Deserialize, Serialize};
@@ -53,6 +54,50 @@ pub enum Request {
         asked: Option<Identity>,
         /// The identity the peer claims.
         peer_id: Identity,
+        /// From what the octets are built.
+        input: AuthInput,
+        /// What the peer sent.
+        proof: PeerProof,
+    },
+    /// Begin EAP, in a realm that wants it. Answered by [`Reply::Eap`] or [`Reply::Refused`].
+    EapBegin {
+        /// For which IKE SA; once.
+        sa: IkeSaRef,
+        /// Which end we are: the responder is the EAP server.
+        role: Role,
+        /// Whose policy, methods and credentials: realms that the peer may belong to, best first, at most [`MAX_CANDIDATES`]. The
+        /// first one's are used; to which it belongs is known when it is known who it is.
+        realms: Vec<Arc<str>>,
+        /// Whom the peer asked for, as initiator: who we are towards it.
+        asked: Option<Identity>,
+        /// The identity the peer claims in IKE.
+        peer_id: Identity,
+        /// From where the peer speaks, for a RADIUS server.
+        remote: IpAddr,
+    },
+    /// The peer's next EAP packet; at most [`MAX_EAP_ROUNDS`] of at most [`MAX_EAP_PACKET`] octets. Answered by [`Reply::Eap`].
+    EapPacket {
+        /// For which IKE SA.
+        sa: IkeSaRef,
+        /// From the code octet on.
+        packet: Vec<u8>,
+    },
+    /// Go on after [`EapStep::WantPassword`]. Answered by [`Reply::Eap`] when the password is there.
+    EapWait {
+        /// For which IKE SA.
+        sa: IkeSaRef,
+    },
+    /// Prove with the key that EAP gave that we are who has spoken EAP (RFC 7296 section 2.16). Answered by [`Reply::Proof`].
+    EapMakeAuth {
+        /// For which IKE SA; once.
+        sa: IkeSaRef,
+        /// From what the octets are built.
+        input: AuthInput,
+    },
+    /// Check the peer's proof with the key that EAP gave. Answered by [`Reply::PeerAccepted`] or [`Reply::Refused`].
+    EapCheckAuth {
+        /// For which IKE SA; once.
+        sa: IkeSaRef,
         /// From what the octets are built.
         input: AuthInput,
         /// What the peer sent.
@@ -233,6 +278,68 @@ pub struct RouteChange {
     pub add: bool,
 }
 
+/// EAP packets of the peer in one conversation; long chains of certificates in small fragments take some fifty.
+pub const MAX_EAP_ROUNDS: u16 = 60;
+
+/// Longest EAP packet, octets. Methods with certificates cut them into smaller ones themselves.
+pub const MAX_EAP_PACKET: usize = 8192;
+
+/// How EAP goes on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EapStep {
+    /// Send this packet; the peer's next is awaited.
+    Send(Vec<u8>),
+    /// Nothing to send: the peer's first packet is awaited (we are the client).
+    Ready,
+    /// The password of this user is not configured: somebody has to give it. [`Request::EapWait`] goes on.
+    WantPassword(String),
+    /// It is over, and succeeded.
+    Accepted {
+        /// EAP-Success to send, if we are the server.
+        packet: Option<Vec<u8>>,
+        /// The realm that the peer belongs to: one of those that came into question.
+        realm: Arc<str>,
+        /// Who and what.
+        grant: Box<EapGrant>,
+    },
+    /// It is over, and failed.
+    Refused {
+        /// EAP-Failure to send, if we are the server.
+        packet: Option<Vec<u8>>,
+        /// Why, for the operator. Holds no secret.
+        why: String,
+    },
+}
+
+/// What came of EAP. The key stays on the key side.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EapGrant {
+    /// Who was authenticated, as the method knows it; at most [`MAX_EAP_TEXT`] octets.
+    pub identity: String,
+    /// The method, for people.
+    pub method: String,
+    /// Whether there is a key, with which both sides have to prove themselves.
+    pub keyed: bool,
+    /// Inner addresses for the peer.
+    pub addresses: Vec<IpAddr>,
+    /// Name servers for it.
+    pub dns: Vec<IpAddr>,
+    /// How long it may stay.
+    pub session_timeout: Option<Duration>,
+    /// How often accounting is to be sent.
+    pub interim: Option<Duration>,
+    /// Groups it belongs to.
+    pub groups: Vec<String>,
+    /// Class attributes, which accounting gives back as they are.
+    pub class: Vec<Vec<u8>>,
+}
+
+/// Longest text in [`EapGrant`], octets.
+pub const MAX_EAP_TEXT: usize = 256;
+
+/// Longest list in [`EapGrant`].
+pub const MAX_EAP_LIST: usize = 16;
+
 /// An answer.
 #[derive(Serialize, Deserialize)]
 #[cfg_attr(test, derive(Debug))]
@@ -255,6 +362,8 @@ pub enum Reply {
         /// How it proved it, for the log: `PSK`, `ECDSA P-256 SHA2-256, certificate of CN=…`.
         how: Arc<str>,
     },
+    /// How EAP goes on.
+    Eap(EapStep),
     /// A TUN device, one descriptor for each queue.
     Tun {
         /// The descriptors; between processes they go beside the message.

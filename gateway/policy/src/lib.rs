@@ -5,6 +5,7 @@
 
 pub mod choose;
 pub mod dn;
+pub mod eap;
 pub mod id;
 pub mod lifetime;
 pub mod pool;
@@ -17,6 +18,7 @@ mod token;
 
 pub use choose::{Ambiguity, ambiguities, choose_realm, realms_by_path};
 pub use dn::DnError;
+pub use eap::{EapMethod, EapPolicy, identity_of_user};
 pub use id::{IdError, IdMatch, Identity, MAX_ID_LEN};
 pub use lifetime::{Dpd, DpdAction, Lifetime, Retransmission};
 pub use pool::{DhcpSource, Pool, PoolRange, VirtualIpRequest};

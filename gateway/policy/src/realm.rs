@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use spi::SignScheme;
 use wire::TrafficSelector;
 
+use crate::eap::EapPolicy;
 use crate::id::Identity;
 use crate::lifetime::{Dpd, Lifetime};
 use crate::pool::{Pool, VirtualIpRequest};
@@ -35,6 +36,8 @@ pub struct Realm {
     pub remote_id: Peers,
     /// How it must prove it.
     pub remote_auth: AuthPolicy,
+    /// How EAP is done, where one of the two is [`AuthPolicy::Eap`].
+    pub eap: EapPolicy,
     /// By which signatures, where it does so by signature; empty: by any.
     pub methods: Vec<SignMethod>,
     /// Children, preferred first when narrowing for a peer.
@@ -81,7 +84,8 @@ pub enum AuthPolicy {
     Psk,
     /// Signature by certificate or raw public key (RFC 7427 and the older methods).
     Pubkey,
-    /// EAP (RFC 7296 section 2.16).
+    /// EAP (RFC 7296 section 2.16); which methods, and how, says [`Realm::eap`]. The initiator's only; the responder's too
+    /// where EAP alone is agreed on (RFC 5998).
     Eap,
     /// Not at all (RFC 7619): whoever it is remains unknown.
     Null,
@@ -257,6 +261,7 @@ pub(crate) mod tests {
             local_auth: AuthPolicy::Psk,
             remote_id: Peers::parse([remote_id]).unwrap(),
             remote_auth: AuthPolicy::Psk,
+            eap: EapPolicy::default(),
             methods: vec![],
             children: vec![],
             start: Start::Manual,

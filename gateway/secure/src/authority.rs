@@ -13,7 +13,7 @@
 mod papers;
 
 use std::collections::{HashMap, VecDeque};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -24,8 +24,8 @@ use ipc::{
 use policy::{AuthPolicy, Claims, Identity, Realm, SignMethod, dn};
 use spi::cert::{CertDone, CertError, CertInfo, CertJob, CertQueue, Usages};
 use spi::{
-    CryptoDone, CryptoJob, CryptoOp, CryptoOutput, FaultKind, Hash, InFlight, KeyId, Outcome, SignScheme,
-    Token,
+    CryptoDone, CryptoJob, CryptoOp, CryptoOutput, Doorbell, FaultKind, Hash, InFlight, KeyId, Outcome,
+    SignScheme, Token,
 };
 use wire::numbers::{AuthMethod, CertEncoding};
 
@@ -33,6 +33,7 @@ use crate::candidates::{Candidates, proof_of};
 use crate::cert::Cert;
 use crate::config::Config;
 use crate::devices::{Devices, Place};
+use crate::eap::Host;
 use crate::identity;
 use crate::key::{self, KeyKind};
 use crate::method;
@@ -71,6 +72,8 @@ pub(crate) struct Authority {
     replies: VecDeque<(Token, Reply)>,
     /// How a peer proved itself that knows the PSK, in words.
     by_psk: Arc<str>,
+    /// EAP conversations.
+    pub(crate) eap: Host,
     /// And one that did not.
     by_nothing: Arc<str>,
 }
@@ -168,8 +171,10 @@ impl Authority {
         certs: Box<CertQueue>,
         checks: Checks,
         table: Table,
+        bell: Doorbell,
     ) -> Self {
         Authority {
+            eap: Host::new(bell),
             vault,
             devices,
             certs,
@@ -196,8 +201,21 @@ impl Authority {
             Request::CheckAuth { sa, realms, asked, peer_id, input, proof } => {
                 self.check(at, token, sa, &realms, asked, peer_id, &input, proof)
             }
+            Request::EapBegin { sa, role, realms, asked, peer_id, remote } => {
+                let question = crate::eap::Question { token, sa, role, peer_id, remote };
+                self.eap.begin(&mut self.table, &self.vault, at, question, &realms, asked)
+            }
+            Request::EapPacket { sa, packet } => self.eap.packet(&mut self.table, at, token, sa, &packet),
+            Request::EapWait { sa } => self.eap.wait(&mut self.table, at, token, sa),
+            Request::EapMakeAuth { sa, input } => {
+                self.eap.make_auth(&mut self.table, &**self.devices.short(), token, sa, &input)
+            }
+            Request::EapCheckAuth { sa, input, proof } => {
+                self.eap.check_auth(&mut self.table, &**self.devices.short(), token, sa, &input, &proof)
+            }
             Request::Forget { sa } => {
                 self.table.forget(sa);
+                self.eap.forget(sa);
                 Ok(())
             }
             Request::OpenTun(spec) => return Some(NetRequest::OpenTun(spec)),
@@ -218,6 +236,7 @@ impl Authority {
     /// Lets the devices work; returns whether more can be done at once. What a device does at once is followed up at once:
     /// the signature of a peer when its certificates are good.
     pub(crate) fn poll(&mut self) -> bool {
+        self.eap.poll(&mut self.table);
         for _ in 0..ROUNDS {
             let (came, more) = self.turn();
             if !came {
@@ -253,12 +272,13 @@ impl Authority {
 
     /// The next answer.
     pub(crate) fn poll_reply(&mut self) -> Option<(Token, Reply)> {
-        self.replies.pop_front()
+        self.replies.pop_front().or_else(|| self.eap.replies.pop_front())
     }
 
     /// Doorbells to sleep on; and whether there is work out that rings none.
     pub(crate) fn doorbells(&self) -> (Vec<std::os::fd::BorrowedFd<'_>>, bool) {
         let (mut bells, mut blind) = self.devices.doorbells();
+        bells.push(self.eap.bell().as_fd());
         bells.push(self.checks.doorbell());
         for queue in self.retired.iter().chain([&self.certs]) {
             match queue.doorbell() {

@@ -16,6 +16,8 @@ pub struct Config {
     pub realms: Vec<Arc<Realm>>,
     /// Pre-shared keys, in the order of the configuration.
     pub psks: Vec<Psk>,
+    /// Users of EAP, in the order of the configuration.
+    pub users: Vec<EapUser>,
     /// Keys, certificates and trust of realms that authenticate by public key, by realm name.
     pub credentials: BTreeMap<String, Credentials>,
     /// What is too weak.
@@ -53,6 +55,55 @@ pub struct Psk {
     pub secret: Secret,
 }
 
+/// A user of EAP: one that we let in, or one that we are.
+#[derive(Serialize, Deserialize)]
+pub struct EapUser {
+    /// The EAP identity.
+    pub name: String,
+    /// The password.
+    #[serde(with = "crate::handed::secret")]
+    pub password: Secret,
+    /// Realms it is for; empty: all.
+    pub realms: Vec<String>,
+}
+
+impl EapUser {
+    /// Whether it is for this realm.
+    pub fn is_for(&self, realm: &str) -> bool {
+        self.realms.is_empty() || self.realms.iter().any(|of| of == realm)
+    }
+}
+
+/// What may run inside a tunnel of EAP-TTLS or PEAP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EapInner {
+    /// The password as it is.
+    Pap,
+    /// MSCHAPv2 without EAP.
+    MsChapV2,
+    /// EAP-MSCHAPv2.
+    EapMsChapV2,
+    /// EAP-GTC.
+    EapGtc,
+    /// EAP-MD5.
+    EapMd5,
+}
+
+/// What EAP methods in TLS need.
+#[derive(Default, Serialize, Deserialize)]
+pub struct EapCredentials {
+    /// Our certificate and key. A server without uses the realm's.
+    pub own: Option<OwnKey>,
+    /// CAs that the other side's certificate is to come from.
+    pub anchors: Vec<Certificate>,
+    /// The name the server's certificate is to be for (client).
+    pub server_name: Option<String>,
+    /// What may run inside a tunnel; empty: what is usual.
+    pub inner: Vec<EapInner>,
+    /// Who we say we are before there is a tunnel (client).
+    pub anonymous: Option<String>,
+}
+
 /// Public-key credentials of one realm.
 #[derive(Default, Serialize, Deserialize)]
 pub struct Credentials {
@@ -62,6 +113,8 @@ pub struct Credentials {
     pub also: Vec<OwnKey>,
     /// How peers prove themselves; empty where the realm uses a PSK for that.
     pub trust: Trust,
+    /// For EAP.
+    pub eap: Option<EapCredentials>,
 }
 
 /// Our private key and what vouches for it.

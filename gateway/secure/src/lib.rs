@@ -8,6 +8,7 @@
 //! | `authority` | proofs made and checked |
 //! | `octets` | what a proof is about, put together here and nowhere else |
 //! | `method`, `algorithm` | authentication methods and algorithm identifiers |
+//! | `eap`, `eap_methods` | EAP conversations, and what they bring; what they are made of |
 //! | `psk` | pre-shared keys by identity |
 //! | `candidates` | which of its realms a peer belongs to |
 //! | [`pins`] | keys that were believed at first use |
@@ -28,6 +29,8 @@ pub mod config;
 mod constraints;
 mod crl;
 mod devices;
+mod eap;
+mod eap_methods;
 mod fetch;
 mod handed;
 mod identity;
@@ -58,8 +61,8 @@ mod validator;
 mod vault;
 
 pub use config::{
-    Certificate, Config, Credentials, CrlSource, Lookups, OwnCertificate, OwnKey, Psk, RawKey, Revocation,
-    RevocationMode, Rules, Trust,
+    Certificate, Config, Credentials, CrlSource, EapCredentials, EapInner, EapUser, Lookups, OwnCertificate,
+    OwnKey, Psk, RawKey, Revocation, RevocationMode, Rules, Trust,
 };
 pub use load::LoadError;
 /// Opens the machine's resolv.conf, for a key side that will not be able to; see [`Config::resolv_conf`].

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use ipc::{DnsChange, NeighbourChange, NetworkEnd, Received, Refusal, Reply, Request, SecureEnd, Table};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use spi::cert::CertQueue;
-use spi::{Device, Doorbell, Token};
+use spi::{Device, Doorbell, Secret, Token};
 
 use crate::authority::{Authority, NetRequest};
 use crate::config::Config;
@@ -22,6 +22,8 @@ use crate::vault::{Problem, Vault};
 
 /// Questions taken in one turn, so that answers do not wait behind a flood.
 const BUDGET: usize = 64;
+/// Passwords that may wait to be taken.
+const MAX_PASSWORDS: usize = 64;
 /// Sleep while a device without a doorbell has work out.
 const BLIND_WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000 };
 
@@ -31,6 +33,8 @@ type Swap = (Config, std::sync::mpsc::Sender<Vec<Problem>>);
 #[derive(Default)]
 struct Inbox {
     swap: Vec<Swap>,
+    /// Realm, user, password.
+    passwords: Vec<(String, Option<String>, Secret)>,
     stop: bool,
     /// Nobody looks any more.
     gone: bool,
@@ -63,6 +67,26 @@ impl Handle {
         }
         self.bell.ring();
         from.recv().map_err(|_| gone())
+    }
+}
+
+impl Handle {
+    /// Gives a password of a user of a realm, for EAP; without a user that of whoever's is wanted there.
+    ///
+    /// # Errors
+    /// The key side is gone, or has not taken the last ones.
+    pub fn give_password(&self, realm: String, user: Option<String>, password: Secret) -> io::Result<()> {
+        let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        if inbox.gone {
+            return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the key side is gone"));
+        }
+        if inbox.passwords.len() >= MAX_PASSWORDS {
+            return Err(io::Error::new(io::ErrorKind::WouldBlock, "the key side is busy"));
+        }
+        inbox.passwords.push((realm, user, password));
+        drop(inbox);
+        self.bell.ring();
+        Ok(())
     }
 }
 
@@ -180,7 +204,7 @@ fn authority(
     let certs: Box<CertQueue> = Box::new(validator);
     let checks = Checks::new(config.crl_dir.clone(), Arc::clone(devices.short()))?;
     let (vault, problems) = Vault::open(config, &devices, SystemTime::now());
-    Ok((Authority::new(vault, devices, certs, checks, Table::default()), problems))
+    Ok((Authority::new(vault, devices, certs, checks, Table::default(), Doorbell::new()?), problems))
 }
 
 struct Secure {
@@ -225,8 +249,11 @@ impl Secure {
 
     fn take_inbox(&mut self) -> bool {
         self.bell.answer();
-        let Inbox { swap, stop, .. } =
+        let Inbox { swap, passwords, stop, .. } =
             std::mem::take(&mut *self.inbox.lock().unwrap_or_else(PoisonError::into_inner));
+        for (realm, user, password) in passwords {
+            self.authority.eap.give_password(&realm, user.as_deref(), password);
+        }
         for (config, to) in swap {
             let problems = self.authority.reload(config, SystemTime::now());
             tracing::info!(problems = problems.len(), "the configuration of the key side was replaced");

@@ -81,6 +81,7 @@ pub(crate) fn realm(name: &str, local: &str, remote: &str, auth: AuthPolicy) -> 
         aliases: vec![],
         remote_id: policy::Peers::parse([remote]).unwrap(),
         remote_auth: auth,
+        eap: policy::EapPolicy::default(),
         methods: vec![],
         children: vec![],
         start: Start::Manual,
@@ -132,7 +133,8 @@ impl Side {
         let validator = Validator::new(devices.verifier().unwrap(), config.rules.min_rsa_bits).unwrap();
         let checks = Checks::new(config.crl_dir.clone(), Arc::clone(devices.short())).unwrap();
         let (vault, problems) = Vault::open(config, &devices, now());
-        let authority = Authority::new(vault, devices, Box::new(validator), checks, Table::default());
+        let bell = spi::Doorbell::new().unwrap();
+        let authority = Authority::new(vault, devices, Box::new(validator), checks, Table::default(), bell);
         Side { authority, problems, at: now(), next: 1 }
     }
 
@@ -370,7 +372,7 @@ pub(crate) fn pubkey(local: &str, remote: &str, own: Option<OwnKey>, trust: Trus
     if own.is_none() {
         realm.local_auth = AuthPolicy::Psk;
     }
-    let credentials = [("r".to_owned(), Credentials { own, also: vec![], trust })].into();
+    let credentials = [("r".to_owned(), Credentials { own, also: vec![], trust, eap: None })].into();
     Config { realms: vec![Arc::new(realm)], credentials, ..Config::default() }
 }
 

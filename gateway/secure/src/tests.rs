@@ -2,6 +2,7 @@
 
 mod cabinet;
 mod chain;
+mod eap;
 mod golden;
 mod proofs;
 mod status;

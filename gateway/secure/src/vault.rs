@@ -13,9 +13,12 @@ use wire::numbers::CertEncoding;
 
 use crate::cert::Cert;
 use crate::config::{
-    Certificate, Config, Credentials, Lookups, OwnCertificate, OwnKey, Psk, RevocationMode, Rules, Trust,
+    Certificate, Config, Credentials, EapUser, Lookups, OwnCertificate, OwnKey, Psk, RevocationMode, Rules,
+    Trust,
 };
 use crate::devices::{Devices, Place};
+use crate::eap::{EapUsers, Opens};
+use crate::eap_methods::Methods;
 use crate::identity;
 use crate::key::{self, KeyKind};
 use crate::path::{MAX_CERTS, MAX_PATH};
@@ -119,6 +122,10 @@ pub(crate) struct Vault {
     /// The CAs of all realms, which may be ours as well.
     cas: Vec<Arc<Cert>>,
     believes: HashMap<Arc<str>, Believes>,
+    /// What makes EAP conversations.
+    eap: HashMap<Arc<str>, Arc<dyn Opens>>,
+    /// Whom of the users each of them may let in.
+    eap_users: HashMap<Arc<str>, Arc<EapUsers>>,
     pins: Option<Pins>,
     pub(crate) rules: Rules,
 }
@@ -130,6 +137,7 @@ impl Vault {
         let Config {
             realms,
             psks,
+            users,
             mut credentials,
             rules,
             state_dir,
@@ -149,12 +157,26 @@ impl Vault {
             own: HashMap::new(),
             absent: HashMap::new(),
             believes: HashMap::new(),
+            eap: HashMap::new(),
+            eap_users: HashMap::new(),
             pins: state_dir.as_deref().map(Pins::of),
             rules,
         };
         for realm in realms {
             let credentials = credentials.remove(&*realm.name).unwrap_or_default();
             let mut note = |what: String| problems.push(Problem { realm: realm.name.clone(), what });
+            if realm.local_auth == AuthPolicy::Eap || realm.remote_auth == AuthPolicy::Eap {
+                let (here, elsewhere) = users.iter().partition::<Vec<_>, _>(|user| user.is_for(&realm.name));
+                let names = |users: Vec<&EapUser>| users.into_iter().map(|user| user.name.clone()).collect();
+                let of = EapUsers { here: names(here), elsewhere: names(elsewhere) };
+                vault.eap_users.insert(realm.name.clone(), Arc::new(of));
+                match Methods::of(&realm, &credentials, &users, devices.short()) {
+                    Ok(methods) => {
+                        vault.eap.insert(realm.name.clone(), Arc::new(methods));
+                    }
+                    Err(what) => note(what),
+                }
+            }
             if credentials.own.is_none() && realm.local_auth == AuthPolicy::Pubkey {
                 note("`local_auth` wants a key and there is none".into());
             }
@@ -233,6 +255,15 @@ impl Vault {
 
     pub(crate) fn believes(&self, realm: &str) -> Option<&Believes> {
         self.believes.get(realm)
+    }
+
+    pub(crate) fn eap(&self, realm: &str) -> Option<&Arc<dyn Opens>> {
+        self.eap.get(realm)
+    }
+
+    pub(crate) fn eap_users(&self, realm: &str) -> Arc<EapUsers> {
+        let nobody = || Arc::new(EapUsers { here: Default::default(), elsewhere: Default::default() });
+        self.eap_users.get(realm).cloned().unwrap_or_else(nobody)
     }
 
     /// Tries a key again that did not open before: its token may have been put in meanwhile.

@@ -72,6 +72,7 @@ fn config() -> Config {
         aliases: vec![],
         remote_id: policy::Peers::parse(["sun.lab.test"]).unwrap(),
         remote_auth: AuthPolicy::Psk,
+        eap: policy::EapPolicy::default(),
         methods: vec![],
         children: vec![child],
         start: Start::Manual,

@@ -248,16 +248,21 @@ fn ike_sa(sa: &IkeSa) -> String {
     let id = |id: &Option<String>| id.clone().unwrap_or_else(|| "?".to_owned());
     let nat = |behind: bool| if behind { " behind NAT" } else { "" };
     text += &format!("  {} ({}{})", id(&sa.own_id), sa.local, nat(sa.we_behind_nat));
-    text += &format!(" <-> {} ({}{})", id(&sa.peer_id), sa.remote, nat(sa.peer_behind_nat));
+    let called = sa.ike_id.as_ref().map_or(String::new(), |id| format!(", in IKE {id}"));
+    text += &format!(" <-> {}{called} ({}{})", id(&sa.peer_id), sa.remote, nat(sa.peer_behind_nat));
     text += &sa.how.as_ref().map_or("\n".to_owned(), |how| format!(", by {how}\n"));
     text +=
         &format!("  {}  spi {} {}", if sa.suite.is_empty() { "-" } else { &sa.suite }, sa.spi_i, sa.spi_r);
     text += &format!("  heard {} ago", seconds(sa.heard));
     text += &in_future("rekey", sa.rekey_in);
     text += &in_future("reauthentication", sa.reauth_in);
+    text += &in_future("end of session", sa.session_left);
     text.push('\n');
     if !sa.addresses.is_empty() {
         text += &format!("  inner addresses {}\n", sa.addresses.join(", "));
+    }
+    if !sa.groups.is_empty() {
+        text += &format!("  groups {}\n", sa.groups.join(", "));
     }
     for child in &sa.children {
         text += &child_sa(child);

@@ -8,15 +8,15 @@ use std::path::Path;
 
 use policy::IdMatch;
 use secure::{
-    Certificate, Credentials, CrlSource, LoadError, Lookups, OwnCertificate, OwnKey, Psk, Revocation,
-    RevocationMode, Trust,
+    Certificate, Credentials, CrlSource, EapCredentials, LoadError, Lookups, OwnCertificate, OwnKey, Psk,
+    Revocation, RevocationMode, Trust,
 };
 use spi::cert::Usages;
 use spi::{KeySource, Secret};
 use toml::Spanned;
 use zeroize::Zeroize;
 
-use super::raw::{self, Word};
+use super::raw::{self, Word, Words};
 use super::reader::Reader;
 use super::units;
 
@@ -76,11 +76,55 @@ pub(crate) fn credentials(
     remote: Option<&Spanned<raw::Auth>>,
     reader: &mut Reader<'_>,
 ) -> Option<Credentials> {
-    let own = local.and_then(|auth| own_keys(auth, reader));
-    let trust = remote.map(|auth| trust(auth, reader)).unwrap_or_default();
+    let own = local.filter(|auth| !is_eap(auth)).and_then(|auth| own_keys(auth, reader));
+    let trust = remote.filter(|auth| !is_eap(auth)).map(|auth| trust(auth, reader)).unwrap_or_default();
+    let eap = eap_credentials(local, remote, reader);
     let mut own = own.into_iter().flatten();
     let (own, also) = (own.next(), own.collect());
-    (own.is_some() || !trust.is_empty()).then_some(Credentials { own, also, trust })
+    let some = own.is_some() || eap.is_some() || !trust.is_empty();
+    some.then_some(Credentials { own, also, trust, eap })
+}
+
+/// Certificates for EAP methods in TLS: of the side that says `method = "eap"`. What a client does not say of the server it
+/// takes from what it says of the gateway.
+fn eap_credentials(
+    local: Option<&Spanned<raw::Auth>>,
+    remote: Option<&Spanned<raw::Auth>>,
+    reader: &mut Reader<'_>,
+) -> Option<EapCredentials> {
+    let auth = remote.into_iter().chain(local).find(|auth| is_eap(auth))?;
+    let raw = auth.get_ref();
+    if let Some(word) = &raw.pubkey {
+        reader.error(word.span(), "EAP has no use for a `pubkey`");
+    }
+    let own = match (&raw.key, &raw.cert) {
+        (Some(key), _) => own_key(&raw.cert, Some(key), None, auth.span(), reader),
+        (None, Some(certs)) => {
+            let at = certs.first().map_or(auth.span(), Word::span);
+            reader.error(at, "a `cert` without its `key`");
+            None
+        }
+        (None, None) => None,
+    };
+    let elsewhere = remote.filter(|auth| !is_eap(auth)).and_then(|auth| auth.get_ref().ca.as_deref());
+    let mut anchors = Vec::new();
+    for word in raw.ca.as_deref().or(elsewhere).unwrap_or_default() {
+        let file = public_file(word, reader);
+        let read =
+            file.and_then(|(name, bytes)| keep(word, secure::load::certificates(&name, &bytes), reader));
+        anchors.extend(read.into_iter().flatten());
+    }
+    // The gateway's name, where it has one.
+    let ids = remote.and_then(|auth| auth.get_ref().id.as_ref()).map(Words::each);
+    let gateway = ids.filter(|ids| ids.len() == 1).and_then(|ids| ids.into_iter().next());
+    let server = raw.server.clone().or(gateway);
+    Some(EapCredentials {
+        own,
+        anchors,
+        server_name: server.map(Word::into_inner),
+        inner: super::eap::inner(raw, reader),
+        anonymous: raw.anonymous.as_ref().map(|word| word.get_ref().clone()),
+    })
 }
 
 /// Our keys, the first one first.
@@ -301,6 +345,10 @@ fn is_pubkey(raw: &raw::Auth) -> bool {
     raw.method.as_ref().is_some_and(|method| method.get_ref() == "pubkey")
 }
 
+fn is_eap(auth: &Spanned<raw::Auth>) -> bool {
+    auth.get_ref().method.as_ref().is_some_and(|method| method.get_ref() == "eap")
+}
+
 fn keep<T>(word: &Word, result: Result<T, LoadError>, reader: &mut Reader<'_>) -> Option<T> {
     result.map_err(|error| reader.error(word.span(), error.to_string())).ok()
 }
@@ -317,7 +365,7 @@ fn public_file(word: &Word, reader: &mut Reader<'_>) -> Option<(String, Vec<u8>)
 }
 
 /// Reads a file that holds a secret, into memory that is wiped, and warns when others may read it too.
-fn secret_file(word: &Word, reader: &mut Reader<'_>) -> Option<Secret> {
+pub(crate) fn secret_file(word: &Word, reader: &mut Reader<'_>) -> Option<Secret> {
     let path = reader.path(word);
     match read(&path, MAX_FILE) {
         Ok((bytes, mode)) => {
@@ -351,7 +399,7 @@ fn read(path: &Path, most: u64) -> std::io::Result<(Vec<u8>, u32)> {
 }
 
 /// A secret in a file ends before the line break that editors put there.
-fn trim_line_end(secret: Secret) -> Secret {
+pub(crate) fn trim_line_end(secret: Secret) -> Secret {
     let bytes = secret.expose();
     let end = bytes.iter().rposition(|octet| !matches!(octet, b'\n' | b'\r')).map_or(0, |last| last + 1);
     Secret::from_slice(&bytes[..end])

@@ -121,6 +121,16 @@ pub(crate) struct Psk {
     pub(crate) hex: Option<Word>,
 }
 
+/// `[[eap]]`
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct EapUser {
+    pub(crate) user: Option<Word>,
+    pub(crate) password: Option<Word>,
+    pub(crate) file: Option<Word>,
+    pub(crate) realms: Option<Vec<Word>>,
+}
+
 /// `[realm.NAME]`; its children are read on their own.
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
@@ -169,6 +179,15 @@ pub(crate) struct Auth {
     pub(crate) key: Option<Word>,
     pub(crate) ca: Option<Vec<Word>>,
     pub(crate) pubkey: Option<Word>,
+    pub(crate) eap: Option<Spanned<Vec<Word>>>,
+    pub(crate) eap_id: Option<Word>,
+    pub(crate) eap_only: Option<Spanned<bool>>,
+    pub(crate) eap_time: Option<Word>,
+    pub(crate) ask_identity: Option<Spanned<bool>>,
+    pub(crate) keyless: Option<Spanned<bool>>,
+    pub(crate) inner: Option<Spanned<Vec<Word>>>,
+    pub(crate) anonymous: Option<Word>,
+    pub(crate) server: Option<Word>,
     pub(crate) url: Option<Word>,
     pub(crate) also: Option<Vec<Spanned<OwnKey>>>,
     pub(crate) intermediate: Option<Vec<Word>>,

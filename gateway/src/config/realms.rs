@@ -10,6 +10,7 @@ use policy::{
 };
 use toml::Spanned;
 
+use super::eap;
 use super::pool;
 use super::raw::{self, Word};
 use super::reader::{Reader, prefix};
@@ -74,6 +75,7 @@ pub(crate) fn realm(
         }
         octets
     });
+    let eap = eap::policy(raw.local_auth.as_ref(), raw.remote_auth.as_ref(), reader);
     let local_auth = own(raw.local_auth.as_ref(), at.clone(), reader);
     let remote_auth = peers(raw.remote_auth.as_ref(), at, reader);
     let methods = raw.remote_auth.as_ref().map(|auth| methods(auth, reader)).unwrap_or_default();
@@ -89,6 +91,7 @@ pub(crate) fn realm(
         local_auth,
         remote_id,
         remote_auth,
+        eap,
         methods,
         children: Vec::new(),
         start,
@@ -208,12 +211,16 @@ fn remote_addresses(words: &[Word], reader: &mut Reader<'_>) -> Vec<RemoteAddres
 
 /// What both `local_auth` and `remote_auth` have.
 fn method(raw: &Spanned<raw::Auth>, what: &str, reader: &mut Reader<'_>) -> Option<AuthPolicy> {
-    const METHODS: [(&str, AuthPolicy); 3] =
-        [("psk", AuthPolicy::Psk), ("pubkey", AuthPolicy::Pubkey), ("null", AuthPolicy::Null)];
+    const METHODS: [(&str, AuthPolicy); 4] = [
+        ("psk", AuthPolicy::Psk),
+        ("pubkey", AuthPolicy::Pubkey),
+        ("eap", AuthPolicy::Eap),
+        ("null", AuthPolicy::Null),
+    ];
     match &raw.get_ref().method {
         Some(word) => reader.choice("method", word, &METHODS),
         None => {
-            reader.error(raw.span(), format!("`{what}` has no `method`: \"psk\" or \"pubkey\""));
+            reader.error(raw.span(), format!("`{what}` has no `method`: \"psk\", \"pubkey\" or \"eap\""));
             None
         }
     }

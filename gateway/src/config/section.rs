@@ -78,6 +78,9 @@ impl<'i> Section<'i> {
                 _ if self.name == "psk" && error.message().starts_with("invalid") => {
                     "expected a string, or a list of them for `ids`".to_owned()
                 }
+                _ if self.name == "eap" && error.message().starts_with("invalid") => {
+                    "expected a string, or a list of them for `realms`".to_owned()
+                }
                 text => text,
             };
             problems.error(source, at.clone(), text);

@@ -73,6 +73,11 @@ fn realm(
         let names: Vec<&str> = realm.methods.iter().map(|method| method.name()).collect();
         writeln!(out, "  by        {}", names.join(", "))?;
     }
+    if realm.local_auth == AuthPolicy::Eap || realm.remote_auth == AuthPolicy::Eap {
+        let methods: Vec<&str> = realm.eap.methods.iter().map(|method| method.name()).collect();
+        let alone = if realm.eap.only { ", alone where the peer agrees" } else { "" };
+        writeln!(out, "  eap       {}{alone}", methods.join(", "))?;
+    }
     writeln!(out, "  ike       {}", join(&realm.ike))?;
     writeln!(
         out,

@@ -664,3 +664,59 @@ fn mistakes_in_pools_are_named_at_their_line() {
         );
     }
 }
+
+/// A gateway for EAP, with something in the place of its `remote_auth`, and the number of that line.
+fn road(remote_auth: &str) -> (String, usize) {
+    let before = "[[eap]]\nuser = \"carol\"\npassword = \"Ar3etTnp\"\n\n[realm.road]\n\
+                  local_auth = { method = \"pubkey\", id = \"moon.lab.test\", key = \"no.key\" }\n";
+    let child = "[[realm.road.child]]\nname = \"net\"\nlocal = [\"10.1.0.0/16\"]\n";
+    (format!("{before}remote_auth = {remote_auth}\n\n{child}"), before.lines().count() + 1)
+}
+
+#[test]
+fn eap_is_understood_and_its_mistakes_are_named() {
+    let others = |text: &str| -> Vec<String> {
+        problems(text).into_iter().filter(|problem| !problem.contains("cannot read")).collect()
+    };
+    for good in [
+        r#"{ method = "eap", eap = ["mschapv2", "tls"] }"#,
+        r#"{ method = "eap", id = "eap: *@lab.test", eap = ["ttls"], inner = ["pap"], eap_time = "5m" }"#,
+        r#"{ method = "eap", eap = ["tls", "peap"], eap_only = true }"#,
+        r#"{ method = "eap", eap = ["md5"], keyless = true }"#,
+    ] {
+        let (text, _) = road(good);
+        assert_eq!(others(&text), [""; 0], "{good}");
+    }
+    for (bad, said) in [
+        (r#"{ method = "eap" }"#, "needs `eap`"),
+        (r#"{ method = "eap", eap = [] }"#, "names no method"),
+        (r#"{ method = "eap", eap = ["mschap2"] }"#, "did you mean `mschapv2`"),
+        (r#"{ method = "eap", eap = ["tls", "tls"] }"#, "stands here twice"),
+        (r#"{ method = "eap", eap = ["gtc"] }"#, "`keyless = true` allows it"),
+        (r#"{ method = "eap", eap = ["mschapv2"], eap_only = true }"#, "RFC 5998 section 4"),
+        (r#"{ method = "eap", eap = ["tls"], eap_time = "1h" }"#, "between 10s and 10m"),
+        (r#"{ method = "eap", eap = ["tls"], eap_id = "carol" }"#, "belongs into `local_auth`"),
+        (r#"{ method = "eap", eap = ["tls"], inner = ["chap"] }"#, "inner method"),
+        (r#"{ method = "pubkey", ca = ["no.crt"], eap = ["tls"] }"#, "goes with method = \"eap\""),
+        (r#"{ method = "eap", eap = ["tls"], eapid = "x" }"#, "did you mean `eap_id`"),
+    ] {
+        let (text, line) = road(bad);
+        let found = others(&text);
+        let named = found.iter().any(|p| p.starts_with(&format!("g.toml:{line}:")) && p.contains(said));
+        assert!(named, "{bad}: {found:#?}");
+    }
+    let (text, _) = road(r#"{ method = "eap", eap = ["tls"] }"#);
+    let shared = text.replace(
+        "method = \"pubkey\", id = \"moon.lab.test\", key = \"no.key\"",
+        "method = \"psk\", id = \"m.lab.test\"",
+    );
+    assert!(others(&shared).iter().any(|p| p.contains("need a gateway with a certificate")));
+    let twice = format!("[[eap]]\nuser = \"carol\"\nfile = \"x\"\npassword = \"y\"\n\n{text}");
+    assert!(others(&twice).iter().any(|p| p.starts_with("g.toml:1:") && p.contains("exactly one of")));
+    let number = text.replace("\"Ar3etTnp\"", "31415");
+    let found = others(&number);
+    assert!(
+        found.iter().any(|p| p.starts_with("g.toml:3:")) && !found.concat().contains("31415"),
+        "{found:?}"
+    );
+}

@@ -59,10 +59,37 @@ pub enum Request {
     },
     /// Read the configuration again.
     Reload {},
+    /// The password of somebody, for EAP; kept by the key side until the gateway ends or the peer refuses it.
+    Password {
+        /// The realm.
+        realm: String,
+        /// Whose; whoever's is wanted, if nobody is named.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        user: Option<String>,
+        /// It.
+        password: Hidden,
+    },
     /// Events from now on.
     Events {},
     /// Inner packets from now on.
     Capture {},
+}
+
+/// A secret on its way to the key side: wiped when dropped, never shown.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Hidden(pub String);
+
+impl std::fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("hidden")
+    }
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        zeroize::Zeroize::zeroize(&mut self.0);
+    }
 }
 
 /// What it is answered.
@@ -129,6 +156,14 @@ mod tests {
         for wrong in [r#"{"cmd":"dance"}"#, r#"{"cmd":"up"}"#, r#"{"cmd":"up","realm":"a","x":1}"#, "[]"] {
             assert!(serde_json::from_str::<Request>(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_password_is_not_shown() {
+        let line = r#"{"cmd":"password","realm":"home","password":"Ar3etTnp"}"#;
+        let request: Request = serde_json::from_str(line).unwrap();
+        assert!(!format!("{request:?}").contains("Ar3etTnp"));
+        assert_eq!(serde_json::to_string(&request).unwrap(), line, "but it arrives");
     }
 
     #[test]

@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use serde::Serialize;
+use spi::Secret;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, broadcast, oneshot};
+use zeroize::{Zeroize, Zeroizing};
 
 use super::protocol::{Answer, MAX_REQUEST, Request};
 use crate::backlog;
@@ -32,6 +34,9 @@ const IDLE: Duration = Duration::from_secs(60);
 /// Reads the configuration again; says what came of it.
 pub type Reloader = Arc<dyn Fn() -> Result<String, String> + Send + Sync>;
 
+/// Takes a password for a realm, and whose it is, to the key side.
+pub type Passwords = Arc<dyn Fn(String, Option<String>, Secret) -> Result<(), String> + Send + Sync>;
+
 /// How devices are that hold keys. May take a moment: a token is asked who it is.
 pub type Looker = Arc<dyn Fn() -> Vec<AccelDevice> + Send + Sync>;
 
@@ -46,6 +51,8 @@ pub struct Server {
     pub reloader: Reloader,
     /// Devices that hold keys.
     pub keys: Looker,
+    /// Where passwords go.
+    pub passwords: Passwords,
 }
 
 /// Makes the socket, in the place of one that a killed gateway left; only its owner may use it.
@@ -102,9 +109,10 @@ impl Server {
         mut to: impl AsyncWriteExt + Unpin,
     ) -> io::Result<()> {
         let mut from = BufReader::new(from);
-        let mut line = Vec::new();
+        // A line may have a password in it; with all the room there can be, none is left behind elsewhere.
+        let mut line = Zeroizing::new(Vec::with_capacity(MAX_REQUEST));
         loop {
-            line.clear();
+            line.zeroize();
             let mut limited = (&mut from).take(MAX_REQUEST as u64);
             let request = limited.read_until(b'\n', &mut line);
             let got = tokio::time::timeout(IDLE, request).await.map_err(too_slow)??;
@@ -177,6 +185,13 @@ impl Server {
                 }
             }
             Request::Reload {} => self.reload().await,
+            Request::Password { realm, user, password } => {
+                let secret = Secret::from_slice(password.0.as_bytes());
+                match (self.passwords)(realm, user, secret) {
+                    Ok(()) => Answer::done("the key side has it"),
+                    Err(why) => Answer::failed(why),
+                }
+            }
             _ => Answer::failed("not here"),
         }
     }
@@ -278,7 +293,11 @@ mod tests {
         let (orders, taker) = channel().unwrap();
         let reloader: Reloader = Arc::new(|| Err("g.toml:3:1: unknown key `x`".to_owned()));
         let keys: Looker = Arc::new(Vec::new);
-        (Server { orders, events: Events::default(), reloader, keys }, taker)
+        let passwords: Passwords = Arc::new(|realm, user, secret| match secret.expose() {
+            b"right" if realm == "home" && user.as_deref() == Some("carol") => Ok(()),
+            _ => Err("another".to_owned()),
+        });
+        (Server { orders, events: Events::default(), reloader, keys, passwords }, taker)
     }
 
     /// Answers orders as a worker would, until the test drops the server.

@@ -1,8 +1,9 @@
 //! A process, as the supervisor sees it.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -41,15 +42,16 @@ pub(super) enum Heard {
 
 impl Child {
     /// Starts it, without the variables named in `hide`.
-    pub(super) fn start(name: &'static str, hide: &[&str]) -> anyhow::Result<Child> {
+    pub(super) fn start(program: &Program, hide: &[&str]) -> anyhow::Result<Child> {
         let (ours, theirs) = ipc::socket_pair().context("no socket")?;
-        let program = find(name)?;
-        let mut command = Command::new(&program);
+        let Program { name, path, file } = program;
+        let mut command = Command::new(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        command.arg0(path);
         for variable in hide {
             command.env_remove(variable);
         }
         command.stdin(Stdio::from(theirs)).kill_on_drop(true);
-        let process = command.spawn().with_context(|| format!("{} does not start", program.display()))?;
+        let process = command.spawn().with_context(|| format!("{} does not start", path.display()))?;
         let pid = process.id().context("a process without a number")? as i32;
         let talk = Talk::new(ours, None)?;
         Ok(Child { name, process, talk, pid, waiting: VecDeque::new(), last: 0 })
@@ -145,11 +147,22 @@ pub(super) async fn readable(talk: &Talk) -> io::Result<()> {
     bell.readable().await.map(drop)
 }
 
-/// Where a program of ours is: beside this one, or in the folder for programs that nobody calls by hand.
-fn find(name: &str) -> anyhow::Result<PathBuf> {
-    let own = std::env::current_exe().context("where this program is")?;
-    let beside = own.with_file_name(name);
-    let places = [beside.clone(), Path::new("/usr/libexec/tussock").join(name)];
-    let found = places.into_iter().find(|place| place.is_file());
-    found.with_context(|| format!("{name} is neither {} nor in /usr/libexec/tussock", beside.display()))
+/// A program of ours. It is opened once, so that what is started again is what was started, whatever was installed since.
+pub(super) struct Program {
+    name: &'static str,
+    path: PathBuf,
+    file: File,
+}
+
+impl Program {
+    /// One beside this one, or in the folder for programs that nobody calls by hand.
+    pub(super) fn find(name: &'static str) -> anyhow::Result<Program> {
+        let own = std::env::current_exe().context("where this program is")?;
+        let beside = own.with_file_name(name);
+        let elsewhere = Path::new("/usr/libexec/tussock").join(name);
+        let opened = [&beside, &elsewhere].into_iter().find_map(|path| Some((path, File::open(path).ok()?)));
+        let (path, file) = opened
+            .with_context(|| format!("{name} is neither {} nor in /usr/libexec/tussock", beside.display()))?;
+        Ok(Program { name, path: path.clone(), file })
+    }
 }

@@ -20,7 +20,8 @@ use super::reader::talk_on_stdin;
 use super::upward::Upward;
 use super::words::{Begin, Word};
 use crate::config::Settings;
-use crate::control::server::{Looker, Reloader, Server};
+use crate::control::protocol::Hidden;
+use crate::control::server::{Looker, Passwords, Reloader, Server};
 use crate::dhcp::{self, Dhcp};
 use crate::events::Events;
 use crate::leases::{self, Ledger};
@@ -36,6 +37,8 @@ const LOOK: Duration = Duration::from_secs(5);
 
 /// The program.
 pub fn main() -> ExitCode {
+    // It was started by a descriptor, which is no name for it.
+    let _ = rustix::thread::set_name(c"tussock-gateway");
     let mut talk = match talk_on_stdin() {
         Ok(talk) => talk,
         Err(_) => {
@@ -156,7 +159,16 @@ async fn serve(token: Token, room: Room, upward: Upward) -> anyhow::Result<()> {
         Ok(Word::Devices(text)) => serde_json::from_str(&text).unwrap_or_default(),
         _ => Vec::new(),
     });
-    let server = Server { orders: orders.clone(), events, reloader, keys };
+    let give = upward.clone();
+    let passwords: Passwords = Arc::new(move |realm, user, password| {
+        let text = String::from_utf8_lossy(password.expose()).into_owned();
+        match give.ask(Word::Password { realm, user, password: Hidden(text) }, LOOK)? {
+            Word::Taken(None) => Ok(()),
+            Word::Taken(Some(why)) => Err(why),
+            _ => Err("the supervisor does not know".to_owned()),
+        }
+    });
+    let server = Server { orders: orders.clone(), events, reloader, keys, passwords };
     listener.set_nonblocking(true)?;
     tokio::spawn(server.serve(UnixListener::from_std(listener)?));
     let up = upward.clone();

@@ -23,6 +23,8 @@ const FIRST_WORD: Duration = Duration::from_secs(30);
 
 /// The program.
 pub fn main() -> ExitCode {
+    // It was started by a descriptor, which is no name for it.
+    let _ = rustix::thread::set_name(c"tussock-secure");
     let mut talk = match talk_on_stdin() {
         Ok(talk) => talk,
         Err(_) => {
@@ -88,6 +90,11 @@ fn run(talk: &mut Talk) -> anyhow::Result<()> {
                 Word::PleaseLook => {
                     let text = serde_json::to_string(&devices.look()).unwrap_or_default();
                     talk.say(token, Word::Devices(text))?;
+                }
+                Word::Password { realm, user, password } => {
+                    let secret = spi::Secret::from_slice(password.0.as_bytes());
+                    let taken = handle.give_password(realm, user, secret);
+                    talk.say(token, Word::Taken(taken.err().map(|error| error.to_string())))?;
                 }
                 // Dropping the handle takes the rules for routes back.
                 Word::Stop => return Ok(()),

@@ -84,9 +84,15 @@ pub(super) fn wait(talk: &Talk, limit: Duration) -> io::Result<()> {
 /// Has a process read the configuration.
 pub(super) async fn read(path: &Path) -> Result<Read, RunError> {
     let (ours, theirs) = ipc::socket_pair().context("no socket")?;
-    let program = std::env::current_exe().context("where this program is")?;
-    let mut command = tokio::process::Command::new(program);
-    command.arg("read-config").arg("--config").arg(path).stdin(Stdio::from(theirs)).kill_on_drop(true);
+    // What runs here, whatever was installed since.
+    let mut command = tokio::process::Command::new("/proc/self/exe");
+    command
+        .arg0("tussock")
+        .arg("read-config")
+        .arg("--config")
+        .arg(path)
+        .stdin(Stdio::from(theirs))
+        .kill_on_drop(true);
     let mut process = command.spawn().context("no process to read the configuration")?;
     drop(command);
     let mut talk = Talk::new(ours, None).context("no socket")?;

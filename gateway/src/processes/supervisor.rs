@@ -12,7 +12,7 @@ use anyhow::{Context, anyhow};
 use rustix::fs::{Gid, Uid};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::child::{Child, Heard};
+use super::child::{Child, Heard, Program};
 use super::lend::{self, Lender};
 use super::reader::{self, Read};
 use super::users::{self, User, Users};
@@ -65,8 +65,10 @@ async fn supervise(path: &Path, read: Read, mut signals: Ends, mut hang_up: Sign
     make_folders(&settings, &users)?;
     let listener = OwnedFd::from(server::listen(&settings.socket())?.into_std()?);
     let _socket = SocketFile(settings.socket());
+    let programs = (Program::find("tussock-gateway")?, Program::find("tussock-secure")?);
     let lender = Lender::new(&settings, users.gateway.clone());
     let mut supervisor = Supervisor {
+        programs,
         lender,
         path: path.to_path_buf(),
         settings,
@@ -101,6 +103,8 @@ async fn supervise(path: &Path, read: Read, mut signals: Ends, mut hang_up: Sign
 }
 
 struct Supervisor {
+    /// The gateway's and the key side's.
+    programs: (Program, Program),
     lender: Lender,
     path: PathBuf,
     settings: Settings,
@@ -120,9 +124,9 @@ impl Supervisor {
     async fn begin(&mut self) -> anyhow::Result<()> {
         self.lender.lend();
         let (network, keys) = ipc::socket_pair()?;
-        let secure = self.secure.insert(Child::start("tussock-secure", &[])?);
+        let secure = self.secure.insert(Child::start(&self.programs.1, &[])?);
         let hidden: Vec<&str> = self.settings.accel.iter().filter_map(|accel| hidden(accel)).collect();
-        let gateway = self.gateway.insert(Child::start("tussock-gateway", &hidden)?);
+        let gateway = self.gateway.insert(Child::start(&self.programs.0, &hidden)?);
         let (secure_pid, gateway_pid) = (secure.pid, gateway.pid);
         self.begin_secure(keys, gateway_pid, false).await?;
         let begin = Begin {
@@ -174,6 +178,7 @@ impl Supervisor {
                 }
                 // The answer finds its way by the token.
                 Heard::Word(token, Word::PleaseLook) => drop(secure.answer(token, Word::PleaseLook)),
+                Heard::Word(token, word @ Word::Password { .. }) => drop(secure.answer(token, word)),
                 Heard::Word(..) => {}
                 Heard::Ended(how) => {
                     tracing::error!(%how, "tussock-gateway has ended: everything begins anew");
@@ -182,6 +187,7 @@ impl Supervisor {
             },
             heard = secure.hear() => match heard {
                 Heard::Word(token, Word::Devices(text)) => drop(gateway.answer(token, Word::Devices(text))),
+                Heard::Word(token, Word::Taken(why)) => drop(gateway.answer(token, Word::Taken(why))),
                 Heard::Word(..) => {}
                 Heard::Ended(how) => {
                     tracing::error!(%how, "tussock-secure has ended: another one begins");
@@ -219,7 +225,7 @@ impl Supervisor {
 
     async fn secure_again(&mut self, gateway: i32) -> anyhow::Result<()> {
         let (network, keys) = ipc::socket_pair()?;
-        let pid = self.secure.insert(Child::start("tussock-secure", &[])?).pid;
+        let pid = self.secure.insert(Child::start(&self.programs.1, &[])?).pid;
         self.begin_secure(keys, gateway, true).await?;
         let party = (pid, uid(self.users.secure.as_ref()));
         let gateway = self.gateway.as_mut().context("no process")?;

@@ -6,6 +6,7 @@ use ipc::codec::{Broken, Message};
 use serde::{Deserialize, Serialize};
 
 use super::users::User;
+use crate::control::protocol::Hidden;
 
 /// Which build this is; processes of two builds do not talk.
 pub(super) const BUILD: &str = env!("CARGO_PKG_VERSION");
@@ -47,6 +48,10 @@ pub(super) enum Word {
     PleaseLook,
     /// `report::AccelDevice`s, in JSON.
     Devices(String),
+    /// From the gateway, and to the key side: somebody has typed a password. Answered by `Taken`.
+    Password { realm: String, user: Option<String>, password: Hidden },
+    /// Whether the key side has it; otherwise why not.
+    Taken(Option<String>),
 }
 
 /// What a process needs to begin.

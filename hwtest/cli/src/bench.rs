@@ -17,14 +17,14 @@ use spi::caps::EspCap;
 use spi::esp::MAX_OPS;
 use spi::stats::{Histogram, Latency};
 use spi::{
-    CryptoDone, CryptoJob, CryptoOp, CryptoOutput, Device, DhPrivate, Direction, EspBurst, EspOp, Outcome,
-    PacketBuf, Pool, Queue, QueueConfig, Token,
+    CryptoDone, CryptoJob, CryptoOp, CryptoOutput, Device, DhPrivate, Direction, EspBurst, EspOp, Health,
+    Outcome, PacketBuf, Pool, Queue, QueueConfig, Token,
 };
 
 use crate::judge::bar;
 use crate::plot::{self, Chart, Series};
 use crate::target::Opened;
-use crate::{Target, table};
+use crate::{Target, code, table};
 
 /// Octets of text in packets.
 const SIZES: [usize; 6] = [64, 256, 576, 1408, 4096, 9000];
@@ -100,14 +100,19 @@ pub(crate) struct Results {
     transforms: Vec<(String, Point)>,
     /// Each operation, at several depths.
     operations: Vec<(String, Point)>,
+    /// What could not be measured, and why.
+    pub(crate) missing: Vec<String>,
 }
 
 pub(crate) fn run(options: &Options) -> Result<u8> {
     std::fs::create_dir_all(&options.out)
         .with_context(|| format!("cannot make {}", options.out.display()))?;
     let mut all = Vec::new();
+    let mut whole = true;
     for opened in options.target.open()? {
         let results = measure(&opened, &options.effort)?;
+        whole &= results.missing.is_empty();
+        results.missing.iter().for_each(|why| eprintln!("not measured: {why}"));
         println!("{} {}: {}\n", opened.driver, opened.device.desc().id, opened.identity());
         for rows in results.tables() {
             println!("{}", table::text(&rows));
@@ -121,7 +126,7 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
     std::fs::write(&file, serde_json::to_string_pretty(&all)?)
         .with_context(|| format!("cannot write {}", file.display()))?;
     println!("written: {}", file.display());
-    Ok(0)
+    Ok(if whole { 0 } else { code::BROKEN })
 }
 
 fn save(chart: &Chart, folder: &Path) -> Result<()> {
@@ -159,9 +164,8 @@ pub(crate) fn measure(opened: &Opened, effort: &Effort) -> Result<Results> {
             }
         }
     }
-    let operations = Operation::of(device);
-    let bar = bar(shapes.len() + caps.esp.len() + operations.len());
-    let mut curves = Vec::new();
+    let bar = bar(shapes.len() + caps.esp.len());
+    let (mut curves, mut missing) = (Vec::new(), Missing::default());
     for shape in shapes {
         let Some(cap) = chosen else { break };
         bar.set_message(format!(
@@ -171,20 +175,25 @@ pub(crate) fn measure(opened: &Opened, effort: &Effort) -> Result<Results> {
             shape.burst,
             shape.depth
         ));
-        curves.push(packets(device, cap, shape, time)?);
+        curves.extend(missing.unless(device, packets(device, cap, shape, time))?);
         bar.inc(1);
     }
     let mut transforms = Vec::new();
     for cap in &caps.esp {
         bar.set_message(name_of(cap));
-        transforms.push((name_of(cap), packets(device, cap, USUAL, time)?));
+        let point = missing.unless(device, packets(device, cap, USUAL, time))?;
+        transforms.extend(point.map(|point| (name_of(cap), point)));
         bar.inc(1);
     }
+    // Their keys are opened now: no reset that a measurement of packets led to has made them stale.
+    let operations = Operation::of(device);
+    bar.inc_length(operations.len() as u64);
     let mut measured = Vec::new();
     for operation in &operations {
         bar.set_message(operation.name.clone());
         for depth in [1, 8] {
-            measured.push((operation.name.clone(), operation.measure(device, depth, time)?));
+            let point = missing.unless(device, operation.measure(device, depth, time))?;
+            measured.extend(point.map(|point| (operation.name.clone(), point)));
         }
         bar.inc(1);
     }
@@ -196,7 +205,35 @@ pub(crate) fn measure(opened: &Opened, effort: &Effort) -> Result<Results> {
         curves,
         transforms,
         operations: measured,
+        missing: missing.0,
     })
+}
+
+/// What could not be measured, and why. A device that was reset in one measurement, for want of an answer on a machine that is too busy
+/// to let it have the processor, say, is ready for the next.
+#[derive(Default)]
+struct Missing(Vec<String>);
+
+impl Missing {
+    /// After so many it is better to say what is wrong and stop.
+    const MOST: usize = 8;
+
+    /// The point, or nothing and a note; an error if the device does not get well again.
+    fn unless(&mut self, device: &dyn Device, point: Result<Point>) -> Result<Option<Point>> {
+        let why = match point {
+            Ok(point) => return Ok(Some(point)),
+            Err(why) => why,
+        };
+        let began = Instant::now();
+        while device.health() == Health::Resetting && began.elapsed() < PATIENCE {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        if device.health() != Health::Ready || self.0.len() == Self::MOST {
+            return Err(why);
+        }
+        self.0.push(format!("{why:#}"));
+        Ok(None)
+    }
 }
 
 /// Seals packets for some time.
@@ -222,8 +259,8 @@ fn packets(device: &dyn Device, cap: &EspCap, shape: Shape, time: Duration) -> R
         EspBurst { token, sa, dir: Direction::Seal, buf }
     };
     let take = |done: EspBurst| {
-        let outcomes = done.buf.ops().iter().map(|op| op.outcome);
-        let failed = outcomes.filter(|outcome| *outcome != Outcome::Done).last();
+        let mut outcomes = done.buf.ops().iter().map(|op| op.outcome);
+        let failed = outcomes.find(|outcome| *outcome != Outcome::Done);
         (done.token, failed.map_or(Ok(done.buf), Err))
     };
     let supply: Vec<PacketBuf> = std::iter::from_fn(|| pool.take()).collect();

@@ -200,6 +200,9 @@ impl Page {
     }
 
     fn performance(&mut self, results: &Results) {
+        for why in &results.missing {
+            self.add(format_args!("<p class=\"fail\">not measured: {}</p>\n", escape(why)));
+        }
         for chart in results.charts() {
             match plot::svg(&chart) {
                 Ok(svg) => self.add(format_args!("<figure>{svg}</figure>\n")),

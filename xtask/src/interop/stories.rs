@@ -6,6 +6,7 @@ mod cards;
 mod carve_outs;
 mod credentials;
 mod dpdk;
+mod eap;
 mod endings;
 mod esn;
 mod guarded;
@@ -79,6 +80,7 @@ const SUBJECTS: &[&[Story]] = &[
     hardship::STORIES,
     suites::STORIES,
     credentials::STORIES,
+    eap::STORIES,
     leases::STORIES,
     remote::STORIES,
     watching::STORIES,

@@ -18,16 +18,18 @@ use crate::sa::{IkeSa, State};
 impl IkeSa {
     /// The keys are there: proves who we are.
     pub(crate) fn begin_auth(&mut self, cx: &mut Core) {
+        if self.realm.as_ref().is_some_and(|r| r.local_auth == AuthPolicy::Eap) {
+            return self.begin_eap_as_initiator(cx);
+        }
         let expected = self.realm.as_ref().and_then(|r| r.remote_id.the_one().cloned());
         self.ask_own_auth(cx, expected);
     }
 
-    /// Our proof is there: sends the request, with the first child in it unless there is to be none.
+    /// Our proof is there, or is to come of EAP: sends the request, with the first child in it unless there is to be none.
     pub(super) fn send_auth_request(
         &mut self,
         cx: &mut Core,
-        method: u8,
-        data: Vec<u8>,
+        proof: Option<(u8, Vec<u8>)>,
         certs: Vec<CertData>,
     ) {
         let Some(realm) = self.realm.clone() else { return };
@@ -39,7 +41,8 @@ impl IkeSa {
             let (kind, data) = expected.to_wire();
             payloads.push(Body::IdR(Id::new(kind, data)).into());
         }
-        payloads.push(Auth::new(AuthMethod(method), data).into());
+        payloads.extend(proof.map(|(method, data)| Auth::new(AuthMethod(method), data).into()));
+        payloads.extend(self.eap_notify());
         // RFC 6023 section 3: without a child only when the responder has said that it can.
         let without = self.ext.childless && realm.childless == Childless::Prefer;
         while !without && self.setup.as_ref().is_some_and(|s| s.child.is_none()) {
@@ -64,15 +67,11 @@ impl IkeSa {
 
     /// The responder's proof, or its refusal.
     pub(crate) fn handle_auth_response(&mut self, cx: &mut Core, message: Vec<Payload>) {
+        if self.has_eap() {
+            return self.handle_eap_response(cx, message);
+        }
         let (Some(id), Some(_)) = (message.id_r().cloned(), message.auth()) else {
-            let why = match message.error_notify() {
-                Some(error) if error.kind == NotifyType::AUTHENTICATION_FAILED => {
-                    let own = self.own_id().map(Identity::to_string).unwrap_or_default();
-                    Why::PeerRefused(format!("AUTHENTICATION_FAILED (we are {own})"))
-                }
-                Some(error) => Why::PeerRefused(error.kind.to_string()),
-                None => Why::PeerMisbehaved("IKE_AUTH response without IDr or AUTH".into()),
-            };
+            let why = self.why_no_auth(&message);
             return self.close(cx, DownKind::Failed, why);
         };
         let Some(realm) = self.realm.clone() else { return };
@@ -95,9 +94,24 @@ impl IkeSa {
         }
     }
 
+    /// Why a response has not in it what it should.
+    pub(super) fn why_no_auth(&self, message: &[Payload]) -> Why {
+        match message.error_notify() {
+            Some(error) if error.kind == NotifyType::AUTHENTICATION_FAILED => {
+                let own = self.own_id().map(Identity::to_string).unwrap_or_default();
+                Why::PeerRefused(format!("AUTHENTICATION_FAILED (we are {own})"))
+            }
+            Some(error) => Why::PeerRefused(error.kind.to_string()),
+            None => Why::PeerMisbehaved("IKE_AUTH response without what was to be in it".into()),
+        }
+    }
+
     /// The responder takes the SA for established, so it is told (RFC 7296 section 2.21.2).
     pub(super) fn fail_auth_as_initiator(&mut self, cx: &mut Core, why: Why) {
-        if self.state != State::ExpectPeerCheck && self.state != State::ExpectAuthResponse {
+        if self.is_eap_unfinished() {
+            return self.give_up_eap(cx, why);
+        }
+        if !matches!(self.state, State::ExpectPeerCheck | State::ExpectAuthResponse) {
             return self.close(cx, DownKind::Failed, why);
         }
         let failed = Notify::new(NotifyType::AUTHENTICATION_FAILED).into();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ipc::{CertData, MAX_CANDIDATES};
-use policy::{Childless, Claims, Identity, Realm};
+use policy::{AuthPolicy, Childless, Claims, Identity, Realm};
 use wire::ike::{Auth, Body, Notify, Payload, PayloadList};
 use wire::numbers::{AuthMethod, ExchangeType, NotifyType};
 
@@ -20,6 +20,9 @@ impl IkeSa {
         if let Some(setup) = &mut self.setup {
             setup.request_id = id;
         }
+        if self.has_eap() {
+            return self.handle_eap_request(cx, id, message);
+        }
         let Some(idi) = message.id_i().cloned() else {
             return self.refuse_syntax(cx, ExchangeType::IKE_AUTH, id, "no IDi");
         };
@@ -32,10 +35,6 @@ impl IkeSa {
         if let Some(setup) = &mut self.setup {
             setup.claimed = Some(claimed.clone());
         }
-        let Some(method) = message.auth().map(|auth| auth.method) else {
-            let why = format!("{claimed} wants EAP, which no realm offers");
-            return self.fail_auth_as_responder(cx, Why::Incompatible(why));
-        };
         // RFC 7296 section 2.9.2 and 3.5: an IDr of the initiator says which of us it wants to meet.
         self.asked = match message.id_r().map(|id| Identity::from_wire(id.kind, &id.data)) {
             None | Some(Ok(Identity::Anonymous(_))) => None,
@@ -44,15 +43,21 @@ impl IkeSa {
                 return self.fail_auth_as_responder(cx, Why::PeerMisbehaved(format!("IDr: {error}")));
             }
         };
-        let chosen = self.candidates(&claimed, method);
+        // RFC 7296 section 2.16: leaving AUTH out is how EAP is asked for.
+        let proof = message.auth().map_or(AuthPolicy::Eap, |auth| proof_of(auth.method));
+        let chosen = self.candidates(&claimed, proof);
         let Some(first) = chosen.first() else {
             let wanted = self.asked.as_ref().map(|idr| format!(" looking for {idr}")).unwrap_or_default();
-            let why = format!("no realm for {claimed}{wanted} at {}", self.path.remote.ip());
+            let by = if proof == AuthPolicy::Eap { " by EAP" } else { "" };
+            let why = format!("no realm for {claimed}{by}{wanted} at {}", self.path.remote.ip());
             return self.fail_auth_as_responder(cx, Why::Authentication(why));
         };
         // Until it is known better: what is said of it is said of this realm.
         self.realm = Some(Arc::clone(first));
         let names = chosen.iter().map(|realm| Arc::clone(&realm.name)).collect();
+        if proof == AuthPolicy::Eap {
+            return self.begin_eap_as_responder(cx, claimed, idi, message, names);
+        }
         if let Err(why) = self.ask_peer_check(cx, &idi, claimed, &message, names) {
             return self.fail_auth_as_responder(cx, why);
         }
@@ -62,12 +67,19 @@ impl IkeSa {
     }
 
     /// The realms that the peer may belong to as far as is known now, best first.
-    fn candidates(&self, claimed: &Identity, method: AuthMethod) -> Vec<Arc<Realm>> {
+    fn candidates(&self, claimed: &Identity, proof: AuthPolicy) -> Vec<Arc<Realm>> {
         let candidates = self.setup.as_ref().map(|s| s.candidates.as_slice()).unwrap_or_default();
         let (local, remote) = (self.path.local.ip(), self.path.remote.ip());
         let asked = self.asked.as_deref();
-        let claims = Claims { asked, open: true, ..Claims::of(claimed, proof_of(method)) };
-        let chosen = policy::choose_realm(candidates.iter().map(Arc::as_ref), local, remote, &claims);
+        let claims = Claims { asked, open: true, ..Claims::of(claimed, proof) };
+        // A client that speaks EAP cannot be answered in another way, nor one that does not by EAP; and a realm in which we are the
+        // client has nothing for one that begins.
+        let fits = |realm: &&Realm| match realm.remote_auth {
+            AuthPolicy::Eap => proof == AuthPolicy::Eap,
+            _ => proof != AuthPolicy::Eap && realm.local_auth != AuthPolicy::Eap,
+        };
+        let realms = candidates.iter().map(Arc::as_ref).filter(fits);
+        let chosen = policy::choose_realm(realms, local, remote, &claims);
         let arc = |chosen: &Realm| candidates.iter().find(|realm| std::ptr::eq(Arc::as_ptr(realm), chosen));
         chosen.into_iter().take(MAX_CANDIDATES).filter_map(arc).cloned().collect()
     }
@@ -104,13 +116,19 @@ impl IkeSa {
 
     /// RFC 7296 section 2.21.2: the answer says that it failed and not why, and the SA is gone.
     pub(super) fn fail_auth_as_responder(&mut self, cx: &mut Core, why: Why) {
+        self.fail_auth_saying(cx, None, why);
+    }
+
+    /// The same with a last word of EAP.
+    pub(super) fn fail_auth_saying(&mut self, cx: &mut Core, word: Option<Payload>, why: Why) {
         let why = match why {
             Why::Authentication(s) => Why::Authentication(format!("{}: {s}", self.claimed_text())),
             other => other,
         };
         let id = self.setup.as_ref().map_or(1, |s| s.request_id);
-        let failed = Notify::new(NotifyType::AUTHENTICATION_FAILED);
-        self.respond_error(cx, ExchangeType::IKE_AUTH, id, failed);
+        let failed = Notify::new(NotifyType::AUTHENTICATION_FAILED).into();
+        let payloads: Vec<Payload> = word.into_iter().chain([failed]).collect();
+        self.respond(cx, ExchangeType::IKE_AUTH, id, &payloads);
         self.close_lingering(cx, DownKind::Failed, why);
     }
 
@@ -118,6 +136,9 @@ impl IkeSa {
     pub(crate) fn auth_request_examined(&mut self, cx: &mut Core, message: Vec<Payload>) {
         if let Some(setup) = &mut self.setup {
             setup.auth_message = message;
+        }
+        if self.has_eap() {
+            return self.ask_eap_proof(cx);
         }
         let peer = self.peer_id.clone();
         self.ask_own_auth(cx, peer);
@@ -132,14 +153,19 @@ impl IkeSa {
         certs: Vec<CertData>,
     ) {
         let Some(mut setup) = self.setup.take() else { return };
-        let Some(id) = setup.own_id_payload.take() else { return };
-        let mut payloads: Vec<Payload> = vec![Body::IdR(id).into()];
-        payloads.extend(cert_payloads(certs));
+        let mut payloads: Vec<Payload> = Vec::new();
+        // After EAP the peer knows since the first response who we are.
+        if setup.eap.is_none() {
+            let Some(id) = setup.own_id_payload.take() else { return };
+            payloads.push(Body::IdR(id).into());
+            payloads.extend(cert_payloads(certs));
+        }
         payloads.push(Auth::new(AuthMethod(method), data).into());
         self.extend(cx, Stage::AuthResponse, &mut payloads);
         let message = std::mem::take(&mut setup.auth_message);
         self.establish(cx);
         self.announce(cx);
+        self.arm_session(cx);
         if message.sa().is_some() {
             self.answer_first_child(cx, &message, &setup.ni, &setup.nr, &mut payloads);
         }

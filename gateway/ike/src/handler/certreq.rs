@@ -56,19 +56,23 @@ impl Handler for CertRequests {
     }
 
     fn receive(&self, stage: Stage, sa: &mut IkeSa, _cx: &mut Core, message: &[Payload]) -> Flow {
-        if matches!(stage, Stage::InitResponse | Stage::AuthRequest)
-            && let Some(setup) = &mut sa.setup
-        {
-            let x509 = message.cert_requests().filter(|r| r.encoding == CertEncoding::X509_SIGNATURE);
-            for hash in x509.flat_map(|r| r.key_hashes()) {
-                if setup.authorities.len() < MAX_AUTHORITIES {
-                    setup.authorities.push(*hash);
-                }
-            }
-            // Which responders it believes does not matter: there is one answer to send, or none.
-            setup.wants_ocsp |= message.cert_requests().any(|r| r.encoding == CertEncoding::OCSP_CONTENT);
-            setup.takes_urls |= message.notify(NotifyType::HTTP_CERT_LOOKUP_SUPPORTED).is_some();
+        if matches!(stage, Stage::InitResponse | Stage::AuthRequest) {
+            note_authorities(sa, message);
         }
         Flow::Continue
     }
+}
+
+/// Keeps which CAs the peer trusts.
+pub(crate) fn note_authorities(sa: &mut IkeSa, message: &[Payload]) {
+    let Some(setup) = &mut sa.setup else { return };
+    let x509 = message.cert_requests().filter(|r| r.encoding == CertEncoding::X509_SIGNATURE);
+    for hash in x509.flat_map(|r| r.key_hashes()) {
+        if setup.authorities.len() < MAX_AUTHORITIES {
+            setup.authorities.push(*hash);
+        }
+    }
+    // Which responders it believes does not matter: there is one answer to send, or none.
+    setup.wants_ocsp |= message.cert_requests().any(|r| r.encoding == CertEncoding::OCSP_CONTENT);
+    setup.takes_urls |= message.notify(NotifyType::HTTP_CERT_LOOKUP_SUPPORTED).is_some();
 }

@@ -27,8 +27,6 @@ pub(crate) struct Inner {
     domains: Vec<String>,
     /// Assigned by us.
     pub(crate) leased: Vec<InnerAddress>,
-    /// What a server that authenticated the peer says it gets.
-    granted: Granted,
     /// What the DHCP server answered.
     offered: Option<Result<Ipv4Addr, String>>,
     reply: Option<Cp>,
@@ -49,7 +47,6 @@ pub(super) static NONE: Inner = Inner {
     dns: Vec::new(),
     domains: Vec::new(),
     leased: Vec::new(),
-    granted: Granted { addresses: Vec::new(), dns: Vec::new() },
     offered: None,
     reply: None,
     failed: None,
@@ -108,7 +105,15 @@ fn request(realm: &Realm) -> Option<Cp> {
 /// Hands out addresses to a client.
 fn assign(sa: &mut IkeSa, cx: &mut Core, message: &[Payload]) -> Flow {
     let (Some(realm), Some(peer)) = (sa.realm.clone(), sa.peer_id.clone()) else { return Flow::Continue };
-    let Some((pool, addresses)) = cx.pools.get(&realm.name) else { return Flow::Continue };
+    let granted = sa
+        .granted
+        .as_ref()
+        .map(|granted| Granted { addresses: granted.addresses.clone(), dns: granted.dns.clone() });
+    let granted = granted.unwrap_or_default();
+    let Some((pool, addresses)) = cx.pools.get(&realm.name) else {
+        assign_granted(sa, &granted, message);
+        return Flow::Continue;
+    };
     let Some(cp) = message.cp().filter(|cp| cp.kind == CfgType::REQUEST) else {
         if message.sa().is_some() && realm.children.iter().all(|c| c.remote.iter().all(is_dynamic)) {
             // RFC 7296 section 3.15.4: without an address there is nothing the client could send from.
@@ -128,15 +133,13 @@ fn assign(sa: &mut IkeSa, cx: &mut Core, message: &[Payload]) -> Flow {
     // RFC 8598 section 3.2: only who asks is told of domains.
     let domains = cp.all(CfgAttrType::INTERNAL_DNS_DOMAIN).next().is_some();
     if wish.v4.is_none() && wish.v6.is_none() {
-        let reply = reply(pool, Lease::default(), &[], domains);
+        let reply = reply(pool, Lease::default(), &granted.dns, domains);
         sa.inner().reply = Some(reply);
         return Flow::Continue;
     }
-    let granted = std::mem::take(&mut sa.inner().granted);
     let named = granted.addresses.iter().any(IpAddr::is_ipv4);
     if pool.dhcp.is_some() && wish.v4.is_some() && !named && sa.inner().offered.is_none() {
         let hint = wish.v4.filter(|a| !a.is_unspecified()).or_else(|| addresses.last_v4(&peer));
-        sa.inner().granted = granted;
         if let Some(token) = cx.want_address(sa.id, realm.name.clone(), peer, hint) {
             return Flow::Await(token);
         }
@@ -146,11 +149,8 @@ fn assign(sa: &mut IkeSa, cx: &mut Core, message: &[Payload]) -> Flow {
     match lease(sa, cx, &realm, &peer, wish, &granted) {
         Ok(lease) => {
             let Some((pool, _)) = cx.pools.get(&realm.name) else { return Flow::Continue };
-            let inner = sa.inner();
-            inner.reply = Some(reply(pool, lease, &granted.dns, domains));
-            let v4 = lease.v4.map(|a| InnerAddress { address: a.into(), prefix: 32 });
-            let v6 = lease.v6.map(|a| InnerAddress { address: a.into(), prefix: 128 });
-            inner.leased = v4.into_iter().chain(v6).collect();
+            let reply = reply(pool, lease, &granted.dns, domains);
+            sa.hand_out(reply, lease);
         }
         Err(why) => sa.inner().failed = Some((NotifyType::INTERNAL_ADDRESS_FAILURE, why)),
     }
@@ -221,6 +221,23 @@ fn lease(
         Err(_) if given != Lease::default() => Ok(given),
         Err(why) => Err(misconfigured(&why)),
     }
+}
+
+/// Hands out what the authentication server has named in a realm without a pool: whose the addresses are, it alone knows.
+fn assign_granted(sa: &mut IkeSa, granted: &Granted, message: &[Payload]) {
+    let Some(cp) = message.cp().filter(|cp| cp.kind == CfgType::REQUEST) else { return };
+    if granted.addresses.is_empty() {
+        return;
+    }
+    let wants = |kind| cp.all(kind).next().is_some();
+    let v4 = granted.addresses.iter().find_map(|a| if let IpAddr::V4(a) = a { Some(*a) } else { None });
+    let v6 = granted.addresses.iter().find_map(|a| if let IpAddr::V6(a) = a { Some(*a) } else { None });
+    let lease = Lease {
+        v4: v4.filter(|_| wants(CfgAttrType::INTERNAL_IP4_ADDRESS)),
+        v6: v6.filter(|_| wants(CfgAttrType::INTERNAL_IP6_ADDRESS)),
+    };
+    let reply = reply(&Pool::default(), lease, &granted.dns, false);
+    sa.hand_out(reply, lease);
 }
 
 fn reply(pool: &Pool, lease: Lease, dns: &[IpAddr], domains: bool) -> Cp {
@@ -331,19 +348,18 @@ fn is_dynamic(spec: &SelectorSpec) -> bool {
 }
 
 impl IkeSa {
-    /// What a server that authenticated the peer says it gets: these addresses instead of others of their families, and these name
-    /// servers. To be said before IKE_AUTH is examined.
-    #[allow(dead_code, reason = "for authentication by EAP")]
-    pub(crate) fn grant_addresses(&mut self, addresses: Vec<IpAddr>, dns: Vec<IpAddr>) {
-        if !addresses.is_empty() || !dns.is_empty() {
-            self.inner().granted = Granted { addresses, dns };
-        }
-    }
-
     /// The DHCP server has answered, or not in time.
     pub(crate) fn address_came(&mut self, cx: &mut Core, token: Token, answer: Result<Ipv4Addr, String>) {
         self.inner().offered = Some(answer);
         self.look_again(cx, token);
+    }
+
+    fn hand_out(&mut self, reply: Cp, lease: Lease) {
+        let v4 = lease.v4.map(|a| InnerAddress { address: a.into(), prefix: 32 });
+        let v6 = lease.v6.map(|a| InnerAddress { address: a.into(), prefix: 128 });
+        let inner = self.inner();
+        inner.reply = Some(reply);
+        inner.leased = v4.into_iter().chain(v6).collect();
     }
 
     fn inner(&mut self) -> &mut Inner {

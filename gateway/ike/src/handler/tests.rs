@@ -74,6 +74,7 @@ fn realm(node: u8) -> Arc<Realm> {
         aliases: vec![],
         remote_id: IdMatch::Exact(id(1 - node)).into(),
         remote_auth: AuthPolicy::Psk,
+        eap: policy::EapPolicy::default(),
         methods: vec![],
         children: Vec::new(),
         start: Start::Manual,

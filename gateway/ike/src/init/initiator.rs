@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipc::Role;
-use policy::{IkeProposal, Realm};
+use policy::{AuthPolicy, IkeProposal, Realm};
 use spi::Group;
 use wire::ike::{Flags, Header, Ke, Message, Nonce, Payload, PayloadList, Spi};
 use wire::numbers::{ExchangeType, KeId, NotifyType};
@@ -41,6 +41,11 @@ pub(crate) fn initiate(
             return Err(Why::Misconfigured(format!("realm {} names no single remote address", realm.name)));
         }
     };
+    if realm.remote_auth == AuthPolicy::Eap && realm.local_auth != AuthPolicy::Eap {
+        // RFC 7296 section 2.16: it is the initiator that EAP authenticates.
+        let why = format!("peers of realm {} use EAP, so they have to begin", realm.name);
+        return Err(Why::Misconfigured(why));
+    }
     let Some(group) = select::first_group(&realm.ike) else {
         return Err(Why::Misconfigured(format!("realm {} has no key exchange method", realm.name)));
     };

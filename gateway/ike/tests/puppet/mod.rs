@@ -3,12 +3,15 @@
 //! exactly; everything else is the real thing.
 #![allow(clippy::unwrap_used, dead_code, missing_docs, unreachable_pub)] // A test's own workings; each test uses a part.
 
+#[path = "../method/mod.rs"]
+pub mod method;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ipc::{AuthInput, Refusal, Reply, Request, Role};
+use ipc::{AuthInput, EapStep, Refusal, Reply, Request, Role};
 use policy::{
     AuthPolicy, Child, ChildMode, Childless, Dpd, DpdAction, Encap, EspProposal, IdMatch, Identity,
     IkeProposal, Lifetime, Realm, RemoteAddress, SelectorSpec, Start, VirtualIpRequest,
@@ -26,6 +29,8 @@ use wire::ike::{
     Auth, Body, Flags, Header, Id, Ke, Message, Nonce, Payload, PayloadList, Spi, TsPayload, peek_header,
 };
 use wire::numbers::{AuthMethod, ExchangeType, KeId};
+
+use method::Eap;
 
 pub const PSK: &[u8] = b"between us";
 pub const PUPPET_ID: &str = "puppet.lab.test";
@@ -51,6 +56,7 @@ pub fn realm() -> Realm {
         aliases: vec![],
         remote_id: IdMatch::Exact(Identity::parse(PUPPET_ID).unwrap()).into(),
         remote_auth: AuthPolicy::Psk,
+        eap: policy::EapPolicy::default(),
         methods: vec![],
         children: vec![
             child("net", "10.1.0.0/16", "10.2.0.0/16"),
@@ -120,6 +126,8 @@ pub struct Rig {
     questions: VecDeque<(Token, Request)>,
     /// IKE SAs the key side was told to forget.
     pub forgotten: usize,
+    /// How the key side speaks EAP.
+    pub eap: Eap,
     randoms: u64,
     commands: u64,
 }
@@ -145,6 +153,7 @@ impl Rig {
             jobs: VecDeque::new(),
             questions: VecDeque::new(),
             forgotten: 0,
+            eap: Eap { realm: "puppet".into(), ..Eap::default() },
             randoms: 0,
             commands: 0,
         }
@@ -279,6 +288,24 @@ impl Rig {
                     false => Reply::Refused(Refusal::AuthenticationFailed("PSK differs".into())),
                 })
             }
+            Request::EapBegin { role, .. } => Some(Reply::Eap(self.eap.begin(role))),
+            Request::EapWait { .. } => Some(Reply::Eap(EapStep::Ready)),
+            Request::EapPacket { packet, .. } => Some(Reply::Eap(self.eap.receive(&packet))),
+            Request::EapMakeAuth { input, .. } => Some(Reply::Proof {
+                method: AuthMethod::SHARED_KEY_MIC.0,
+                data: proof_by(&*self.ops, &self.eap.msk, &input),
+                certs: vec![],
+            }),
+            Request::EapCheckAuth { input, proof, .. } => {
+                let good = proof.method == AuthMethod::SHARED_KEY_MIC.0
+                    && proof.data == proof_by(&*self.ops, &self.eap.msk, &input);
+                Some(match good {
+                    true => {
+                        Reply::PeerAccepted { realm: self.eap.realm.as_str().into(), how: "EAP-Test".into() }
+                    }
+                    false => Reply::Refused(Refusal::AuthenticationFailed("another key".into())),
+                })
+            }
             Request::Forget { .. } => None,
             _ => Some(Reply::Ok),
         }
@@ -316,7 +343,11 @@ pub fn shared_secret(group: Group, a: &[u8], b: &[u8]) -> Secret {
 }
 
 pub fn psk_proof(ops: &dyn ShortOps, input: &AuthInput) -> Vec<u8> {
-    let key = ops.prf(input.prf, PSK, &[b"Key Pad for IKEv2"]).unwrap();
+    proof_by(ops, PSK, input)
+}
+
+pub fn proof_by(ops: &dyn ShortOps, secret: &[u8], input: &AuthInput) -> Vec<u8> {
+    let key = ops.prf(input.prf, secret, &[b"Key Pad for IKEv2"]).unwrap();
     let octets: [&[u8]; 4] = [&input.message, &input.nonce, &input.maced_id, &input.int_auth];
     ops.prf(input.prf, key.expose(), &octets).unwrap().expose().to_vec()
 }
@@ -453,6 +484,10 @@ impl Puppet {
     }
 
     pub fn auth_payload(&self) -> Payload {
+        self.auth_payload_by(PSK)
+    }
+
+    pub fn auth_payload_by(&self, secret: &[u8]) -> Payload {
         let (Body::IdI(id) | Body::IdR(id)) = self.id_payload() else { unreachable!() };
         let (message, nonce) = match self.role {
             Role::Initiator => (&self.init_request, &self.nr),
@@ -468,7 +503,7 @@ impl Puppet {
             prf: self.suite.prf,
             int_auth: vec![],
         };
-        Auth::new(AuthMethod::SHARED_KEY_MIC, psk_proof(&*self.ops, &input)).into()
+        Auth::new(AuthMethod::SHARED_KEY_MIC, proof_by(&*self.ops, secret, &input)).into()
     }
 
     pub fn auth_payloads(&self) -> Vec<Payload> {

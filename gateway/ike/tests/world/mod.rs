@@ -2,6 +2,8 @@
 //! one secret, and packets that show whether an SA is there when it is needed. Time is virtual and everything is seeded.
 #![allow(dead_code, unreachable_pub, reason = "every test file uses another part")]
 
+#[path = "../method/mod.rs"]
+pub mod method;
 pub mod policy;
 pub mod short;
 
@@ -21,6 +23,7 @@ use tussock_ike::{
     KnownLease, LeaseChange, Path,
 };
 
+use method::Eap;
 use short::Seeded;
 
 /// What the link does to datagrams.
@@ -84,6 +87,8 @@ pub struct Node {
     pub jobs: usize,
     /// Whether the data path installs nothing, and says so.
     pub installs_nothing: bool,
+    /// How its key side speaks EAP.
+    pub eap: Eap,
 }
 
 /// Says of a datagram of a node whether it is lost.
@@ -154,6 +159,7 @@ impl World {
                 largest: 0,
                 jobs: 0,
                 installs_nothing: false,
+                eap: Eap::default(),
             }
         };
         World {
@@ -515,6 +521,24 @@ impl World {
                     Reply::PeerAccepted { realm: realms[0].clone(), how: "PSK".into() }
                 } else {
                     Reply::Refused(Refusal::AuthenticationFailed("wrong secret".into()))
+                }
+            }
+            Request::EapBegin { role, .. } => Reply::Eap(self.nodes[node].eap.begin(role)),
+            Request::EapWait { .. } => Reply::Eap(ipc::EapStep::Ready),
+            Request::EapPacket { packet, .. } => Reply::Eap(self.nodes[node].eap.receive(&packet)),
+            Request::EapMakeAuth { input, .. } => {
+                let data = self.proof(&self.nodes[node].eap.msk, &input);
+                Reply::Proof { method: 2, data, certs: Vec::new() }
+            }
+            Request::EapCheckAuth { input, proof: theirs, .. } => {
+                let right = self.proof(&self.nodes[node].eap.msk, &input);
+                if theirs.method == 2 && Secret::new(theirs.data).ct_eq(&right) {
+                    Reply::PeerAccepted {
+                        realm: self.nodes[node].eap.realm.as_str().into(),
+                        how: "EAP-Test".into(),
+                    }
+                } else {
+                    Reply::Refused(Refusal::AuthenticationFailed("another key".into()))
                 }
             }
             Request::Forget { .. } => return None,

@@ -58,6 +58,7 @@ pub fn realm(node: usize) -> Realm {
         aliases: vec![],
         remote_id: IdMatch::Exact(id(1 - node)).into(),
         remote_auth: AuthPolicy::Psk,
+        eap: ::policy::EapPolicy::default(),
         methods: vec![],
         children: vec![child(node, "net")],
         start: Start::Manual,

@@ -116,11 +116,27 @@ fn request() -> impl Strategy<Value = Request> {
     let neighbour = (realm(), address(), any::<bool>()).prop_map(|(realm, address, add)| {
         Request::Neighbour(NeighbourChange { realm, device: "eth1".into(), address, add })
     });
+    let role = prop_oneof![Just(Role::Initiator), Just(Role::Responder)];
+    let asked = proptest::option::of(identity_of_any_kind());
+    let begin =
+        (any::<u64>(), role, prop::collection::vec(realm(), 0..4), asked, identity_of_any_kind(), address())
+            .prop_map(|(sa, role, realms, asked, peer_id, remote)| Request::EapBegin {
+                sa: IkeSaRef(sa),
+                role,
+                realms,
+                asked,
+                peer_id,
+                remote,
+            });
+    let packet =
+        (any::<u64>(), octets(2000)).prop_map(|(sa, packet)| Request::EapPacket { sa: IkeSaRef(sa), packet });
     prop_oneof![
         make,
         check,
         names,
         neighbour,
+        begin,
+        packet,
         any::<u64>().prop_map(|sa| Request::Forget { sa: IkeSaRef(sa) }),
         tun,
         route,
@@ -148,6 +164,36 @@ fn reply() -> impl Strategy<Value = Reply> {
         proof,
         (realm(), ".{0,100}").prop_map(|(realm, how)| Reply::PeerAccepted { realm, how: how.into() }),
         refused.prop_map(Reply::Refused),
+        eap_step().prop_map(Reply::Eap),
+    ]
+}
+
+fn eap_step() -> impl Strategy<Value = EapStep> {
+    let packet = || proptest::option::of(octets(2000));
+    let lists = (prop::collection::vec(address(), 0..4), prop::collection::vec("[a-z]{0,60}", 0..4));
+    let grant = ("[a-z]{1,60}", any::<bool>(), lists, proptest::option::of(any::<u32>())).prop_map(
+        |(identity, keyed, (addresses, groups), seconds)| EapGrant {
+            identity,
+            method: "EAP-TLS".into(),
+            keyed,
+            dns: addresses.clone(),
+            addresses,
+            session_timeout: seconds.map(|s| std::time::Duration::from_secs(s.into())),
+            interim: None,
+            class: groups.iter().map(|group| group.clone().into_bytes()).collect(),
+            groups,
+        },
+    );
+    prop_oneof![
+        octets(2000).prop_map(EapStep::Send),
+        Just(EapStep::Ready),
+        "[a-z]{1,60}".prop_map(EapStep::WantPassword),
+        (packet(), realm(), grant).prop_map(|(packet, realm, grant)| EapStep::Accepted {
+            packet,
+            realm,
+            grant: Box::new(grant)
+        }),
+        (packet(), ".{0,60}").prop_map(|(packet, why)| EapStep::Refused { packet, why }),
     ]
 }
 

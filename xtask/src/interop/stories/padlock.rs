@@ -31,6 +31,11 @@ pub const STORIES: &[Story] = &[
         vanished,
     ),
     Story::ours(
+        "padlock-lies",
+        "PadLock computes something else from some moment on, under traffic: it is found out by known answers, and software has the SAs",
+        lies,
+    ),
+    Story::ours(
         "padlock-missing",
         "a processor without PadLock: `tussock accel` says which CPUID leaf is missing, and software goes on",
         missing,
@@ -39,8 +44,8 @@ pub const STORIES: &[Story] = &[
 
 /// How long the flows go on.
 const TIME: Duration = Duration::from_secs(3);
-/// When PadLock goes away, after the gateway's start: its trial is over, and it has a tunnel.
-const LOST_AFTER: Duration = Duration::from_secs(12);
+/// When something happens to PadLock, after the gateway's start: its trial is over, and it has a tunnel.
+const LATER: Duration = Duration::from_secs(12);
 
 fn with_strongswan(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
     let emulated = Emulated::build(Profile::Dev, place.results)?;
@@ -126,21 +131,10 @@ fn suites(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
 /// As of a guest that is moved to a host without the instructions: the next one is illegal, and no program outlives that. What can be had is
 /// that the next start works.
 fn vanished(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
-    let emulated = Emulated::build(Profile::Dev, place.results)?;
-    let (mut ours, mut theirs) = (SITES.moon(), SITES.far());
-    for end in [&mut ours, &mut theirs] {
-        end.ike = "aes128-sha256-modp2048".to_owned();
-        end.esp = "aes128-sha256".to_owned();
-    }
-    let mut moon = Tussock::new(place.world, &ours, &emulated.gateway, place.results)?;
-    moon.append(padlock::SECTION)?;
-    moon.preset(emulated.environment_with(&format!(",vanish={}", LOST_AFTER.as_secs())));
-    let mut sun = place.tussock(&theirs)?;
-    place.begin(steps, &mut moon, &mut sun)?;
-    all_on_padlock(&moon)?;
+    let (emulated, mut moon, sun) = late(place, steps, "vanish")?;
     steps.begin("PadLock is lost under traffic, and the gateway with it");
-    let _flow = Flow::begin(place.world, "alice", "bob", (BOB, 7000), 2 * LOST_AFTER)?;
-    let gone = process::until(3 * LOST_AFTER, || Ok(moon.json("status").is_err().then_some(())))?;
+    let _flow = Flow::begin(place.world, "alice", "bob", (BOB, 7000), 2 * LATER)?;
+    let gone = process::until(3 * LATER, || Ok(moon.json("status").is_err().then_some(())))?;
     gone.context("it goes on without instructions")?;
     moon.kill();
     steps.begin("started again it says what is missing");
@@ -163,6 +157,47 @@ fn vanished(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
         bail!("sun has {left} IKE SAs");
     }
     Ok(())
+}
+
+/// What is wrong is every octet that PadLock gives out; the ends of the flows see to it that what arrives is right.
+fn lies(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
+    let (_emulated, moon, _sun) = late(place, steps, "flips")?;
+    steps.begin("PadLock begins to lie under traffic, which arrives, and is what was sent");
+    let there = Flow::begin(place.world, "alice", "bob", (BOB, 7000), 2 * LATER)?;
+    let back = Flow::begin(place.world, "bob", "alice", (ALICE, 7001), 2 * LATER)?;
+    let (there, back) = (there.finish()?, back.finish()?);
+    if there.octets < 1 << 18 || back.octets < 1 << 18 {
+        bail!("{there:?} there, {back:?} back");
+    }
+    steps.begin("it was found out, and software has the SAs");
+    let told = || Ok((moon.device_count("soft", "/packets")? > 0 && !is_ready(&moon)?).then_some(()));
+    process::until(LATER, told)?.with_context(|| format!("{:#}", moon.json("accel").unwrap_or_default()))?;
+    place.pings()
+}
+
+fn is_ready(moon: &Tussock<'_>) -> Result<bool> {
+    Ok(moon.device("via")?.pointer("/device/health").is_some_and(|health| health == "ready"))
+}
+
+/// Moon and sun with a tunnel that is on PadLock, of which something happens later.
+fn late<'w>(
+    place: &Place<'w>,
+    steps: &mut Steps,
+    what: &str,
+) -> Result<(Emulated, Tussock<'w>, Tussock<'w>)> {
+    let emulated = Emulated::build(Profile::Dev, place.results)?;
+    let (mut ours, mut theirs) = (SITES.moon(), SITES.far());
+    for end in [&mut ours, &mut theirs] {
+        end.ike = "aes128-sha256-modp2048".to_owned();
+        end.esp = "aes128-sha256".to_owned();
+    }
+    let mut moon = Tussock::new(place.world, &ours, &emulated.gateway, place.results)?;
+    moon.append(padlock::SECTION)?;
+    moon.preset(emulated.environment_with(&format!(",{what}={}", LATER.as_secs())));
+    let mut sun = place.tussock(&theirs)?;
+    place.begin(steps, &mut moon, &mut sun)?;
+    all_on_padlock(&moon)?;
+    Ok((emulated, moon, sun))
 }
 
 fn missing(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
