@@ -3,6 +3,7 @@
 pub mod accel;
 pub mod check;
 pub mod credentials;
+pub mod leases;
 pub mod pki;
 pub mod table;
 pub mod text;
@@ -54,6 +55,8 @@ pub enum Command {
     Accel(Watch),
     /// Show all IKE SAs and Child SAs
     Sas(Show),
+    /// Show the addresses that clients have or had, or release some
+    Leases(leases::Leases),
     /// Have the gateway read its configuration again
     Reload(Reach),
     /// Show events as they happen
@@ -235,6 +238,7 @@ fn ask(command: Command) -> anyhow::Result<()> {
             let sas = answer.sas.context("no SAs in the answer")?;
             if show.json { print_json(&sas) } else { print(&text::sas(&sas)) }
         }
+        Command::Leases(leases) => leases::run(leases),
         Command::Events(show) => events(&show),
         Command::Capture(to) => capture(&to),
     }
@@ -320,6 +324,8 @@ mod tests {
             "tussock check --config f --devices",
             "tussock capture --out f",
             "tussock events",
+            "tussock leases --realm a --json",
+            "tussock leases release --identity carol@example.org",
             "tussock credentials home",
             "tussock credentials home --user carol",
             "tussock accel --json",
@@ -341,6 +347,8 @@ mod tests {
             "tussock pki token list --module p --token x",
             "tussock up",
             "tussock up /b",
+            "tussock leases release",
+            "tussock leases release --address x",
             "tussock up a/b/c",
             "tussock capture",
             "tussock dance",

@@ -7,13 +7,14 @@
 //! | `raw` | the file as serde sees it |
 //! | `reader`, [`units`] | words to values |
 //! | [`settings`], `dispatch`, `accel` | `[gateway]` and `[[policy]]`; `[dispatch]`; `[accel.…]` |
-//! | `realms`, `credentials`, `eap` | `[realm.…]`; secrets, keys, certificates; users |
+//! | `realms`, `pool`, `credentials`, `eap` | `[realm.…]`; inner addresses; secrets, keys, certificates; users |
 //! | `radius` | `[radius]` |
 
 mod accel;
 mod credentials;
 mod dispatch;
 mod eap;
+mod pool;
 mod radius;
 mod raw;
 mod reader;

@@ -221,8 +221,43 @@ pub enum Notice {
         ours: Vec<String>,
         /// Name servers to use with them.
         dns: Vec<String>,
+        /// Domains to ask those for alone.
+        #[serde(default)]
+        domains: Vec<String>,
         /// Given, or taken back.
         add: bool,
+    },
+    /// Something has become of an address of a pool.
+    Lease {
+        /// The realm.
+        realm: String,
+        /// The address.
+        address: String,
+        /// Whose it is, or was.
+        who: String,
+        /// `held`, `idle` or `forgotten`.
+        state: String,
+    },
+    /// The peer sent configuration that we do not act on.
+    ConfigurationIgnored {
+        /// The IKE SA.
+        sa: u64,
+        /// Its realm.
+        realm: String,
+        /// What, and why not.
+        what: String,
+    },
+    /// Leases cannot be written down, or not be read.
+    StoreFailed {
+        /// The file.
+        file: String,
+        /// Why, and what follows.
+        why: String,
+    },
+    /// They can again.
+    StoreWorks {
+        /// The file.
+        file: String,
     },
     /// An event that this version has no words for.
     Other {
@@ -340,6 +375,9 @@ impl From<Event> for Notice {
             Event::Dropped { remote, reason } => {
                 Notice::Dropped { remote: remote.to_string(), reason: reason.to_owned() }
             }
+            Event::ConfigurationIgnored { sa, realm, what } => {
+                Notice::ConfigurationIgnored { sa: sa.0, realm: realm.to_string(), what }
+            }
             Event::Cookies { on, half_open } => Notice::Cookies { on, half_open },
             other => Notice::Other { text: format!("{other:?}") },
         }
@@ -387,7 +425,15 @@ fn log(notice: &Notice) {
         Notice::DeviceReady { device } => info!(%device, "a device is ready"),
         Notice::SasMoved { from, to, sas } => info!(%from, %to, sas, "SAs are on another device"),
         Notice::UnknownSpi { spi, remote } => debug!(%spi, %remote, "ESP with an unknown SPI"),
-        Notice::Addresses { realm, ours, dns, add } => info!(%realm, ?ours, ?dns, add, "inner addresses"),
+        Notice::Addresses { realm, ours, dns, domains, add } => {
+            info!(%realm, ?ours, ?dns, ?domains, add, "inner addresses");
+        }
+        Notice::Lease { realm, address, who, state } => debug!(%realm, %address, %who, %state, "lease"),
+        Notice::ConfigurationIgnored { sa, realm, what } => {
+            warn!(sa, %realm, %what, "configuration of the peer ignored");
+        }
+        Notice::StoreFailed { file, why } => error!(%file, %why, "the store of leases"),
+        Notice::StoreWorks { file } => info!(%file, "the store of leases works again"),
         Notice::Other { text } => info!(%text, "event"),
     }
 }

@@ -355,6 +355,28 @@ pub struct Sas {
     pub ike_sas: Vec<IkeSa>,
 }
 
+/// `tussock leases`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Leases {
+    /// The addresses that are in use or remembered, by realm and in their order.
+    pub leases: Vec<Lease>,
+}
+
+/// An address of a pool.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Lease {
+    /// The realm.
+    pub realm: String,
+    /// The address.
+    pub address: String,
+    /// Whose it is.
+    pub who: String,
+    /// The IKE SAs that hold it; none: it is not in use.
+    pub sas: Vec<u64>,
+    /// Of one that is not in use: seconds for which nobody else gets it.
+    pub kept: Option<u64>,
+}
+
 /// An IKE SA.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct IkeSa {

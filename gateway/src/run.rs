@@ -5,7 +5,7 @@
 //! waits for signals.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
@@ -18,8 +18,10 @@ use crate::config::report::Problems;
 use crate::config::{self, Loaded, Settings};
 use crate::control::lock::Lock;
 use crate::control::server::{self, Looker, Reloader, Server};
+use crate::dhcp::{self, Dhcp};
 use crate::events::Events;
 use crate::keyside::KeyDevices;
+use crate::leases::{self, Ledger};
 use crate::log;
 use crate::processes::supervisor;
 use crate::sandbox::harden;
@@ -105,6 +107,16 @@ async fn serve(path: PathBuf, loaded: Loaded) -> anyhow::Result<()> {
     let keys: Looker = Arc::new(move || key_devices.look());
     let (doors, warnings) = Doors::open(&settings)?;
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    // Before anybody is given an address.
+    let ledger = Ledger::default();
+    let reach = Arc::new(OnceLock::new());
+    let (sockets, missing) = dhcp::open(&loaded.realms);
+    missing.iter().for_each(|why| tracing::error!("{why}"));
+    let pools = loaded.realms.iter().any(|realm| realm.pool.is_some());
+    let (leases, keeper) = match settings.leases.as_deref().filter(|_| pools) {
+        Some(file) => leases::open(file, &ledger, &events).await?,
+        None => (Vec::new(), None),
+    };
     let parts = Parts {
         settings: settings.clone(),
         initial,
@@ -114,9 +126,14 @@ async fn serve(path: PathBuf, loaded: Loaded) -> anyhow::Result<()> {
         secure: secure.end,
         secure_returns: false,
         events: events.clone(),
+        leases,
+        ledger,
+        dhcp: Dhcp::start(Arc::clone(&reach), sockets),
     };
     let mut worker = worker::spawn(parts)?;
     let orders = worker.orders.clone();
+    // Nobody else fills it.
+    let _ = reach.set(orders.clone());
     let handle = Arc::new(Mutex::new(secure.served.handle));
     let reloader = reloader(path, settings.clone(), Arc::clone(&handle), short, orders.clone());
     let passwords: server::Passwords = Arc::new(move |realm, user, password| {
@@ -151,6 +168,9 @@ async fn serve(path: PathBuf, loaded: Loaded) -> anyhow::Result<()> {
             stop(&orders, again).await
         }
     };
+    if let Some(keeper) = keeper {
+        keeper.close().await;
+    }
     serving.abort();
     result
 }

@@ -18,7 +18,7 @@
 //! | `ask` | the channel to the key side |
 //! | `letters` | IKE messages in and out, in the order of their senders' standing |
 //! | `signals` | what the data path tells, in the engine's words |
-//! | `effects`, `install` | what the engine wants done |
+//! | `effects`, `install`, `inner` | what the engine wants done |
 //! | `book`, `routes`, `paths`, `traps` | which pair is which child; routes; path MTUs; the SPD from the configuration |
 //! | `doors` | what takes privilege to open |
 //! | `devices` | TUN devices: made, lost, and made anew |
@@ -32,6 +32,7 @@ mod devices;
 mod doors;
 mod effects;
 mod health;
+mod inner;
 mod install;
 mod lanes;
 mod letters;
@@ -47,7 +48,6 @@ mod trials;
 mod views;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -59,12 +59,14 @@ use spi::ShortOps;
 use tokio::sync::oneshot;
 
 use crate::config::{CarveOut, RealmWork, Settings};
+use crate::dhcp::Dhcp;
 use crate::dispatch::{Class, Table};
 use crate::events::{Events, Notice};
 use crate::io::links::Links;
 use crate::io::outside::{IKE_PORT, NATT_PORT};
 use crate::io::system;
 use crate::keylog::KeyLog;
+use crate::leases::Ledger;
 use crate::pcapng;
 use crate::plane::{KEY_OTHERS, Ready, order::Order as LaneOrder};
 use accel::Accel;
@@ -114,6 +116,12 @@ pub struct Parts {
     pub secure_returns: bool,
     /// Where events go.
     pub events: Events,
+    /// What an earlier run knew of leases.
+    pub leases: Vec<ike::KnownLease>,
+    /// Where leases are noted.
+    pub ledger: Ledger,
+    /// Who asks DHCP servers.
+    pub dhcp: Dhcp,
 }
 
 /// The open devices, each with queues for one worker.
@@ -203,8 +211,9 @@ struct Worker {
     routes: Routes,
     paths: Paths,
     trap_routes: Vec<RouteKey>,
-    /// Inner addresses we were given, by realm, and the device each is on.
-    given: HashMap<Arc<str>, Vec<(IpAddr, Arc<str>)>>,
+    inner: inner::Inner,
+    ledger: Ledger,
+    dhcp: Dhcp,
     events: Events,
     keylog: Option<KeyLog>,
     taker: Taker,
@@ -218,7 +227,19 @@ struct Worker {
 
 impl Worker {
     fn new(parts: Parts, taker: Taker) -> anyhow::Result<Worker> {
-        let Parts { settings, initial, devices, doors, tight, secure, secure_returns, events } = parts;
+        let Parts {
+            settings,
+            initial,
+            devices,
+            doors,
+            tight,
+            secure,
+            secure_returns,
+            events,
+            leases,
+            ledger,
+            dhcp,
+        } = parts;
         let Doors { outside, clear, keylog } = doors;
         let started = Instant::now();
         let Devices(mut accel) = devices;
@@ -231,6 +252,7 @@ impl Worker {
         let engine = Engine::new(
             ike::Config {
                 realms: initial.realms.clone(),
+                leases,
                 authorities: initial.authorities.clone(),
                 listen: settings.listen.clone(),
                 source_for: Some(Arc::new(move |remote| system::way_to(remote, mark).map(|way| way.source))),
@@ -274,7 +296,9 @@ impl Worker {
             routes: Routes::default(),
             paths: Paths::default(),
             trap_routes: Vec::new(),
-            given: HashMap::new(),
+            inner: inner::Inner::default(),
+            ledger,
+            dhcp,
             events,
             keylog,
             taker,
@@ -444,9 +468,18 @@ impl Worker {
             Order::Status(answer) => self.look(now, views::Question::Status(answer)),
             Order::Accel(answer) => self.look(now, views::Question::Accel(answer)),
             Order::Sas(answer) => self.look(now, views::Question::Sas(answer)),
+            Order::Leases(answer) => drop(answer.send(self.leases(now))),
             Order::Reload { new, answer } => {
                 self.reload(now, *new);
                 let _ = answer.send(());
+            }
+            Order::Address { token, answer } => {
+                self.engine.handle_address(now, token, answer, &mut self.fx);
+                self.carry_out(now);
+            }
+            Order::AddressLost { realm, address } => {
+                self.engine.handle_address_lost(now, &realm, address, &mut self.fx);
+                self.carry_out(now);
             }
             Order::Capture(to) => self.capture(to),
             Order::KeySide(end) => self.take_key_side(now, end),

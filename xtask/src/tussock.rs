@@ -53,6 +53,10 @@ impl<'w> Tussock<'w> {
         fs::write(&file, config(end, &run)?)?;
         // It holds the secret, and the gateway warns of one that others may read.
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
+        // Leases of another story are nobody's here.
+        for name in ["gateway/leases.db", "gateway/leases.db-wal"] {
+            fs::remove_file(run.join(name)).ok();
+        }
         let binary = binary.to_path_buf();
         let environment = Vec::new();
         Ok(Tussock { world, host: end.host, binary, dir, run, log, environment, in_one: false, daemon: None })

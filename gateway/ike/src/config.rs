@@ -8,6 +8,8 @@ use std::time::Duration;
 use ipc::CertAsks;
 use policy::{Realm, Retransmission};
 
+use crate::effect::KnownLease;
+
 /// Finds the address of ours the system would send from to reach another; `None` when there is no route. Asked only when
 /// neither the realm nor [`Config::listen`] says which address is ours.
 pub type SourceFor = Arc<dyn Fn(IpAddr) -> Option<IpAddr> + Send + Sync>;
@@ -17,6 +19,8 @@ pub type SourceFor = Arc<dyn Fn(IpAddr) -> Option<IpAddr> + Send + Sync>;
 pub struct Config {
     /// The realms, in the order of the configuration; the order decides between equally good matches.
     pub realms: Vec<Arc<Realm>>,
+    /// What an earlier run knew of the addresses of the realms' pools.
+    pub leases: Vec<KnownLease>,
     /// SHA-1 hashes of the public keys of each realm's CAs, by realm name, for CERTREQ (RFC 7296 section 3.7).
     pub authorities: BTreeMap<String, CertAsks>,
     /// Addresses we listen on; unspecified ones are wildcards.
@@ -56,6 +60,7 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             realms: Vec::new(),
+            leases: Vec::new(),
             authorities: BTreeMap::new(),
             listen: Vec::new(),
             source_for: None,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use wire::ike::Spi;
 
 use crate::config::Config;
 use crate::cookie::{CookieJar, Gate, Load, Switch, Thresholds};
-use crate::effect::{ChildId, ChildRemoved, Effect, Event, IkeSaId, InnerAddress, Path, Why};
+use crate::effect::{ChildId, ChildRemoved, Effect, Event, IkeSaId, InnerAddress, LeaseChange, Path, Why};
 use crate::handler::Handlers;
 use crate::lanes::Lanes;
 use crate::pool::AddressPool;
@@ -254,6 +254,11 @@ impl Core {
             config,
         };
         core.make_pools();
+        for known in std::mem::take(&mut core.config.leases) {
+            if let Some((of, pool)) = core.pools.get_mut(&known.realm) {
+                pool.restore(now, known.address, known.identity, of.hold.saturating_sub(known.idle));
+            }
+        }
         core
     }
 
@@ -544,17 +549,49 @@ impl Core {
         self.realms.named(name).cloned()
     }
 
-    /// Makes the address pools the realms name; those that did not change keep their leases.
+    /// Makes the address pools the realms name; those that did not change keep their leases, and the others what of it they can.
     pub(crate) fn make_pools(&mut self) {
         let realms = &self.realms;
-        self.pools.retain(|name, (of, _)| realms.named(name).is_some_and(|r| r.pool.as_ref() == Some(of)));
+        let mut old = std::mem::take(&mut self.pools);
         for realm in realms.iter() {
-            if let Some(pool) = &realm.pool
-                && !self.pools.contains_key(&realm.name)
-            {
-                self.pools.insert(realm.name.clone(), (pool.clone(), AddressPool::new(pool)));
-            }
+            let Some(pool) = &realm.pool else { continue };
+            let made = match old.remove(&realm.name) {
+                Some((of, addresses)) if of == *pool => addresses,
+                before => {
+                    let mut addresses = AddressPool::new(pool);
+                    let known = before.map(|(_, addresses)| addresses.leases(self.now)).unwrap_or_default();
+                    for lease in known {
+                        // The SAs of a realm that changed are about to go.
+                        let left = if lease.holders.is_empty() { lease.kept } else { pool.hold };
+                        addresses.restore(self.now, lease.address, lease.identity, left);
+                    }
+                    addresses
+                }
+            };
+            self.pools.insert(realm.name.clone(), (pool.clone(), made));
         }
+    }
+
+    /// Passes on what has become of a realm's addresses.
+    pub(crate) fn tell_leases(&mut self, realm: &Arc<str>) {
+        let Some((_, pool)) = self.pools.get_mut(realm) else { return };
+        for (address, identity, state) in pool.take_notes() {
+            let change = LeaseChange { realm: Arc::clone(realm), address, identity, state };
+            self.fx.push(Effect::Lease(change));
+        }
+    }
+
+    /// Asks the realm's DHCP server for an address; `None` when too much is out already.
+    pub(crate) fn want_address(
+        &mut self,
+        sa: IkeSaId,
+        realm: Arc<str>,
+        identity: Identity,
+        hint: Option<Ipv4Addr>,
+    ) -> Option<Token> {
+        let token = self.asks.insert(sa).ok()?;
+        self.fx.push(Effect::WantAddress { token, realm, identity, hint });
+        Some(token)
     }
 }
 

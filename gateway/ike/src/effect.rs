@@ -1,6 +1,6 @@
 //! What the engine wants done, and what it must be told.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use spi::{CryptoJob, Encr, Integ, Secret, Token};
 use wire::TrafficSelector;
 
 use crate::keymat::IkeSuite;
+use crate::pool::LeaseState;
 use crate::select::EspSuite;
 
 /// Name of an IKE SA, never reused; the same as towards the key side.
@@ -78,8 +79,23 @@ pub enum Effect {
         ours: Vec<InnerAddress>,
         /// Name servers for us.
         dns: Vec<IpAddr>,
+        /// Domains to ask them for; empty: everything.
+        domains: Vec<String>,
         /// False when they are taken back.
         add: bool,
+    },
+    /// What has become of an address of a realm's pool: to be remembered over a restart.
+    Lease(LeaseChange),
+    /// Ask the realm's DHCP server for an address; the answer goes to `handle_address` with the token.
+    WantAddress {
+        /// To match the answer.
+        token: Token,
+        /// The realm.
+        realm: Arc<str>,
+        /// For whom.
+        identity: Identity,
+        /// The address it would like, as it had it before.
+        hint: Option<Ipv4Addr>,
     },
     /// Something for the log, `events` and counters.
     Event(Event),
@@ -92,6 +108,32 @@ pub enum Effect {
         /// Done, or why not, for the operator.
         result: Result<String, String>,
     },
+}
+
+/// What has become of an address of a pool.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LeaseChange {
+    /// The realm.
+    pub realm: Arc<str>,
+    /// The address.
+    pub address: IpAddr,
+    /// Whose it is, or was.
+    pub identity: Identity,
+    /// What has become of it.
+    pub state: LeaseState,
+}
+
+/// What an earlier run knew of an address.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KnownLease {
+    /// The realm.
+    pub realm: Arc<str>,
+    /// The address.
+    pub address: IpAddr,
+    /// Whose it is.
+    pub identity: Identity,
+    /// How long ago it was last in use.
+    pub idle: Duration,
 }
 
 /// An inner address with its prefix length in bits.
@@ -238,6 +280,15 @@ pub enum Command {
         realm: String,
         /// The child; `None`: the IKE SA.
         child: Option<String>,
+    },
+    /// Forget who had addresses that are not in use now.
+    ForgetLeases {
+        /// Of one realm only.
+        realm: Option<String>,
+        /// Those of one identity only, as it is shown.
+        identity: Option<String>,
+        /// One address only.
+        address: Option<IpAddr>,
     },
     /// Send Deletes on everything and stop; answered when all are acknowledged or given up.
     Shutdown,
@@ -400,6 +451,15 @@ pub enum Event {
         remote: SocketAddr,
         /// Why.
         reason: &'static str,
+    },
+    /// The peer sent configuration that we do not act on.
+    ConfigurationIgnored {
+        /// Which IKE SA.
+        sa: IkeSaId,
+        /// The realm.
+        realm: Arc<str>,
+        /// What, and why not.
+        what: String,
     },
     /// COOKIE switched on or off.
     Cookies {

@@ -46,6 +46,8 @@ pub(crate) enum Flow {
     /// The answer to this job is needed first. Only where an exchange can wait: IKE_SA_INIT and IKE_AUTH.
     #[cfg_attr(not(test), allow(dead_code, reason = "for extensions; none of the present ones needs it"))]
     Suspend(Token),
+    /// The answer to a question that is not for a device is needed first; then the handler sees the message again.
+    Await(Token),
     /// Our request must be built anew and sent again (response to IKE_SA_INIT only).
     Again,
     /// The exchange fails.
@@ -159,6 +161,20 @@ pub(crate) struct Suspended {
     handler: usize,
     message: Vec<Payload>,
     pub(crate) token: Token,
+    kind: Awaited,
+}
+
+/// Whose answer is awaited; their tokens are not of one kind.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Awaited {
+    Device,
+    Answer,
+}
+
+impl Suspended {
+    fn is(&self, kind: Awaited, token: Token) -> bool {
+        self.kind == kind && self.token == token
+    }
 }
 
 impl IkeSa {
@@ -181,8 +197,9 @@ impl IkeSa {
             let flow = handler.receive(stage, self, cx, &message);
             match self.obey(cx, stage, flow) {
                 Step::Next => {}
-                Step::Wait(token) => {
-                    self.suspended = Some(Box::new(Suspended { stage, handler: index, message, token }));
+                Step::Wait(kind, token) => {
+                    let suspended = Suspended { stage, handler: index, message, token, kind };
+                    self.suspended = Some(Box::new(suspended));
                     return;
                 }
                 Step::Stop => return,
@@ -193,24 +210,33 @@ impl IkeSa {
 
     /// The answer a suspended exchange waited for.
     pub(crate) fn resume(&mut self, cx: &mut Core, token: Token, answer: (Outcome, CryptoOutput)) {
-        let Some(suspended) = self.suspended.take_if(|s| s.token == token) else { return };
+        let Some(suspended) = self.suspended.take_if(|s| s.is(Awaited::Device, token)) else { return };
         let Suspended { stage, handler: index, message, .. } = *suspended;
         let handlers = cx.handlers.clone();
         let Some(handler) = handlers.get(index) else { return };
         let flow = handler.resume(stage, self, cx, &message, answer);
         match self.obey(cx, stage, flow) {
             Step::Next => self.examine_from(cx, stage, message, index + 1),
-            Step::Wait(token) => {
-                self.suspended = Some(Box::new(Suspended { stage, handler: index, message, token }));
+            Step::Wait(kind, token) => {
+                self.suspended = Some(Box::new(Suspended { stage, handler: index, message, token, kind }));
             }
             Step::Stop => {}
+        }
+    }
+
+    /// Shows a message once more to the handler that waited for an answer, and then to those after it.
+    pub(crate) fn look_again(&mut self, cx: &mut Core, token: Token) {
+        if let Some(suspended) = self.suspended.take_if(|s| s.is(Awaited::Answer, token)) {
+            let Suspended { stage, handler, message, .. } = *suspended;
+            self.examine_from(cx, stage, message, handler);
         }
     }
 
     fn obey(&mut self, cx: &mut Core, stage: Stage, flow: Flow) -> Step {
         match flow {
             Flow::Continue => Step::Next,
-            Flow::Suspend(token) => Step::Wait(token),
+            Flow::Suspend(token) => Step::Wait(Awaited::Device, token),
+            Flow::Await(token) => Step::Wait(Awaited::Answer, token),
             Flow::Again => {
                 self.restart_init(cx);
                 Step::Stop
@@ -254,14 +280,17 @@ impl IkeSa {
 
     pub(crate) fn cancel_suspended(&mut self, cx: &mut Core) {
         if let Some(suspended) = self.suspended.take() {
-            cx.forget_crypto(Some(suspended.token));
+            match suspended.kind {
+                Awaited::Device => cx.forget_crypto(Some(suspended.token)),
+                Awaited::Answer => cx.forget_ask(Some(suspended.token)),
+            }
         }
     }
 }
 
 enum Step {
     Next,
-    Wait(Token),
+    Wait(Awaited, Token),
     Stop,
 }
 

@@ -475,6 +475,9 @@ impl Engine {
             Command::Up { realm, child } => self.command_up(command, &realm, child),
             Command::Down { realm, child } => self.command_down(command, &realm, child),
             Command::Rekey { realm, child } => self.command_rekey(command, &realm, child),
+            Command::ForgetLeases { realm, identity, address } => {
+                self.forget_leases(command, realm.as_deref(), identity.as_deref(), address);
+            }
             Command::Shutdown => {
                 self.core.closing = true;
                 self.keepers.clear();

@@ -21,6 +21,7 @@ mod init;
 mod keeper;
 pub mod keymat;
 mod lanes;
+mod leases;
 mod message;
 pub mod narrow;
 pub mod natd;
@@ -42,8 +43,9 @@ pub use child::selectors_text;
 pub use config::{Config, SourceFor};
 pub use effect::{
     ChildId, ChildInstall, ChildRemoved, Command, CommandId, Effect, EspSignal, Event, IkeSaId, InnerAddress,
-    KeyLogEntry, Path, Why,
+    KeyLogEntry, KnownLease, LeaseChange, Path, Why,
 };
 pub use engine::{Engine, Standing};
+pub use pool::{LeaseState, LeaseView};
 pub use session::Ending;
 pub use status::{ChildView, IkeSaView, Status};

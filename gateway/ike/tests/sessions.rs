@@ -7,7 +7,7 @@ mod world;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use policy::{Dpd, DpdAction, Lifetime, Pool, Start, VirtualIpRequest};
+use policy::{Dpd, DpdAction, Lifetime, Pool, PoolRange, Start, VirtualIpRequest};
 use tussock_ike::{Command, EspSignal, Event, Path, Why};
 use world::policy::{address, child, lives, realm, specs};
 use world::{Link, World, is_exchange};
@@ -190,7 +190,7 @@ fn a_reauthentication_that_fails_leaves_the_old_sa_and_is_tried_again() {
 
 fn client() -> policy::Realm {
     let mut realm = realm(0);
-    realm.virtual_ip = VirtualIpRequest { v4: true, v6: true };
+    realm.virtual_ip = VirtualIpRequest { v4: true, v6: true, dns: false };
     realm.children[0].local = specs(&["dynamic"]);
     realm
 }
@@ -199,10 +199,13 @@ fn server(v4: &str) -> policy::Realm {
     let mut realm = realm(1);
     let (net, len) = v4.split_once('/').unwrap();
     realm.pool = Some(Pool {
-        v4: Some((net.parse().unwrap(), len.parse().unwrap())),
-        v6: Some(("fec3::".parse().unwrap(), 120)),
+        ranges: vec![
+            PoolRange::Network(net.parse().unwrap(), len.parse().unwrap()),
+            PoolRange::Network("fec3::".parse().unwrap(), 120),
+        ],
         dns: vec!["10.1.0.1".parse().unwrap()],
         subnets: vec![("10.2.0.0".parse().unwrap(), 16)],
+        ..Pool::default()
     });
     realm.children[0].remote = specs(&["dynamic"]);
     realm.children[0].local = specs(&["10.2.0.0/16", "fec2::/16"]);
@@ -257,7 +260,7 @@ fn an_exhausted_pool_fails_the_child_and_not_the_ike_sa() {
         vec![other],
         vec![{
             let mut s = server.clone();
-            s.pool.as_mut().unwrap().v4 = None;
+            s.pool.as_mut().unwrap().ranges.remove(0);
             s
         }],
     );

@@ -11,8 +11,9 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 
 use crate::request::{
-    Account, AuthInput, CertData, EapGrant, EapStep, MAX_CANDIDATES, MAX_EAP_LIST, MAX_EAP_PACKET,
-    MAX_EAP_TEXT, MAX_ORDERED, Offered, PeerProof, Refusal, Reply, Request, RouteChange, TunSpec,
+    Account, AuthInput, CertData, DnsChange, EapGrant, EapStep, MAX_CANDIDATES, MAX_EAP_LIST, MAX_EAP_PACKET,
+    MAX_EAP_TEXT, MAX_ORDERED, NeighbourChange, Offered, PeerProof, Refusal, Reply, Request, RouteChange,
+    TunSpec,
 };
 
 /// Longest message, octets: an IKE_SA_INIT message and the certificates of an IKE_AUTH message, each as long as UDP allows.
@@ -38,6 +39,11 @@ const MAX_HASHES: usize = 64;
 const MAX_AUTHORITIES: usize = MAX_IKE / 20;
 /// Names of realms.
 const MAX_NAME: usize = 64;
+/// Name servers, and domains to ask them for, of one realm.
+const MAX_SERVERS: usize = 64;
+const MAX_DOMAINS: usize = 64;
+/// A domain (RFC 1035 section 2.3.4).
+const MAX_DOMAIN: usize = 255;
 /// Names of devices.
 const MAX_DEVICE: usize = 15;
 /// Texts for the operator.
@@ -154,9 +160,17 @@ impl Message for Request {
                 within("realm", realm.len(), MAX_NAME)?;
                 within("device", device.len(), MAX_DEVICE)
             }
-            Request::Address { realm, device, address: _, prefix: _, add: _ } => {
+            Request::Address { realm, device, address: _, prefix: _, add: _ }
+            | Request::Neighbour(NeighbourChange { realm, device, address: _, add: _ }) => {
                 within("realm", realm.len(), MAX_NAME)?;
                 within("device", device.len(), MAX_DEVICE)
+            }
+            Request::Dns(DnsChange { realm, device, servers, domains, add: _ }) => {
+                within("realm", realm.len(), MAX_NAME)?;
+                within("device", device.len(), MAX_DEVICE)?;
+                within("servers", servers.len(), MAX_SERVERS)?;
+                within("domains", domains.len(), MAX_DOMAINS)?;
+                domains.iter().try_for_each(|domain| within("domain", domain.len(), MAX_DOMAIN))
             }
         }
     }

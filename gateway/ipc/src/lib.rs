@@ -18,9 +18,10 @@ mod talk;
 
 pub use channel::{NetworkEnd, Received, SecureEnd, Unsent, pair, pair_of};
 pub use request::{
-    Account, AuthInput, CertAsks, CertData, EapGrant, EapStep, IkeSaRef, MAX_CANDIDATES, MAX_EAP_LIST,
-    MAX_EAP_PACKET, MAX_EAP_ROUNDS, MAX_EAP_TEXT, MAX_ORDERED, Offered, PeerProof, Refusal, Reply, Request,
-    Role, RouteChange, SessionChange, SessionOrder, StopCause, TAP_ADDRESS, Traffic, TunOffload, TunSpec,
+    Account, AuthInput, CertAsks, CertData, DnsChange, EapGrant, EapStep, IkeSaRef, MAX_CANDIDATES,
+    MAX_EAP_LIST, MAX_EAP_PACKET, MAX_EAP_ROUNDS, MAX_EAP_TEXT, MAX_ORDERED, NeighbourChange, Offered,
+    PeerProof, Refusal, Reply, Request, Role, RouteChange, SessionChange, SessionOrder, StopCause,
+    TAP_ADDRESS, Traffic, TunOffload, TunSpec,
 };
 pub use socket::{Party, socket_pair};
 pub use table::{Binding, Table};

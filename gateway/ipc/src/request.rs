@@ -145,6 +145,38 @@ pub enum Request {
         /// Add or remove.
         add: bool,
     },
+    /// Use name servers, or no longer.
+    Dns(DnsChange),
+    /// Answer for an address on a device of the machine, or no longer.
+    Neighbour(NeighbourChange),
+}
+
+/// Name servers that came with an inner address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DnsChange {
+    /// Whose policy allows it; it has one set of them at a time.
+    pub realm: Arc<str>,
+    /// The TUN device behind which they are.
+    pub device: Arc<str>,
+    /// The servers.
+    pub servers: Vec<IpAddr>,
+    /// Domains to ask them for, in lower case and without trailing dots; empty: everything.
+    pub domains: Vec<String>,
+    /// Use them, or no longer.
+    pub add: bool,
+}
+
+/// An address of a client for which the machine answers on another device (proxy ARP, proxy ND).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NeighbourChange {
+    /// Whose policy allows it.
+    pub realm: Arc<str>,
+    /// The device on which is answered; none of ours.
+    pub device: Arc<str>,
+    /// The address.
+    pub address: IpAddr,
+    /// Answer, or no longer.
+    pub add: bool,
 }
 
 /// From what the signed octets are put together: `message | nonce | maced_id` (RFC 7296 section 2.15).

@@ -8,6 +8,7 @@ pub mod dn;
 pub mod eap;
 pub mod id;
 pub mod lifetime;
+pub mod pool;
 pub mod proposal;
 pub mod rdn;
 pub mod realm;
@@ -20,11 +21,11 @@ pub use dn::DnError;
 pub use eap::{EapMethod, EapPolicy, identity_of_user};
 pub use id::{IdError, IdMatch, Identity, MAX_ID_LEN};
 pub use lifetime::{Dpd, DpdAction, Lifetime, Retransmission};
+pub use pool::{DhcpSource, Pool, PoolRange, VirtualIpRequest};
 pub use proposal::{EspProposal, IkeProposal, ProposalError, SIGNATURE_HASHES};
 pub use rdn::RdnSet;
 pub use realm::{
-    AuthPolicy, Child, ChildMode, Childless, Encap, Pool, Realm, RemoteAddress, SelectorSpec, SignMethod,
-    Start, VirtualIpRequest,
+    AuthPolicy, Child, ChildMode, Childless, Encap, Realm, RemoteAddress, SelectorSpec, SignMethod, Start,
 };
 pub use rule::{Claims, EapPattern, Peers, Rank, Rule, RuleError};
 pub use selector::SelectorError;

@@ -1,7 +1,7 @@
 //! Realms: the policy that peers of one role share. Holds no secret; those are found by realm name and identity on the
 //! side that keeps keys.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +11,7 @@ use wire::TrafficSelector;
 use crate::eap::EapPolicy;
 use crate::id::Identity;
 use crate::lifetime::{Dpd, Lifetime};
+use crate::pool::{Pool, VirtualIpRequest};
 use crate::proposal::{EspProposal, IkeProposal};
 use crate::rule::Peers;
 
@@ -236,28 +237,6 @@ pub enum SelectorSpec {
         /// Last port.
         end_port: u16,
     },
-}
-
-/// Addresses to ask for (RFC 7296 section 3.15).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct VirtualIpRequest {
-    /// INTERNAL_IP4_ADDRESS.
-    pub v4: bool,
-    /// INTERNAL_IP6_ADDRESS.
-    pub v6: bool,
-}
-
-/// Addresses to hand out.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pool {
-    /// Network and prefix length; network, broadcast and the first address are not handed out.
-    pub v4: Option<(Ipv4Addr, u8)>,
-    /// Network and prefix length.
-    pub v6: Option<(Ipv6Addr, u8)>,
-    /// Name servers for the client.
-    pub dns: Vec<IpAddr>,
-    /// Networks behind us (INTERNAL_IP4_SUBNET, INTERNAL_IP6_SUBNET): address and length.
-    pub subnets: Vec<(IpAddr, u8)>,
 }
 
 #[cfg(test)]

@@ -20,8 +20,8 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use ipc::{
-    AuthInput, Binding, CertData, IkeSaRef, Offered, PeerProof, Refusal, Reply, Request, RouteChange, Table,
-    TunSpec,
+    AuthInput, Binding, CertData, DnsChange, IkeSaRef, NeighbourChange, Offered, PeerProof, Refusal, Reply,
+    Request, RouteChange, Table, TunSpec,
 };
 use policy::{AuthPolicy, Claims, Identity, Realm, SignMethod, dn};
 use spi::cert::{CertDone, CertError, CertInfo, CertJob, CertQueue};
@@ -233,6 +233,8 @@ impl Authority {
             Request::OpenTun(spec) => return Some(NetRequest::OpenTun(spec)),
             Request::AdoptTun { spec, queue } => return Some(NetRequest::AdoptTun(spec, queue)),
             Request::Route(change) => return Some(NetRequest::Route(change)),
+            Request::Dns(change) => return Some(NetRequest::Dns(change)),
+            Request::Neighbour(change) => return Some(NetRequest::Neighbour(change)),
             Request::Address { realm, device, address, prefix, add } => {
                 return Some(NetRequest::Address(AddressChange { realm, device, address, prefix, add }));
             }
@@ -791,6 +793,8 @@ pub(crate) enum NetRequest {
     AdoptTun(TunSpec, Option<OwnedFd>),
     Route(RouteChange),
     Address(AddressChange),
+    Dns(DnsChange),
+    Neighbour(NeighbourChange),
 }
 
 /// An address on a TUN device.

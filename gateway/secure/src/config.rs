@@ -26,11 +26,18 @@ pub struct Config {
     pub radius: Option<Radius>,
     /// What is too weak.
     pub rules: Rules,
-    /// Where keys of peers are remembered that were believed at first use, and where fetched lists of revoked certificates are kept.
-    pub state_dir: Option<PathBuf>,
     /// Mark of the gateway's own packets, which keep out of tunnel routes; 0: there is none, and tunnel routes stand in the
     /// main table. What a reload says of it is not looked at.
     pub mark: u32,
+    /// Where keys of peers are remembered that were believed at first use, fetched lists of revoked certificates, and what must be put
+    /// back after a crash: the name servers of before. `None`: nowhere, and no name servers are changed.
+    pub state_dir: Option<PathBuf>,
+    /// The machine's resolv.conf, opened by somebody who still could.
+    #[serde(skip)]
+    pub resolv_conf: Option<std::fs::File>,
+    /// Whether this process may run no other program.
+    #[serde(skip)]
+    pub shut_in: bool,
     /// Whether another key side was here before, for a gateway that still runs: its rules stay. What a reload says of it is not
     /// looked at.
     pub inherits: bool,

@@ -4,9 +4,12 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
-use ipc::{RouteChange, TAP_ADDRESS, TunOffload, TunSpec};
+use ipc::{DnsChange, RouteChange, TAP_ADDRESS, TunOffload, TunSpec};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
+use crate::config::Config;
+use crate::names::Names;
+use crate::neighbours::Neighbours;
 use crate::netlink::{Netlink, Writer, attributes};
 use crate::rules::Rules;
 use crate::tun_ioctl;
@@ -25,6 +28,12 @@ pub(crate) trait Kernel: Send {
 
     /// Adds or removes an address of a device. To add what is there, and to remove what is not, is no error.
     fn address(&mut self, device: &str, address: IpAddr, prefix: u8, add: bool) -> io::Result<()>;
+
+    /// Has the machine ask name servers, or no longer.
+    fn dns(&mut self, change: &DnsChange) -> io::Result<()>;
+
+    /// Answers for an address on a device, or no longer.
+    fn neighbour(&mut self, device: &str, address: IpAddr, add: bool) -> io::Result<()>;
 }
 
 /// Marks our routes (`ip route show proto 116`), so that nobody else's is ever taken for one.
@@ -78,6 +87,8 @@ const NESTED: u16 = 0x8000;
 pub(crate) struct Linux {
     netlink: Netlink,
     rules: Rules,
+    neighbours: Neighbours,
+    names: Names,
     /// For SIOCGIFINDEX, which wants some socket: many routes are added, and a message of netlink for each device's number
     /// would cost as much as the route itself.
     asking: OwnedFd,
@@ -86,14 +97,18 @@ pub(crate) struct Linux {
 impl Linux {
     /// Packets with this mark keep out of tunnel routes; 0: there is no such mark. What a gateway that was killed left is removed,
     /// unless it `inherits`: then there are tunnels whose packets would go astray meanwhile.
-    pub(crate) fn new(mark: u32, inherits: bool) -> io::Result<Self> {
+    pub(crate) fn new(config: &mut Config) -> io::Result<Self> {
+        let (mark, inherits) = (config.mark, config.inherits);
+        let mut names = Names::new(config.state_dir.as_deref(), config.resolv_conf.take(), inherits);
+        names.shut_in = config.shut_in;
         let (mut netlink, mut rules) = (Netlink::new()?, Rules::new(mark, ROUTE_PROTOCOL));
         if !inherits {
             rules.sweep(&mut netlink);
         }
+        let neighbours = Neighbours::new(&mut netlink, ROUTE_PROTOCOL, inherits);
         let flags = SocketFlags::CLOEXEC;
         let asking = socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None)?;
-        Ok(Linux { netlink, rules, asking })
+        Ok(Linux { netlink, rules, neighbours, names, asking })
     }
 
     fn index(&self, device: &str) -> io::Result<u32> {
@@ -218,10 +233,25 @@ impl Kernel for Linux {
             other => other,
         }
     }
+
+    fn dns(&mut self, change: &DnsChange) -> io::Result<()> {
+        self.names.change(change)
+    }
+
+    fn neighbour(&mut self, device: &str, address: IpAddr, add: bool) -> io::Result<()> {
+        match self.index(device) {
+            Ok(index) => self.neighbours.change(&mut self.netlink, device, index, address, add),
+            // A device that is gone took it along.
+            Err(_) if !add => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
 }
 
 impl Drop for Linux {
     fn drop(&mut self) {
+        self.neighbours.clear(&mut self.netlink);
+        self.names.clear();
         self.rules.clear(&mut self.netlink);
         // Of those that were inherited, too.
         self.rules.sweep(&mut self.netlink);
@@ -256,7 +286,7 @@ fn read_route(body: &[u8]) -> Option<FoundRoute> {
     Some(route)
 }
 
-fn address_of(octets: &[u8]) -> Option<IpAddr> {
+pub(crate) fn address_of(octets: &[u8]) -> Option<IpAddr> {
     match octets.len() {
         4 => <[u8; 4]>::try_from(octets).ok().map(IpAddr::from),
         16 => <[u8; 16]>::try_from(octets).ok().map(IpAddr::from),
@@ -284,11 +314,11 @@ fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     out
 }
 
-fn family(address: IpAddr) -> u8 {
+pub(crate) fn family(address: IpAddr) -> u8 {
     if address.is_ipv4() { AF_INET } else { AF_INET6 }
 }
 
-fn octets(address: IpAddr) -> Vec<u8> {
+pub(crate) fn octets(address: IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(v4) => v4.octets().to_vec(),
         IpAddr::V6(v6) => v6.octets().to_vec(),

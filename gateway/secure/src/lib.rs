@@ -20,6 +20,7 @@
 //! | `fetch` | what has to be fetched from elsewhere, by threads of their own |
 //! | `known` | chains that were found good |
 //! | `permit`, `kernel`, `rules`, `netlink`, `tun_ioctl` | TUN devices, addresses, routes: who may ask, and how it is done |
+//! | `neighbours`, `names` | addresses of clients answered for on other devices; name servers of peers |
 
 mod algorithm;
 mod authority;
@@ -39,6 +40,8 @@ mod key;
 mod known;
 pub mod load;
 mod method;
+mod names;
+mod neighbours;
 mod netlink;
 mod ocsp;
 mod octets;
@@ -65,6 +68,14 @@ pub use config::{
     Trust,
 };
 pub use load::LoadError;
+/// Opens the machine's resolv.conf, for a key side that will not be able to; see [`Config::resolv_conf`].
+///
+/// # Errors
+/// What the system says.
+pub fn open_resolv_conf() -> std::io::Result<std::fs::File> {
+    names::open(std::path::Path::new("/etc/resolv.conf"))
+}
+
 pub use run::{Handle, Running, Served, check, serve, spawn, spawn_on};
 pub use validator::Validator;
 pub use vault::{Problem, authorities};

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ipc::{RouteChange, TunSpec};
+use ipc::{DnsChange, NeighbourChange, RouteChange, TunSpec};
 use policy::{Realm, RemoteAddress, SelectorSpec};
 use wire::TrafficSelector;
 
@@ -19,6 +19,9 @@ const MAX_DEVICES: usize = 256;
 const MAX_ROUTES: usize = 1 << 18;
 /// Addresses at once.
 const MAX_ADDRESSES: usize = 4096;
+/// Name servers, and domains to ask them for, of one realm.
+const MAX_SERVERS: usize = 8;
+const MAX_DOMAINS: usize = 32;
 /// Queues of one device: the kernel's own bound.
 const MAX_QUEUES: u16 = 256;
 /// Smallest and largest MTU: what IPv4 asks for (RFC 791) and what a TUN device takes.
@@ -32,6 +35,10 @@ pub(crate) struct Permits {
     /// By device.
     routes: BTreeMap<Arc<str>, BTreeSet<(IpAddr, u8)>>,
     routes_in_all: usize,
+    /// Realms with name servers in use, and the device of each.
+    names: BTreeMap<Arc<str>, Arc<str>>,
+    /// Addresses answered for, with their devices.
+    neighbours: BTreeMap<(Arc<str>, IpAddr), Arc<str>>,
 }
 
 impl Permits {
@@ -158,6 +165,84 @@ impl Permits {
         }
     }
 
+    /// Whether the realm may have these name servers used.
+    pub(crate) fn dns(&self, realm: &Realm, change: &DnsChange) -> Result<(), String> {
+        self.device(&change.device)?;
+        if !realm.virtual_ip.dns {
+            return Err(format!("realm `{}` does not take name servers of its peer", realm.name));
+        }
+        if change.servers.is_empty() || change.servers.len() > MAX_SERVERS {
+            return Err(format!("{} name servers", change.servers.len()));
+        }
+        if let Some(server) = change.servers.iter().find(|server| is_reserved(**server)) {
+            return Err(format!("{server} is no address of a name server"));
+        }
+        if change.domains.len() > MAX_DOMAINS {
+            return Err(format!("more than {MAX_DOMAINS} domains"));
+        }
+        // They become arguments and lines of files.
+        let plain = |name: &String| policy::pool::domain(name.as_bytes()).as_ref() == Some(name);
+        match change.domains.iter().find(|name| !plain(name) || name.starts_with('-')) {
+            Some(name) => Err(format!("`{}` is no domain", name.escape_default())),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether name servers may be let go: if they were taken for the realm.
+    pub(crate) fn undns(&self, change: &DnsChange) -> Result<(), String> {
+        match self.names.get(&change.realm) {
+            Some(device) if *device == change.device => Ok(()),
+            _ => Err(format!("realm `{}` has no name servers in use", change.realm)),
+        }
+    }
+
+    /// Name servers were taken or let go.
+    pub(crate) fn named(&mut self, change: &DnsChange) {
+        if change.add {
+            self.names.insert(change.realm.clone(), change.device.clone());
+        } else {
+            self.names.remove(&change.realm);
+        }
+    }
+
+    /// Whether may be answered for the address there.
+    pub(crate) fn neighbour(&self, realm: &Realm, change: &NeighbourChange) -> Result<(), String> {
+        let host = TrafficSelector::host(change.address);
+        let proxy = realm.pool.as_ref().and_then(|pool| pool.proxy.as_ref());
+        if proxy != Some(&change.device) {
+            let device = change.device.escape_default();
+            return Err(format!("realm `{}` has nobody answered for on `{device}`", realm.name));
+        }
+        if is_reserved(change.address) || !in_pool(realm, &host) {
+            return Err(format!("{} is not in the pool of realm `{}`", change.address, realm.name));
+        }
+        match self.neighbours.get(&(change.device.clone(), change.address)) {
+            Some(owner) if *owner != realm.name => {
+                Err(format!("{} on `{}` belongs to realm `{owner}`", change.address, change.device))
+            }
+            None if self.neighbours.len() >= MAX_ROUTES => Err(format!("more than {MAX_ROUTES} neighbours")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether no longer need be answered: if it was asked for here.
+    pub(crate) fn unneighbour(&self, change: &NeighbourChange) -> Result<(), String> {
+        match self.neighbours.get(&(change.device.clone(), change.address)) {
+            Some(owner) if *owner == change.realm => Ok(()),
+            _ => Err(format!("{} is not answered for in realm `{}`", change.address, change.realm)),
+        }
+    }
+
+    /// It is answered for, or no longer.
+    pub(crate) fn neighboured(&mut self, change: &NeighbourChange) {
+        let key = (change.device.clone(), change.address);
+        if change.add {
+            self.neighbours.insert(key, change.realm.clone());
+        } else {
+            self.neighbours.remove(&key);
+        }
+    }
+
     fn device(&self, name: &str) -> Result<(), String> {
         if self.devices.contains(name) {
             Ok(())
@@ -196,10 +281,7 @@ fn reachable(realm: &Realm, wanted: &TrafficSelector) -> bool {
 }
 
 fn in_pool(realm: &Realm, wanted: &TrafficSelector) -> bool {
-    let Some(pool) = &realm.pool else { return false };
-    let v4 = pool.v4.map(|(network, len)| TrafficSelector::from_prefix(network.into(), len));
-    let v6 = pool.v6.map(|(network, len)| TrafficSelector::from_prefix(network.into(), len));
-    v4.into_iter().chain(v6).any(|p| addresses_within(wanted, &p))
+    realm.pool.as_ref().is_some_and(|pool| pool.covers(wanted))
 }
 
 /// Whether the addresses of one set are among those of the other, whatever their ports.
@@ -225,7 +307,7 @@ fn is_reserved(address: IpAddr) -> bool {
 mod tests {
     use super::*;
     use crate::testing::realm;
-    use policy::{AuthPolicy, Child, ChildMode, Lifetime, Pool, Start, VirtualIpRequest};
+    use policy::{AuthPolicy, Child, ChildMode, Lifetime, Pool, PoolRange, Start, VirtualIpRequest};
     use std::time::Duration;
 
     fn child(local: &[&str], remote: &[&str]) -> Child {
@@ -309,10 +391,8 @@ mod tests {
     fn the_pool_and_the_peers_own_addresses_may_be_routed_to() {
         let mut server = site(&["10.1.0.0/16"], &["dynamic"]);
         server.pool = Some(Pool {
-            v4: Some(("10.3.0.0".parse().unwrap(), 24)),
-            v6: None,
-            dns: vec![],
-            subnets: vec![],
+            ranges: vec![PoolRange::Network("10.3.0.0".parse().unwrap(), 24)],
+            ..Pool::default()
         });
         server.remote = vec![RemoteAddress::Prefix("192.168.0.0".parse().unwrap(), 24)];
         let ok = |r: &Realm, d| permits().route(r, &route(d, None)).is_ok();
@@ -368,7 +448,7 @@ mod tests {
     fn addresses_are_taken_where_they_were_asked_for() {
         let mut client = site(&["dynamic"], &["10.1.0.0/16"]);
         assert!(permits().address(&client, &address("10.3.0.7/32", "r", true)).is_err());
-        client.virtual_ip = VirtualIpRequest { v4: true, v6: false };
+        client.virtual_ip = VirtualIpRequest { v4: true, v6: false, dns: false };
         let mut permits = permits();
         assert!(permits.address(&client, &address("10.3.0.7/32", "r", true)).is_ok());
         for no in ["fec3::7/128", "127.0.0.1/8", "0.0.0.0/0", "224.0.0.1/32", "10.3.0.7/33"] {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::SystemTime;
 
-use ipc::{NetworkEnd, Received, Refusal, Reply, Request, SecureEnd, Table};
+use ipc::{DnsChange, NeighbourChange, NetworkEnd, Received, Refusal, Reply, Request, SecureEnd, Table};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use spi::cert::CertQueue;
 use spi::{Device, Doorbell, Secret, Token};
@@ -139,13 +139,13 @@ pub fn spawn(config: Config) -> io::Result<Running> {
 ///
 /// # Errors
 /// As [`spawn`].
-pub fn serve(config: Config, end: SecureEnd) -> io::Result<Served> {
+pub fn serve(mut config: Config, end: SecureEnd) -> io::Result<Served> {
     let drivers = registry::key_drivers(&config.devices);
     let (opened, missing) = open(&drivers);
     for why in &missing {
         tracing::warn!("a device for keys does not open: {why}");
     }
-    let kernel = Box::new(Linux::new(config.mark, config.inherits)?);
+    let kernel = Box::new(Linux::new(&mut config)?);
     let devices = opened.iter().map(|opened| Arc::clone(&opened.device)).collect();
     let served = spawn_with(config, devices, missing, kernel, end)?;
     Ok(Served { devices: opened, ..served })
@@ -161,8 +161,8 @@ fn open(drivers: &[Box<dyn spi::Driver>]) -> (Vec<registry::Opened>, Vec<String>
 ///
 /// # Errors
 /// As [`spawn`].
-pub fn spawn_on(config: Config, devices: Vec<Arc<dyn Device>>) -> io::Result<Running> {
-    let kernel = Box::new(Linux::new(config.mark, config.inherits)?);
+pub fn spawn_on(mut config: Config, devices: Vec<Arc<dyn Device>>) -> io::Result<Running> {
+    let kernel = Box::new(Linux::new(&mut config)?);
     let (end, other) = ipc::pair()?;
     Ok(Running { end, served: spawn_with(config, devices, Vec::new(), kernel, other)? })
 }
@@ -295,13 +295,6 @@ impl Secure {
     }
 
     fn change_network(&mut self, request: NetRequest) -> Result<Reply, Refusal> {
-        let realm = |name: &str| {
-            self.authority
-                .vault()
-                .realm(name)
-                .cloned()
-                .ok_or_else(|| Refusal::NotAllowed(format!("no realm `{name}`")))
-        };
         match request {
             NetRequest::OpenTun(spec) => {
                 self.permits.tun(&spec).map_err(Refusal::NotAllowed)?;
@@ -333,7 +326,7 @@ impl Secure {
             }
             NetRequest::Route(change) => {
                 if change.add {
-                    self.permits.route(&*realm(&change.realm)?, &change).map_err(Refusal::NotAllowed)?;
+                    self.permits.route(&*self.realm(&change.realm)?, &change).map_err(Refusal::NotAllowed)?;
                 } else {
                     self.permits.unroute(&change).map_err(Refusal::NotAllowed)?;
                 }
@@ -342,9 +335,13 @@ impl Secure {
                 self.permits.routed(&change);
                 Ok(Reply::Ok)
             }
+            NetRequest::Dns(change) => self.change_names(&change),
+            NetRequest::Neighbour(change) => self.change_neighbour(&change),
             NetRequest::Address(change) => {
                 if change.add {
-                    self.permits.address(&*realm(&change.realm)?, &change).map_err(Refusal::NotAllowed)?;
+                    self.permits
+                        .address(&*self.realm(&change.realm)?, &change)
+                        .map_err(Refusal::NotAllowed)?;
                 } else {
                     self.permits.unaddress(&change).map_err(Refusal::NotAllowed)?;
                 }
@@ -355,6 +352,37 @@ impl Secure {
                 Ok(Reply::Ok)
             }
         }
+    }
+
+    /// Name servers and neighbours, each judged by the realm's policy. What was added is removed whatever the policy says since.
+    fn change_names(&mut self, change: &DnsChange) -> Result<Reply, Refusal> {
+        if change.add {
+            let realm = self.realm(&change.realm)?;
+            self.permits.dns(&realm, change).map_err(Refusal::NotAllowed)?;
+        } else {
+            self.permits.undns(change).map_err(Refusal::NotAllowed)?;
+        }
+        self.kernel.dns(change).map_err(|e| system("name servers", &e))?;
+        self.permits.named(change);
+        Ok(Reply::Ok)
+    }
+
+    fn change_neighbour(&mut self, change: &NeighbourChange) -> Result<Reply, Refusal> {
+        if change.add {
+            let realm = self.realm(&change.realm)?;
+            self.permits.neighbour(&realm, change).map_err(Refusal::NotAllowed)?;
+        } else {
+            self.permits.unneighbour(change).map_err(Refusal::NotAllowed)?;
+        }
+        let what = format!("answering for {} on {}", change.address, change.device);
+        self.kernel.neighbour(&change.device, change.address, change.add).map_err(|e| system(&what, &e))?;
+        self.permits.neighboured(change);
+        Ok(Reply::Ok)
+    }
+
+    fn realm(&self, name: &str) -> Result<Arc<policy::Realm>, Refusal> {
+        let realm = self.authority.vault().realm(name).cloned();
+        realm.ok_or_else(|| Refusal::NotAllowed(format!("no realm `{name}`")))
     }
 
     fn sleep(&self) {
@@ -430,6 +458,14 @@ mod tests {
 
         fn address(&mut self, device: &str, address: IpAddr, prefix: u8, add: bool) -> io::Result<()> {
             self.write(format!("address {address}/{prefix} {device} {add}"))
+        }
+
+        fn dns(&mut self, change: &DnsChange) -> io::Result<()> {
+            self.write(format!("dns {:?} {:?} {}", change.servers, change.domains, change.add))
+        }
+
+        fn neighbour(&mut self, device: &str, address: IpAddr, add: bool) -> io::Result<()> {
+            self.write(format!("neighbour {address} {device} {add}"))
         }
     }
 
@@ -547,6 +583,66 @@ mod tests {
         assert!(matches!(refusal(ask(&mut running.end, remove("10.9.0.0/16"))), Refusal::NotAllowed(_)));
         assert!(matches!(ask(&mut running.end, remove("10.2.0.0/16")), Reply::Ok));
         assert_eq!(paper.lines().last().unwrap(), "route 10.2.0.0/16 ipsec0 false");
+    }
+
+    #[test]
+    fn name_servers_and_neighbours_are_refused_where_the_realm_does_not_name_them() {
+        let (mut running, paper) = start();
+        let end = &mut running.end;
+        assert!(matches!(ask(end, tun("ipsec0")), Reply::Tun { .. }));
+        let dns = |servers: &[&str], domains: &[&str], add| {
+            let servers = servers.iter().map(|text| text.parse().unwrap()).collect();
+            let domains = domains.iter().map(|text| (*text).to_owned()).collect();
+            Request::Dns(DnsChange { realm: "r".into(), device: "ipsec0".into(), servers, domains, add })
+        };
+        let neighbour = |address: &str, device: &str, add| {
+            let (realm, device, address) = ("r".into(), device.into(), address.parse().unwrap());
+            Request::Neighbour(NeighbourChange { realm, device, address, add })
+        };
+        let allowed = |reply: Reply| matches!(reply, Reply::Ok);
+        assert!(!allowed(ask(end, dns(&["10.1.0.1"], &[], true))), "the realm takes none");
+        assert!(!allowed(ask(end, neighbour("10.3.0.7", "eth1", true))), "the realm has no pool");
+        let mut other = config();
+        let mut realm = (*other.realms[0]).clone();
+        realm.virtual_ip.dns = true;
+        let network = policy::PoolRange::Network("10.3.0.0".parse().unwrap(), 24);
+        let proxy = Some("eth1".into());
+        realm.pool = Some(policy::Pool { ranges: vec![network], proxy, ..policy::Pool::default() });
+        other.realms = vec![Arc::new(realm)];
+        running.handle.reload(other).unwrap();
+        let end = &mut running.end;
+        for wrong in [
+            dns(&[], &[], true),
+            dns(&["127.0.0.1"], &[], true),
+            dns(&["10.1.0.1"; 9], &[], true),
+            dns(&["10.1.0.1"], &["a\nnameserver 6.6.6.6"], true),
+            dns(&["10.1.0.1"], &["UPPER.example"], true),
+            dns(&["10.1.0.1"], &["a.example"; 33], true),
+            dns(&["10.1.0.1"], &[], false),
+            neighbour("10.3.1.7", "eth1", true),
+            neighbour("10.3.0.7", "eth0", true),
+            neighbour("10.3.0.7", "eth1", false),
+        ] {
+            assert!(matches!(refusal(ask(end, wrong)), Refusal::NotAllowed(_)));
+        }
+        assert!(allowed(ask(end, dns(&["10.1.0.1"], &["corp.example"], true))));
+        assert!(allowed(ask(end, neighbour("10.3.0.7", "eth1", true))));
+        // What was added can be removed also when the realm is gone.
+        running.handle.reload(Config::default()).unwrap();
+        let end = &mut running.end;
+        assert!(
+            allowed(ask(end, dns(&[], &[], false)))
+                && allowed(ask(end, neighbour("10.3.0.7", "eth1", false)))
+        );
+        assert_eq!(
+            paper.lines()[1..],
+            [
+                "dns [10.1.0.1] [\"corp.example\"] true",
+                "neighbour 10.3.0.7 eth1 true",
+                "dns [] [] false",
+                "neighbour 10.3.0.7 eth1 false",
+            ]
+        );
     }
 
     #[test]

@@ -145,6 +145,8 @@ impl Vault {
             state_dir,
             mark: _,
             inherits: _,
+            resolv_conf: _,
+            shut_in: _,
             devices: _,
         } = config;
         let cas = cas(&credentials);

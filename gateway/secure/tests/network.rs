@@ -83,7 +83,7 @@ fn config() -> Config {
         ike_rekey: Lifetime::of(Duration::from_secs(3600)),
         ike_reauth: Lifetime::of(Duration::ZERO),
         dpd: Dpd { delay: Duration::ZERO, action: DpdAction::Clear },
-        virtual_ip: VirtualIpRequest { v4: true, v6: true },
+        virtual_ip: VirtualIpRequest { v4: true, v6: true, dns: false },
         pool: None,
         unique: true,
         worker: None,

@@ -57,6 +57,7 @@ impl<'de> Deserialize<'de> for Words {
 pub(crate) struct Gateway {
     pub(crate) listen: Option<Vec<Word>>,
     pub(crate) state_dir: Option<Word>,
+    pub(crate) leases: Option<Word>,
     pub(crate) user: Option<Word>,
     pub(crate) secure_user: Option<Word>,
     pub(crate) sandbox: Option<Word>,
@@ -258,16 +259,33 @@ pub(crate) struct OwnKey {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct VirtualIp {
     pub(crate) request: Option<Vec<Word>>,
+    pub(crate) dns: Option<Word>,
 }
 
 /// `pool = { … }`
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Pool {
-    pub ipv4: Option<Word>,
-    pub ipv6: Option<Word>,
+    pub(crate) ipv4: Option<Word>,
+    pub(crate) ipv6: Option<Word>,
+    pub(crate) ranges: Option<Vec<Word>>,
+    pub(crate) reserve: Option<super::pool::Reserve>,
+    pub(crate) hold: Option<Word>,
+    pub(crate) dhcp: Option<Spanned<DhcpPool>>,
+    pub(crate) granted_outside: Option<bool>,
+    pub(crate) proxy: Option<Word>,
     pub(crate) dns: Option<Vec<Word>>,
+    pub(crate) domains: Option<Vec<Word>>,
+    pub(crate) nbns: Option<Vec<Word>>,
     pub(crate) subnets: Option<Vec<Word>>,
+}
+
+/// `dhcp = { … }` in a pool
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct DhcpPool {
+    pub(crate) server: Option<Word>,
+    pub(crate) relay: Option<Word>,
 }
 
 /// `[[realm.NAME.child]]`

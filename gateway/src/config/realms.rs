@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use policy::{
     AuthPolicy, Child, ChildMode, Childless, Dpd, DpdAction, Encap, EspProposal, IdMatch, Identity,
-    IkeProposal, Lifetime, Peers, Pool, Realm, RemoteAddress, Rule, SelectorSpec, SignMethod, Start,
-    VirtualIpRequest,
+    IkeProposal, Lifetime, Peers, Realm, RemoteAddress, Rule, SelectorSpec, SignMethod, Start,
 };
 use toml::Spanned;
 
 use super::eap;
+use super::pool;
 use super::raw::{self, Word};
-use super::reader::{Reader, network, network_v4, network_v6, prefix};
+use super::reader::{Reader, prefix};
 use super::settings::device_name;
 use super::units;
 
@@ -102,8 +102,8 @@ pub(crate) fn realm(
         ike_rekey,
         ike_reauth,
         dpd: dpd(raw.dpd.as_ref(), reader),
-        virtual_ip: virtual_ip(raw.virtual_ip.as_ref(), reader),
-        pool: raw.pool.as_ref().and_then(|raw| pool(raw, reader)),
+        virtual_ip: pool::virtual_ip(raw.virtual_ip.as_ref(), reader),
+        pool: raw.pool.as_ref().and_then(|raw| pool::pool(raw, reader)),
         unique: raw.unique.unwrap_or(true),
         worker: raw.worker,
     };
@@ -399,34 +399,6 @@ fn dpd(raw: Option<&Spanned<raw::Dpd>>, reader: &mut Reader<'_>) -> Dpd {
         dpd.action = action.unwrap_or(dpd.action);
     }
     dpd
-}
-
-fn virtual_ip(raw: Option<&Spanned<raw::VirtualIp>>, reader: &mut Reader<'_>) -> VirtualIpRequest {
-    let mut wanted = VirtualIpRequest::default();
-    let words = raw.and_then(|raw| raw.get_ref().request.as_deref()).unwrap_or_default();
-    for word in words {
-        match reader.choice("address family", word, &[("ipv4", 4), ("ipv6", 6)]) {
-            Some(4) => wanted.v4 = true,
-            Some(_) => wanted.v6 = true,
-            None => {}
-        }
-    }
-    wanted
-}
-
-fn pool(raw: &Spanned<raw::Pool>, reader: &mut Reader<'_>) -> Option<Pool> {
-    let (at, raw) = (raw.span(), raw.get_ref());
-    if raw.ipv4.is_none() && raw.ipv6.is_none() {
-        reader.error(at, "the pool has neither `ipv4` nor `ipv6`");
-        return None;
-    }
-    let address = |text: &str| text.parse::<IpAddr>().map_err(|_| format!("`{text}` is not an address"));
-    Some(Pool {
-        v4: raw.ipv4.as_ref().and_then(|word| reader.parse(word, network_v4)),
-        v6: raw.ipv6.as_ref().and_then(|word| reader.parse(word, network_v6)),
-        dns: raw.dns.as_deref().map(|words| reader.list(words, address)).unwrap_or_default(),
-        subnets: raw.subnets.as_deref().map(|words| reader.list(words, network)).unwrap_or_default(),
-    })
 }
 
 fn child_name(text: &str) -> Result<String, String> {

@@ -24,6 +24,8 @@ pub struct Settings {
     pub listen_given: bool,
     /// Folder of the control socket and of what must survive until the next start.
     pub state_dir: PathBuf,
+    /// The file in which leases are remembered; `None`: they are forgotten at the end.
+    pub leases: Option<PathBuf>,
     /// Whom `tussock-gateway` runs as, by name or number; `None`: the usual one.
     pub user: Option<String>,
     /// Whom `tussock-secure` runs as; the same.
@@ -140,6 +142,7 @@ impl Default for Settings {
             listen: vec![IpAddr::from([0u8; 4]), IpAddr::from([0u8; 16])],
             listen_given: false,
             state_dir: PathBuf::from("/run/tussock"),
+            leases: Some(PathBuf::from("/var/lib/tussock/leases.db")),
             user: None,
             secure_user: None,
             sandbox: true,
@@ -205,6 +208,10 @@ pub(crate) fn settings(raw: raw::Gateway, reader: &mut Reader<'_>) -> Settings {
     }
     if let Some(dir) = &raw.state_dir {
         settings.state_dir = reader.path(dir);
+        settings.leases = Some(settings.own_folder(Side::Network).join("leases.db"));
+    }
+    if let Some(file) = &raw.leases {
+        settings.leases = Some(file).filter(|file| file.get_ref() != "off").map(|file| reader.path(file));
     }
     settings.user = raw.user.as_ref().map(|user| user.get_ref().clone());
     settings.secure_user = raw.secure_user.as_ref().map(|user| user.get_ref().clone());

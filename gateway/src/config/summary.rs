@@ -21,6 +21,10 @@ fn write(loaded: &Loaded, out: &mut String) -> std::fmt::Result {
     let settings = &loaded.settings;
     writeln!(out, "listen      {}", join(&settings.listen))?;
     writeln!(out, "state       {}", settings.state_dir.display())?;
+    if let Some(leases) = settings.leases.as_ref().filter(|_| loaded.realms.iter().any(|r| r.pool.is_some()))
+    {
+        writeln!(out, "leases      {}", leases.display())?;
+    }
     if let Some(dir) = &settings.keylog {
         writeln!(out, "keylog      {}  (keys of all SAs are written there)", dir.display())?;
     }
@@ -86,13 +90,11 @@ fn realm(
         }
     )?;
     if let Some(pool) = &realm.pool {
-        let v4 = pool.v4.map(|(address, length)| format!("{address}/{length}"));
-        let v6 = pool.v6.map(|(address, length)| format!("{address}/{length}"));
-        let both: Vec<String> = v4.into_iter().chain(v6).collect();
-        writeln!(out, "  pool      {}", both.join(", "))?;
+        writeln!(out, "  pool      {}", super::pool::text(pool))?;
     }
     if realm.virtual_ip.v4 || realm.virtual_ip.v6 {
-        writeln!(out, "  asks for  an address of its own")?;
+        let dns = if realm.virtual_ip.dns { ", and name servers" } else { "" };
+        writeln!(out, "  asks for  an address of its own{dns}")?;
     }
     realm.children.iter().try_for_each(|child| {
         self::child(child, out)?;

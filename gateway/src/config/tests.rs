@@ -612,6 +612,59 @@ fn a_file_of_an_accelerator_that_is_not_there_is_a_warning_with_its_line() {
     assert_eq!(warned, ["/nowhere/g.toml:3:11: /nowhere/lib/none.so: there is no such file"]);
 }
 
+#[test]
+fn pools_are_read_with_all_they_have() {
+    let pool = r#"start = "manual"
+pool = { ipv4 = "10.3.0.0/24", ranges = ["10.4.0.7-10.4.0.9", "fec3::/120"], reserve = { "carol@lab.test" = "10.3.0.7, fec3::7" }, hold = "5m", proxy = "eth1", dns = ["10.1.0.53"], domains = ["Corp.Example."], subnets = ["10.1.0.0/16"] }
+virtual_ip = { request = ["ipv4"], dns = "install" }"#;
+    let (text, _) = with("start = \"boot\"", pool);
+    let loaded = parse(Path::new("/etc/x/g.toml"), &text, 0o600).map_err(|p| p.to_string()).unwrap();
+    let realm = &loaded.realms[0];
+    let pool = realm.pool.as_ref().unwrap();
+    assert_eq!(
+        crate::config::pool::text(pool),
+        "10.3.0.0/24, 10.4.0.7-10.4.0.9, fec3::/120, 2 reserved, answered for on eth1"
+    );
+    assert_eq!((pool.hold, &*pool.domains[0]), (Duration::from_secs(300), "corp.example"));
+    assert!(realm.virtual_ip.dns && !realm.virtual_ip.v6);
+    assert_eq!(loaded.settings.leases.as_deref(), Some(Path::new("/etc/x/state/gateway/leases.db")));
+    let (text, _) = with("state_dir = \"state\"", "leases = \"off\"");
+    let off = parse(Path::new("/etc/x/g.toml"), &text, 0o600).map_err(|p| p.to_string()).unwrap();
+    assert_eq!(off.settings.leases, None);
+}
+
+#[test]
+fn mistakes_in_pools_are_named_at_their_line() {
+    for (pool, word) in [
+        ("{ }", "neither `ipv4` nor"),
+        ("{ ranges = [\"10.3.0.9-10.3.0.7\"] }", "ends before it begins"),
+        ("{ ranges = [\"10.3.0.9-fec3::1\"] }", "different address families"),
+        ("{ ranges = [\"x\"] }", "is no range"),
+        ("{ reserve = { \"*@lab.test\" = \"10.3.0.7\" } }", "many identities"),
+        (
+            "{ reserve = { \"a.test\" = \"10.3.0.7\", \"b.test\" = \"10.3.0.7\" } }",
+            "reserved for `a.test` already",
+        ),
+        ("{ reserve = { \"a.test\" = \"10.3.0.7, 10.3.0.8\" } }", "two addresses of one family"),
+        ("{ ipv4 = \"10.3.0.0/24\", domains = [\"corp.example\"] }", "there are none"),
+        ("{ ipv4 = \"10.3.0.0/24\", dns = [\"10.1.0.1\"], domains = [\"a b\"] }", "is not a domain"),
+        ("{ ipv4 = \"10.3.0.0/24\", proxy = \"a/b\" }", "not a name for an interface"),
+        ("{ dhcp = { server = \"10.1.0.20\" } }", "write dhcp ="),
+        ("{ dhcp = { server = \"10.1.0.20\", relay = \"10.1.0.1\" } }", "write dhcp ="),
+        (
+            "{ ipv4 = \"10.3.0.0/24\", dhcp = { server = \"10.1.0.20\", relay = \"10.1.0.1/16\" } }",
+            "not from both",
+        ),
+    ] {
+        let (text, at) = with("start = \"boot\"", &format!("pool = {pool}"));
+        let found = problems(&text);
+        assert!(
+            found.iter().any(|p| p.starts_with(&format!("g.toml:{at}:")) && p.contains(word)),
+            "{pool}: {found:?}"
+        );
+    }
+}
+
 /// A gateway for EAP, with something in the place of its `remote_auth`, and the number of that line.
 fn road(remote_auth: &str) -> (String, usize) {
     let before = "[[eap]]\nuser = \"carol\"\npassword = \"Ar3etTnp\"\n\n[realm.road]\n\

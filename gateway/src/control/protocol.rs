@@ -4,7 +4,7 @@
 use ike::Command;
 use serde::{Deserialize, Serialize};
 
-use crate::report::{Accel, Sas, Status};
+use crate::report::{Accel, Leases, Sas, Status};
 
 /// Longest request, octets.
 pub const MAX_REQUEST: usize = 16 * 1024;
@@ -43,6 +43,20 @@ pub enum Request {
     Accel {},
     /// All SAs.
     Sas {},
+    /// The addresses of pools that are in use or remembered.
+    Leases {},
+    /// Forget who had addresses that are not in use.
+    ReleaseLeases {
+        /// Of one realm only.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        realm: Option<String>,
+        /// Of one identity only.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        identity: Option<String>,
+        /// One address only.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        address: Option<std::net::IpAddr>,
+    },
     /// Read the configuration again.
     Reload {},
     /// The password of somebody, for EAP; kept by the key side until the gateway ends or the peer refuses it.
@@ -98,6 +112,9 @@ pub struct Answer {
     /// To `sas`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sas: Option<Sas>,
+    /// To `leases`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leases: Option<Leases>,
 }
 
 impl Answer {
@@ -119,6 +136,9 @@ impl Request {
             Request::Up { realm, child } => Some(Command::Up { realm, child }),
             Request::Down { realm, child } => Some(Command::Down { realm, child }),
             Request::Rekey { realm, child } => Some(Command::Rekey { realm, child }),
+            Request::ReleaseLeases { realm, identity, address } => {
+                Some(Command::ForgetLeases { realm, identity, address })
+            }
             _ => None,
         }
     }

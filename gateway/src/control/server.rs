@@ -177,6 +177,13 @@ impl Server {
                     Err(why) => Answer::failed(why),
                 }
             }
+            Request::Leases {} => {
+                let (answer, leases) = oneshot::channel();
+                match self.order(Order::Leases(answer), leases).await {
+                    Ok(leases) => Answer { ok: true, leases: Some(leases), ..Answer::default() },
+                    Err(why) => Answer::failed(why),
+                }
+            }
             Request::Reload {} => self.reload().await,
             Request::Password { realm, user, password } => {
                 let secret = Secret::from_slice(password.0.as_bytes());
@@ -277,7 +284,7 @@ async fn write(to: &mut (impl AsyncWriteExt + Unpin), bytes: &[u8]) -> io::Resul
 mod tests {
     use super::*;
     use crate::events::Notice;
-    use crate::report::{Accel, Sas, Status};
+    use crate::report::{Accel, Leases, Sas, Status};
     use crate::worker::order::{Taker, channel};
     use ike::Command;
     use tokio::io::DuplexStream;
@@ -305,11 +312,16 @@ mod tests {
                     Order::Status(answer) => answer.send(Status { pid: 7, ..Status::default() }).unwrap(),
                     Order::Sas(answer) => answer.send(Sas::default()).unwrap(),
                     Order::Accel(answer) => answer.send(Accel::default()).unwrap(),
+                    Order::Leases(answer) => answer.send(Leases::default()).unwrap(),
                     Order::Capture(to) => {
                         to.give(b"header".to_vec()).unwrap();
                         to.give(b"packet".to_vec()).unwrap();
                     }
-                    Order::Reload { .. } | Order::KeySide(_) | Order::Stop(_) => {}
+                    Order::Reload { .. }
+                    | Order::KeySide(_)
+                    | Order::Stop(_)
+                    | Order::Address { .. }
+                    | Order::AddressLost { .. } => {}
                 }
             }
         });

@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener as StdListener;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
@@ -22,7 +22,9 @@ use super::words::{Begin, Word};
 use crate::config::Settings;
 use crate::control::protocol::Hidden;
 use crate::control::server::{Looker, Passwords, Reloader, Server};
+use crate::dhcp::{self, Dhcp};
 use crate::events::Events;
+use crate::leases::{self, Ledger};
 use crate::log;
 use crate::sandbox::{self, Needs, Side};
 use crate::worker::order::{Order, Orders, Reload};
@@ -69,6 +71,7 @@ struct Room {
     settings: Settings,
     initial: Reload,
     doors: Doors,
+    dhcp: dhcp::Sockets,
     channel: NetworkEnd,
     listener: StdListener,
     notes: Vec<String>,
@@ -96,6 +99,8 @@ fn give_up(begin: Begin) -> anyhow::Result<Room> {
     let Public { settings, reload } = parts::unpack(part)?;
     let (doors, warnings) = Doors::open(&settings)?;
     notes.extend(warnings);
+    let (dhcp, missing) = dhcp::open(&reload.realms);
+    notes.extend(missing);
     sandbox::lift_limits();
     let (pid, uid) = begin.party;
     let channel = NetworkEnd::of_socket(channel, Some(Party { pid, uid }))?;
@@ -107,11 +112,11 @@ fn give_up(begin: Begin) -> anyhow::Result<Room> {
     // Whatever libraries of others do in a lane is not ours to list.
     let tight = settings.sandbox && !needs.libraries && !needs.dpdk;
     let listener = StdListener::from(listener);
-    Ok(Room { settings, initial: reload, doors, channel, listener, notes, tight })
+    Ok(Room { settings, initial: reload, doors, dhcp, channel, listener, notes, tight })
 }
 
 async fn serve(token: Token, room: Room, upward: Upward) -> anyhow::Result<()> {
-    let Room { settings, initial, doors, channel, listener, notes, tight } = room;
+    let Room { settings, initial, doors, dhcp, channel, listener, notes, tight } = room;
     // A terminal's signals go to all processes at once; when it is time to end the supervisor says so.
     let _signals = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal);
     let events = Events::default();
@@ -120,6 +125,13 @@ async fn serve(token: Token, room: Room, upward: Upward) -> anyhow::Result<()> {
     }
     let devices = Devices::open(&settings.devices(), &initial.realms)?;
     let known = settings.clone();
+    // Before anybody is given an address.
+    let (ledger, reach) = (Ledger::default(), Arc::new(OnceLock::new()));
+    let pools = initial.realms.iter().any(|realm| realm.pool.is_some());
+    let (leases, keeper) = match known.leases.as_deref().filter(|_| pools) {
+        Some(file) => leases::open(file, &ledger, &events).await?,
+        None => (Vec::new(), None),
+    };
     let parts = Parts {
         settings,
         initial,
@@ -129,9 +141,14 @@ async fn serve(token: Token, room: Room, upward: Upward) -> anyhow::Result<()> {
         secure: channel,
         secure_returns: true,
         events: events.clone(),
+        leases,
+        ledger,
+        dhcp: Dhcp::start(Arc::clone(&reach), dhcp),
     };
     let worker = worker::spawn(parts)?;
     let orders = worker.orders.clone();
+    // Nobody else fills it.
+    let _ = reach.set(orders.clone());
     let (ask, look) = (upward.clone(), upward.clone());
     let reloader: Reloader = Arc::new(move || match ask.ask(Word::PleaseReload, RELOAD)? {
         Word::Done(text) => Ok(text),
@@ -157,7 +174,11 @@ async fn serve(token: Token, room: Room, upward: Upward) -> anyhow::Result<()> {
     let up = upward.clone();
     upward.hear(move |token, word| obey(token, word, &up, &orders, &known))?;
     upward.say(token, Word::Ready(notes));
-    worker.ended.await.unwrap_or_else(|_| Err(anyhow!("the worker panicked")))
+    let ended = worker.ended.await.unwrap_or_else(|_| Err(anyhow!("the worker panicked")));
+    if let Some(keeper) = keeper {
+        keeper.close().await;
+    }
+    ended
 }
 
 /// What the supervisor wants.

@@ -122,6 +122,8 @@ fn serve(begin: Begin) -> anyhow::Result<(secure::Served, Vec<String>)> {
     let mut notes = sandbox::harden();
     sandbox::lift_limits();
     notes.extend(sandbox::keep_in_memory());
+    // Without it no name servers of peers are used; whoever wants that is told then.
+    let resolv_conf = secure::open_resolv_conf().ok();
     if let Some(user) = &begin.user {
         sandbox::become_user(user, CapabilitySet::NET_ADMIN, begin.supervisor)?;
     }
@@ -134,6 +136,8 @@ fn serve(begin: Begin) -> anyhow::Result<(secure::Served, Vec<String>)> {
     let (pid, uid) = begin.party;
     let end = SecureEnd::of_socket(channel, Some(Party { pid, uid }))?;
     config.inherits = begin.inherits;
+    config.resolv_conf = resolv_conf;
+    config.shut_in = true;
     let served = secure::serve(config, end).context("the key side does not start")?;
     notes.extend(served.problems.iter().map(ToString::to_string));
     Ok((served, notes))

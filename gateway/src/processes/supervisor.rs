@@ -293,6 +293,17 @@ fn hidden(accel: &registry::Accel) -> Option<&str> {
 /// For each process a folder that only it may enter, in the state folder.
 fn make_folders(settings: &Settings, users: &Users) -> anyhow::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
+    // One that is there already belongs to somebody, who has to say that the gateway may write there.
+    if let Some(folder) = settings.leases.as_deref().and_then(Path::parent).filter(|folder| !folder.exists())
+        && !folder.starts_with(&settings.state_dir)
+    {
+        let what = || format!("the folder {}", folder.display());
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).with_context(what)?;
+        if let Some(user) = &users.gateway {
+            let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+            rustix::fs::chown(folder, Some(uid), Some(gid)).with_context(what)?;
+        }
+    }
     for (side, user) in [(Side::Network, &users.gateway), (Side::Keys, &users.secure)] {
         let folder = settings.own_folder(side);
         let what = || format!("the folder {}", folder.display());

@@ -143,6 +143,9 @@ const ALWAYS_OLD: &[i64] = &[
     libc::SYS_select,
     libc::SYS_epoll_wait,
     libc::SYS_dup2,
+    libc::SYS_access,
+    libc::SYS_unlink,
+    libc::SYS_readlink,
     libc::SYS_time,
     libc::SYS_arch_prctl,
 ];

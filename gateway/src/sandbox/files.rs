@@ -26,9 +26,13 @@ pub(super) fn shut_in(side: Side, settings: &Settings, needs: &Needs) -> anyhow:
     // Where it may keep files of its own.
     write.push(settings.own_folder(side));
     match side {
-        Side::Keys => write.push("/dev/net/tun".into()),
+        // Whether the kernel answers for clients on a device of the LAN stands in the latter.
+        Side::Keys => write.extend(paths(&["/dev/net/tun", "/proc/sys/net/ipv6/conf"])),
         Side::Network if needs.vfio || needs.dpdk => write.push("/dev/vfio".into()),
         Side::Network => {}
+    }
+    if side == Side::Network {
+        write.extend(settings.leases.as_deref().and_then(Path::parent).map(Path::to_owned));
     }
     if needs.dpdk {
         write.extend(paths(&["/dev/hugepages", "/var/run/dpdk", "/run/dpdk", "/tmp/dpdk", "/dev/shm"]));

@@ -1,15 +1,13 @@
 //! What the engine wants done, done.
 
-use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Instant;
 
 use esp::UdpEncap;
-use ike::{Effect, Event, InnerAddress, Path};
-use ipc::Request;
+use ike::{Effect, Event, Path};
 
 use super::ask::Asker;
 use super::{GOODBYE_ID, Worker};
+use crate::dhcp::Want;
 use crate::events::Notice;
 use crate::plane::order::Order;
 
@@ -45,11 +43,23 @@ impl Worker {
             }
             Effect::RemoveChild(removed) => self.remove(now, removed),
             Effect::MovePath { children, path, encap } => self.move_path(now, &children, path, encap),
-            Effect::Addresses { realm, ours, dns, add, .. } => {
+            Effect::Addresses { realm, ours, dns, domains, add, .. } => {
                 self.change_addresses(&realm, &ours, add);
+                self.change_names(&realm, &dns, &domains, add);
                 let ours = ours.iter().map(|inner| format!("{}/{}", inner.address, inner.prefix)).collect();
                 let dns = dns.iter().map(ToString::to_string).collect();
-                self.events.publish(Notice::Addresses { realm: realm.to_string(), ours, dns, add });
+                self.events.publish(Notice::Addresses { realm: realm.to_string(), ours, dns, domains, add });
+            }
+            Effect::Lease(change) => self.lease_changed(&change),
+            Effect::WantAddress { token, realm, identity, hint } => {
+                let source = self.realm(&realm).and_then(|realm| realm.pool.as_ref()?.dhcp);
+                let asked = match source {
+                    Some(source) => self.dhcp.want(Want { token, realm, source, identity, hint }),
+                    None => Err("the realm has no DHCP server any more".to_owned()),
+                };
+                if let Err(why) = asked {
+                    self.engine.handle_address(now, token, Err(why), &mut self.fx);
+                }
             }
             Effect::Event(event) => {
                 self.release_waiting(now, &event);
@@ -99,53 +109,5 @@ impl Worker {
             let line = self.book.configured(realm, &configured.name);
             self.lanes.all(now, || Order::AcquireFailed(line));
         }
-    }
-
-    fn change_addresses(&mut self, realm: &Arc<str>, ours: &[InnerAddress], add: bool) {
-        let device = match self.realm(realm).and_then(|realm| realm.children.first()) {
-            Some(child) => self.device_of(child),
-            None => self.settings.tun.clone(),
-        };
-        for InnerAddress { address, .. } in ours {
-            let known = self.given.entry(Arc::clone(realm)).or_default();
-            let before = known.iter().position(|(known, _)| known == address).map(|at| known.remove(at));
-            // It is on the device it was put on, whatever the configuration says since.
-            let device = before.map_or(device.clone(), |(_, device)| device);
-            if add {
-                known.push((*address, device.clone()));
-            }
-            self.ask_address(realm, &device, *address, add);
-            if !add {
-                self.routes.forget_source(*address, &mut self.ask);
-            }
-        }
-        self.given.retain(|_, known| !known.is_empty());
-    }
-
-    /// A device has lost its addresses: they are added again.
-    pub(super) fn renew_addresses(&mut self, device: &str) {
-        let of_realm = |(realm, known): (&Arc<str>, &Vec<(IpAddr, Arc<str>)>)| {
-            let here = known.iter().filter(|(_, on)| **on == *device);
-            here.map(|(address, _)| (realm.clone(), *address)).collect::<Vec<_>>()
-        };
-        let lost: Vec<(Arc<str>, IpAddr)> = self.given.iter().flat_map(of_realm).collect();
-        lost.into_iter().for_each(|(realm, address)| self.ask_address(&realm, device, address, true));
-    }
-
-    /// Takes back every inner address.
-    pub(super) fn remove_addresses(&mut self) {
-        for (realm, addresses) in std::mem::take(&mut self.given) {
-            for (address, device) in addresses {
-                self.ask_address(&realm, &device, address, false);
-            }
-        }
-    }
-
-    fn ask_address(&mut self, realm: &str, device: &str, address: IpAddr, add: bool) {
-        let what = format!("{} {address} on {device}", if add { "adding" } else { "removing" });
-        // One host: what else of the network is reachable, routes say.
-        let prefix = if address.is_ipv4() { 32 } else { 128 };
-        let request = Request::Address { realm: realm.into(), device: device.into(), address, prefix, add };
-        self.ask.ask(Asker::Own(what), request);
     }
 }

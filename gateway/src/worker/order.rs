@@ -1,6 +1,7 @@
 //! What the control thread may want from the worker.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use ike::Command;
 use ipc::NetworkEnd;
 use policy::Realm;
 use serde::{Deserialize, Serialize};
-use spi::Doorbell;
+use spi::{Doorbell, Token};
 use tokio::sync::oneshot;
 
 use crate::backlog;
@@ -34,12 +35,28 @@ pub enum Order {
     Accel(oneshot::Sender<report::Accel>),
     /// All SAs.
     Sas(oneshot::Sender<report::Sas>),
+    /// The addresses of pools that are in use or remembered.
+    Leases(oneshot::Sender<report::Leases>),
     /// Another configuration; the key side has it already.
     Reload {
         /// What changed.
         new: Box<Reload>,
         /// In place.
         answer: oneshot::Sender<()>,
+    },
+    /// The answer of a DHCP server.
+    Address {
+        /// The engine's name for the question.
+        token: Token,
+        /// The address, or why there is none.
+        answer: Result<Ipv4Addr, String>,
+    },
+    /// A DHCP server has taken an address back.
+    AddressLost {
+        /// The realm.
+        realm: String,
+        /// The address.
+        address: IpAddr,
     },
     /// Inner packets, as blocks of a pcapng file.
     Capture(backlog::Sender),

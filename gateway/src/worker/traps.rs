@@ -146,7 +146,7 @@ impl Worker {
             let family: Vec<TrafficSelector> =
                 local.iter().filter(|ts| ts.start.is_ipv4() == v4).copied().collect();
             let fits = |address: &IpAddr| family.iter().any(|ts| ts.contains_address(*address));
-            let mut given = self.given.get(realm).into_iter().flatten().map(|(address, _)| *address);
+            let mut given = self.inner.given.get(realm).into_iter().flatten().map(|(address, _)| *address);
             given.find(fits).or_else(|| system::address_within(&family))
         };
         Sources { v4: of_family(true), v6: of_family(false) }

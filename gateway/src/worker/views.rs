@@ -1,6 +1,7 @@
 //! From what the worker holds to what `status` and `sas` show.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use esp::Counters;
@@ -101,6 +102,18 @@ impl Worker {
             Question::Sas(answer) => drop(answer.send(self.sas(&gather.parts))),
             Question::Sessions => self.sessions_looked(Instant::now(), &gather.parts),
         }
+    }
+
+    /// What `leases` shows.
+    pub(super) fn leases(&self, now: Instant) -> report::Leases {
+        let view = |(realm, lease): (Arc<str>, ike::LeaseView)| report::Lease {
+            realm: realm.to_string(),
+            address: lease.address.to_string(),
+            who: lease.identity.to_string(),
+            sas: lease.holders.iter().map(|holder| holder.0).collect(),
+            kept: lease.holders.is_empty().then_some(lease.kept.as_secs()),
+        };
+        report::Leases { leases: self.engine.leases(now).into_iter().map(view).collect() }
     }
 
     fn status(&self, parts: &[Option<Box<Look>>]) -> Status {

@@ -24,6 +24,7 @@ mod radius;
 mod reactions;
 mod realms;
 mod reload;
+mod remote;
 mod revocation;
 mod suites;
 mod tokens;
@@ -84,6 +85,7 @@ const SUBJECTS: &[&[Story]] = &[
     credentials::STORIES,
     eap::STORIES,
     leases::STORIES,
+    remote::STORIES,
     watching::STORIES,
     reactions::STORIES,
     hiding::STORIES,

@@ -19,7 +19,8 @@ use spi::{
     ShortOps, Token,
 };
 use tussock_ike::{
-    ChildId, ChildInstall, Command, CommandId, Config, Effect, Engine, EspSignal, Event, KeyLogEntry, Path,
+    ChildId, ChildInstall, Command, CommandId, Config, Effect, Engine, EspSignal, Event, KeyLogEntry,
+    KnownLease, LeaseChange, Path,
 };
 
 use method::Eap;
@@ -50,6 +51,7 @@ enum Happening {
     Crypto { at: usize, done: CryptoDone },
     Reply { at: usize, token: Token, reply: Reply },
     Packet { to: usize, spi: u32 },
+    Address { at: usize, token: Token, answer: Result<std::net::Ipv4Addr, String> },
 }
 
 /// One gateway.
@@ -62,6 +64,13 @@ pub struct Node {
     /// The pairs in use outbound, by child name, the newest last.
     pub outbound: BTreeMap<Arc<str>, Vec<ChildId>>,
     pub addresses: Vec<(bool, Vec<tussock_ike::InnerAddress>)>,
+    pub domains: Vec<String>,
+    /// What became of the addresses of its pools.
+    pub leases: Vec<LeaseChange>,
+    /// What its DHCP server answers; `None`: nothing.
+    pub dhcp: Option<Result<std::net::Ipv4Addr, String>>,
+    /// The hints with which that was asked.
+    pub wanted: Vec<Option<std::net::Ipv4Addr>>,
     pub keys: Vec<KeyLogEntry>,
     pub sent: usize,
     /// Packets that met no SA.
@@ -142,6 +151,10 @@ impl World {
                 children: BTreeMap::new(),
                 outbound: BTreeMap::new(),
                 addresses: Vec::new(),
+                domains: Vec::new(),
+                leases: Vec::new(),
+                dhcp: None,
+                wanted: Vec::new(),
                 keys: Vec::new(),
                 sent: 0,
                 lost_packets: 0,
@@ -246,7 +259,13 @@ impl World {
 
     /// Starts a node over with the same realms, as after a crash.
     pub fn crash(&mut self, node: usize, realms: Vec<::policy::Realm>) {
-        let config = Config { realms: realms.into_iter().map(Arc::new).collect(), ..Config::default() };
+        self.crash_knowing(node, realms, Vec::new());
+    }
+
+    /// The same, with what was written down of leases.
+    pub fn crash_knowing(&mut self, node: usize, realms: Vec<::policy::Realm>, leases: Vec<KnownLease>) {
+        let realms = realms.into_iter().map(Arc::new).collect();
+        let config = Config { realms, leases, ..Config::default() };
         self.nodes[node].engine = Engine::new(config, self.short.clone(), self.now);
         self.nodes[node].children.clear();
         self.nodes[node].outbound.clear();
@@ -338,6 +357,11 @@ impl World {
                 self.nodes[at].engine.handle_reply(self.now, token, reply, &mut fx);
                 self.carry_out(at, fx);
             }
+            Happening::Address { at, token, answer } => {
+                let mut fx = Vec::new();
+                self.nodes[at].engine.handle_address(self.now, token, answer, &mut fx);
+                self.carry_out(at, fx);
+            }
             Happening::Packet { to, spi } => {
                 let id = self.nodes[to].children.iter().find(|(_, c)| c.spi_in == spi).map(|(id, _)| *id);
                 match id {
@@ -397,7 +421,17 @@ impl World {
                     node.outbound.values_mut().for_each(|list| list.retain(|id| *id != removed.id));
                 }
                 Effect::MovePath { .. } => {}
-                Effect::Addresses { ours, add, .. } => self.nodes[node].addresses.push((add, ours)),
+                Effect::Addresses { ours, domains, add, .. } => {
+                    self.nodes[node].addresses.push((add, ours));
+                    self.nodes[node].domains = domains;
+                }
+                Effect::Lease(change) => self.nodes[node].leases.push(change),
+                Effect::WantAddress { token, hint, .. } => {
+                    self.nodes[node].wanted.push(hint);
+                    let Some(answer) = self.nodes[node].dhcp.clone() else { continue };
+                    let at = self.now + self.device_delay;
+                    self.schedule(at, Happening::Address { at: node, token, answer });
+                }
                 Effect::Event(event) => {
                     if std::env::var_os("IKE_TRACE").is_some() {
                         eprintln!("{:9.3?} node {node} {event:?}", self.now - self.began);

@@ -108,6 +108,14 @@ fn request() -> impl Strategy<Value = Request> {
     let given = (realm(), address(), any::<u8>(), any::<bool>()).prop_map(|(realm, address, prefix, add)| {
         Request::Address { realm, device: "ipsec0".into(), address, prefix, add }
     });
+    let domains = proptest::collection::vec("[a-z]{1,20}\\.[a-z]{2,5}", 0..=32);
+    let servers = proptest::collection::vec(address(), 0..=8);
+    let names = (realm(), servers, domains, any::<bool>()).prop_map(|(realm, servers, domains, add)| {
+        Request::Dns(DnsChange { realm, device: "ipsec0".into(), servers, domains, add })
+    });
+    let neighbour = (realm(), address(), any::<bool>()).prop_map(|(realm, address, add)| {
+        Request::Neighbour(NeighbourChange { realm, device: "eth1".into(), address, add })
+    });
     let role = prop_oneof![Just(Role::Initiator), Just(Role::Responder)];
     let asked = proptest::option::of(identity_of_any_kind());
     let begin =
@@ -125,6 +133,8 @@ fn request() -> impl Strategy<Value = Request> {
     prop_oneof![
         make,
         check,
+        names,
+        neighbour,
         begin,
         packet,
         any::<u64>().prop_map(|sa| Request::Forget { sa: IkeSaRef(sa) }),
