@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -132,8 +132,7 @@ pub async fn open(
     let mut store = match Sqlite::open(path).await {
         Ok(Opened { store, aside: None }) => store,
         Ok(Opened { store, aside: Some((aside, why)) }) => {
-            let why =
-                format!("{why}; it was moved to {}, and a new one begun", PathBuf::from(aside).display());
+            let why = format!("{why}; it was moved to {}, and a new one begun", aside.display());
             events.publish(Notice::StoreFailed { file: file.clone(), why });
             store
         }

@@ -6,7 +6,7 @@ mod world;
 
 use std::time::Duration;
 
-use policy::{AuthPolicy, IdMatch, Identity, Pool, Realm, VirtualIpRequest};
+use policy::{AuthPolicy, IdMatch, Identity, Pool, PoolRange, Realm, VirtualIpRequest};
 use tussock_ike::{Event, Why};
 use world::policy::{realm, specs};
 use world::{Link, World, is_exchange};
@@ -200,14 +200,14 @@ fn a_password_is_asked_for_when_there_is_none() {
 #[test]
 fn what_a_client_was_granted_is_its_address_and_its_time() {
     let (mut client, mut server) = (client(), server());
-    client.virtual_ip = VirtualIpRequest { v4: true, v6: false };
+    client.virtual_ip = VirtualIpRequest { v4: true, ..VirtualIpRequest::default() };
     client.children[0].local = specs(&["dynamic"]);
     server.children[0].remote = specs(&["dynamic"]);
     let pool = Pool {
-        v4: Some(("10.3.0.0".parse().unwrap(), 24)),
-        v6: None,
+        ranges: vec![PoolRange::Network("10.3.0.0".parse().unwrap(), 24)],
         dns: vec!["10.1.0.1".parse().unwrap()],
-        subnets: vec![],
+        granted_outside: true,
+        ..Pool::default()
     };
     server.pool = Some(pool);
     let mut world = World::new(1, vec![client], vec![server]);

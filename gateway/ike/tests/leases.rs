@@ -1,5 +1,7 @@
 //! Inner addresses over restarts, from DHCP servers, and what goes with them.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod world;
 
 use std::net::IpAddr;
@@ -29,7 +31,7 @@ fn client(name: Option<&str>) -> Realm {
 fn server(pool: Pool) -> Realm {
     let mut realm = realm(1);
     realm.pool = Some(pool);
-    realm.remote_id = policy::IdMatch::Any;
+    realm.remote_id = policy::IdMatch::Any.into();
     realm.children[0].remote = specs(&["dynamic"]);
     realm
 }

@@ -7,7 +7,7 @@ mod world;
 
 use std::time::Duration;
 
-use policy::{AuthPolicy, Childless, Identity, Peers, Pool, Realm};
+use policy::{AuthPolicy, Childless, Identity, Peers, Pool, PoolRange, Realm};
 use tussock_ike::{Event, Why};
 use world::World;
 use world::policy::{ike, realm, specs};
@@ -177,8 +177,8 @@ fn nobodies() -> (Realm, Realm) {
     moon.virtual_ip.v4 = true;
     moon.children[0].local = specs(&["dynamic"]);
     sun.children[0].remote = specs(&["dynamic"]);
-    sun.pool =
-        Some(Pool { v4: Some(("10.3.0.0".parse().unwrap(), 24)), v6: None, dns: vec![], subnets: vec![] });
+    let ranges = vec![PoolRange::Network("10.3.0.0".parse().unwrap(), 24)];
+    sun.pool = Some(Pool { ranges, ..Pool::default() });
     (moon, sun)
 }
 

@@ -609,7 +609,7 @@ mod tests {
         let proxy = Some("eth1".into());
         realm.pool = Some(policy::Pool { ranges: vec![network], proxy, ..policy::Pool::default() });
         other.realms = vec![Arc::new(realm)];
-        running.handle.reload(other).unwrap();
+        running.served.handle.reload(other).unwrap();
         let end = &mut running.end;
         for wrong in [
             dns(&[], &[], true),
@@ -628,7 +628,7 @@ mod tests {
         assert!(allowed(ask(end, dns(&["10.1.0.1"], &["corp.example"], true))));
         assert!(allowed(ask(end, neighbour("10.3.0.7", "eth1", true))));
         // What was added can be removed also when the realm is gone.
-        running.handle.reload(Config::default()).unwrap();
+        running.served.handle.reload(Config::default()).unwrap();
         let end = &mut running.end;
         assert!(
             allowed(ask(end, dns(&[], &[], false)))

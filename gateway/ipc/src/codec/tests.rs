@@ -180,6 +180,7 @@ fn eap_step() -> impl Strategy<Value = EapStep> {
             addresses,
             session_timeout: seconds.map(|s| std::time::Duration::from_secs(s.into())),
             interim: None,
+            accounted: keyed,
             class: groups.iter().map(|group| group.clone().into_bytes()).collect(),
             groups,
         },

@@ -309,7 +309,11 @@ fn extended_key_usages_are_those_that_the_realm_takes() {
         )
     };
     let ike = Eku::Other(vec![1, 3, 6, 1, 5, 5, 7, 3, 17]);
-    assert!(of(&[], Usages::IPSEC) && of(&[Eku::Any], Usages::IPSEC) && of(&[ike.clone()], Usages::IPSEC));
+    assert!(
+        of(&[], Usages::IPSEC)
+            && of(&[Eku::Any], Usages::IPSEC)
+            && of(std::slice::from_ref(&ike), Usages::IPSEC)
+    );
     assert!(!of(&[Eku::ServerAuth], Usages::IPSEC) && of(&[Eku::ServerAuth], Usages::IPSEC | Usages::SERVER));
     assert!(!of(&[Eku::ClientAuth], Usages::IPSEC | Usages::SERVER));
     assert!(of(&[Eku::ServerAuth, ike], Usages::IPSEC), "one is enough");

@@ -62,15 +62,15 @@ impl Slapd {
         // A port that was free a moment ago.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let at = format!("ldap://127.0.0.1:{port}");
-        let mut child =
-            run("/usr/sbin/slapd", &["-h", &at, "-d", "0"]).stderr(Stdio::null()).spawn().unwrap();
+        let child = run("/usr/sbin/slapd", &["-h", &at, "-d", "0"]).stderr(Stdio::null()).spawn().unwrap();
+        // From here on it ends with the value.
+        let slapd = Slapd { dir, child, port };
         for _ in 0..600 {
             if TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                return Some(Slapd { dir, child, port });
+                return Some(slapd);
             }
             std::thread::sleep(Duration::from_millis(50));
         }
-        let _ = child.kill();
         panic!("slapd does not start");
     }
 
