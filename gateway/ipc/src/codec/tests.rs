@@ -23,6 +23,7 @@ fn identity_of_any_kind() -> impl Strategy<Value = Identity> {
         any::<[u8; 16]>().prop_map(|v6| Identity::V6(v6.into())),
         proptest::collection::vec(any::<u8>(), 1..=policy::MAX_ID_LEN).prop_map(Identity::KeyId),
         Just(Identity::parse("C=DE, O=Lab, CN=moon").unwrap()),
+        any::<u64>().prop_map(Identity::Anonymous),
     ]
 }
 

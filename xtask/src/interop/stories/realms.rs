@@ -562,7 +562,7 @@ fn trust_first(place: &Place<'_>, end: &Tussock<'_>, host: &str, peer: &str, nth
 /// What stories before this one have remembered.
 fn remember_nothing(end: &Tussock<'_>) -> Result<()> {
     let state = end.socket();
-    match fs::remove_file(state.with_file_name("pins")) {
+    match fs::remove_file(state.with_file_name("secure").join("pins")) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
         _ => Ok(()),
     }

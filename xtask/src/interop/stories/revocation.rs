@@ -176,7 +176,7 @@ impl<'a> Couple<'a> {
     fn again(&mut self) -> Result<()> {
         self.sun.stop()?;
         self.moon.stop()?;
-        fs::remove_dir_all(self.moon.socket().with_file_name("crls")).ok();
+        fs::remove_dir_all(self.moon.socket().with_file_name("secure").join("crls")).ok();
         self.start()
     }
 
