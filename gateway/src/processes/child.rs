@@ -41,8 +41,8 @@ pub(super) enum Heard {
 }
 
 impl Child {
-    /// Starts it, without the variables named in `hide`.
-    pub(super) fn start(program: &Program, hide: &[&str]) -> anyhow::Result<Child> {
+    /// Starts it, without the variables named in `hide`. What libraries make at run time goes into its own folder.
+    pub(super) fn start(program: &Program, folder: &Path, hide: &[&str]) -> anyhow::Result<Child> {
         let (ours, theirs) = ipc::socket_pair().context("no socket")?;
         let Program { name, path, file } = program;
         let mut command = Command::new(format!("/proc/self/fd/{}", file.as_raw_fd()));
@@ -50,6 +50,7 @@ impl Child {
         for variable in hide {
             command.env_remove(variable);
         }
+        command.env("XDG_RUNTIME_DIR", folder);
         command.stdin(Stdio::from(theirs)).kill_on_drop(true);
         let process = command.spawn().with_context(|| format!("{} does not start", path.display()))?;
         let pid = process.id().context("a process without a number")? as i32;

@@ -124,9 +124,11 @@ impl Supervisor {
     async fn begin(&mut self) -> anyhow::Result<()> {
         self.lender.lend();
         let (network, keys) = ipc::socket_pair()?;
-        let secure = self.secure.insert(Child::start(&self.programs.1, &[])?);
+        let folder = self.settings.own_folder(Side::Keys);
+        let secure = self.secure.insert(Child::start(&self.programs.1, &folder, &[])?);
+        let folder = self.settings.own_folder(Side::Network);
         let hidden: Vec<&str> = self.settings.accel.iter().filter_map(|accel| hidden(accel)).collect();
-        let gateway = self.gateway.insert(Child::start(&self.programs.0, &hidden)?);
+        let gateway = self.gateway.insert(Child::start(&self.programs.0, &folder, &hidden)?);
         let (secure_pid, gateway_pid) = (secure.pid, gateway.pid);
         self.begin_secure(keys, gateway_pid, false).await?;
         let begin = Begin {
@@ -225,7 +227,8 @@ impl Supervisor {
 
     async fn secure_again(&mut self, gateway: i32) -> anyhow::Result<()> {
         let (network, keys) = ipc::socket_pair()?;
-        let pid = self.secure.insert(Child::start(&self.programs.1, &[])?).pid;
+        let folder = self.settings.own_folder(Side::Keys);
+        let pid = self.secure.insert(Child::start(&self.programs.1, &folder, &[])?).pid;
         self.begin_secure(keys, gateway, true).await?;
         let party = (pid, uid(self.users.secure.as_ref()));
         let gateway = self.gateway.as_mut().context("no process")?;

@@ -143,9 +143,6 @@ const ALWAYS_OLD: &[i64] = &[
     libc::SYS_select,
     libc::SYS_epoll_wait,
     libc::SYS_dup2,
-    libc::SYS_access,
-    libc::SYS_unlink,
-    libc::SYS_readlink,
     libc::SYS_time,
     libc::SYS_arch_prctl,
 ];
@@ -219,6 +216,7 @@ const OUTSIDE_LANES_OLD: &[i64] = &[
     libc::SYS_chmod,
     libc::SYS_chown,
     libc::SYS_pipe,
+    libc::SYS_epoll_create,
     libc::SYS_eventfd,
     libc::SYS_getrlimit,
 ];

@@ -35,7 +35,7 @@ pub(super) fn shut_in(side: Side, settings: &Settings, needs: &Needs) -> anyhow:
         write.extend(settings.leases.as_deref().and_then(Path::parent).map(Path::to_owned));
     }
     if needs.dpdk {
-        write.extend(paths(&["/dev/hugepages", "/var/run/dpdk", "/run/dpdk", "/tmp/dpdk", "/dev/shm"]));
+        write.extend(paths(&["/dev/hugepages", "/dev/shm"]));
     }
     if needs.libraries {
         read = paths(&["/"]);
