@@ -7,12 +7,20 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD, Gid, Uid, chownat};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::users::User;
 use crate::config::Settings;
 
 /// Between two looks.
-pub(super) const LOOK: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_secs(1);
+
+/// When to look.
+pub(super) fn looks() -> Interval {
+    let mut looks = interval(LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    looks
+}
 
 /// What is lent to whom.
 pub(super) struct Lender {

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow};
 use rustix::fs::{Gid, Uid};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Interval;
 
 use super::child::{Child, Heard, Program};
 use super::lend::{self, Lender};
@@ -70,6 +71,7 @@ async fn supervise(path: &Path, read: Read, mut signals: Ends, mut hang_up: Sign
     let mut supervisor = Supervisor {
         programs,
         lender,
+        look: lend::looks(),
         path: path.to_path_buf(),
         settings,
         users,
@@ -106,6 +108,7 @@ struct Supervisor {
     /// The gateway's and the key side's.
     programs: (Program, Program),
     lender: Lender,
+    look: Interval,
     path: PathBuf,
     settings: Settings,
     users: Users,
@@ -162,7 +165,8 @@ impl Supervisor {
             return self.restart().await;
         };
         tokio::select! {
-            () = tokio::time::sleep(lend::LOOK), if !self.lender.is_idle() => self.lender.lend(),
+            // Also while there is much to hear.
+            _ = self.look.tick(), if !self.lender.is_idle() => self.lender.lend(),
             _ = hang_up.recv() => {
                 if let Err(error) = self.reload().await {
                     tracing::error!("configuration not read again:\n{error:#}");

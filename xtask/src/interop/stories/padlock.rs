@@ -194,6 +194,7 @@ fn late<'w>(
     let mut moon = Tussock::new(place.world, &ours, &emulated.gateway, place.results)?;
     moon.append(padlock::SECTION)?;
     moon.preset(emulated.environment_with(&format!(",{what}={}", LATER.as_secs())));
+    moon.be_one_process();
     let mut sun = place.tussock(&theirs)?;
     place.begin(steps, &mut moon, &mut sun)?;
     all_on_padlock(&moon)?;
