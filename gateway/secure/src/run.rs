@@ -298,10 +298,8 @@ impl Secure {
         match request {
             NetRequest::OpenTun(spec) => {
                 self.permits.tun(&spec).map_err(Refusal::NotAllowed)?;
-                let (queues, offload) = self
-                    .kernel
-                    .open_tun(&spec)
-                    .map_err(|e| system(&format!("TUN device `{}`", spec.name), &e))?;
+                let (queues, offload) =
+                    self.kernel.open_tun(&spec).map_err(|e| system(&tun(&spec.name, &e), &e))?;
                 self.permits.made(&spec.name);
                 tracing::info!(device = %spec.name, mtu = spec.mtu, queues = queues.len(), ?offload, "TUN device made");
                 Ok(Reply::Tun { queues, name: spec.name, offload })
@@ -403,6 +401,16 @@ impl Drop for Secure {
         inbox.swap.clear();
         inbox.gone = true;
         self.ended.ring();
+    }
+}
+
+/// What could not be made, and what there is to do about it.
+fn tun(name: &str, error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => format!(
+            "TUN device `{name}` (the user that holds the keys has to be able to open /dev/net/tun, as udev has it: chmod 666)"
+        ),
+        _ => format!("TUN device `{name}`"),
     }
 }
 

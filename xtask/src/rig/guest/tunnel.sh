@@ -6,6 +6,8 @@
 echo 64 > /proc/sys/vm/nr_hugepages
 load vfio
 load network
+# As udev has it: whoever may make devices may open this.
+chmod 666 /dev/net/tun
 for card in $(card); do
 	bind "$card" vfio-pci
 done
