@@ -14,9 +14,9 @@ mod vfio_user;
 mod wire_esp;
 mod wire_ike;
 
+pub use self::ipc::ipc;
 pub use eap::{eap, eap_ends};
 pub use ike_state::{ike_events, ike_state};
-pub use self::ipc::ipc;
 pub use plugin::plugin;
 pub use radius_packets::radius;
 pub use vfio_user::vfio_user;

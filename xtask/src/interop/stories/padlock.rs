@@ -171,7 +171,8 @@ fn lies(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
     }
     steps.begin("it was found out, and software has the SAs");
     let told = || Ok((moon.device_count("soft", "/packets")? > 0 && !is_ready(&moon)?).then_some(()));
-    process::until(3 * LATER, told)?.with_context(|| format!("{:#}", moon.json("accel").unwrap_or_default()))?;
+    process::until(3 * LATER, told)?
+        .with_context(|| format!("{:#}", moon.json("accel").unwrap_or_default()))?;
     place.pings()
 }
 
