@@ -79,7 +79,7 @@ fn with_strongswan(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
     let there = Flow::begin(place.world, "alice", "bob", (BOB, 7000), TIME)?;
     let back = Flow::begin(place.world, "bob", "alice", (ALICE, 7001), TIME)?;
     let (there, back) = (there.finish()?, back.finish()?);
-    if there.octets < 1 << 16 || back.octets < 1 << 16 {
+    if there.octets < 1 << 18 || back.octets < 1 << 18 {
         bail!("{there:?} there, {back:?} back");
     }
     steps.begin("all of it was done by PadLock");
@@ -166,13 +166,12 @@ fn lies(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
     let there = Flow::begin(place.world, "alice", "bob", (BOB, 7000), 2 * LATER)?;
     let back = Flow::begin(place.world, "bob", "alice", (ALICE, 7001), 2 * LATER)?;
     let (there, back) = (there.finish()?, back.finish()?);
-    if there.octets < 1 << 16 || back.octets < 1 << 16 {
+    if there.octets < 1 << 18 || back.octets < 1 << 18 {
         bail!("{there:?} there, {back:?} back");
     }
     steps.begin("it was found out, and software has the SAs");
     let told = || Ok((moon.device_count("soft", "/packets")? > 0 && !is_ready(&moon)?).then_some(()));
-    process::until(3 * LATER, told)?
-        .with_context(|| format!("{:#}", moon.json("accel").unwrap_or_default()))?;
+    process::until(LATER, told)?.with_context(|| format!("{:#}", moon.json("accel").unwrap_or_default()))?;
     place.pings()
 }
 
