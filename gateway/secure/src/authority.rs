@@ -12,6 +12,7 @@
 
 mod belief;
 mod first_use;
+mod own;
 mod papers;
 
 use std::collections::{HashMap, VecDeque};
@@ -25,10 +26,7 @@ use ipc::{
 };
 use policy::{AuthPolicy, Claims, Identity, Realm, SignMethod, dn};
 use spi::cert::{CertDone, CertError, CertInfo, CertJob, CertQueue};
-use spi::{
-    CryptoDone, CryptoJob, CryptoOp, CryptoOutput, Doorbell, FaultKind, InFlight, KeyId, Outcome, SignScheme,
-    Token,
-};
+use spi::{CryptoDone, CryptoJob, CryptoOp, Doorbell, InFlight, Outcome, SignScheme, Token};
 use wire::numbers::{AuthMethod, CertEncoding};
 
 use self::belief::{Belief, Disbelief, untaken};
@@ -46,15 +44,13 @@ use crate::radius::Radius;
 use crate::revocation::Checks;
 use crate::validator::Validator;
 use crate::vault::{Problem, Vault};
+use own::Signing;
 use papers::{Parked, Unchecked, Waiting};
 
 /// Operations at once.
 const MAX_OPEN: usize = 4096;
 /// Times that what a device has done is followed up in one turn.
 const ROUNDS: usize = 8;
-/// How often a signature is begun again after a device was reset.
-const MAX_TRIES: usize = 3;
-
 /// Makes and checks proofs.
 pub(crate) struct Authority {
     vault: Vault,
@@ -86,20 +82,6 @@ enum Stage {
     Verify(Box<Verifying>),
     /// For a check of this name.
     Status(Token),
-}
-
-struct Signing {
-    token: Token,
-    realm: Arc<str>,
-    place: Place,
-    key: KeyId,
-    spki: Vec<u8>,
-    chosen: method::Chosen,
-    octets: Vec<u8>,
-    certs: Vec<CertData>,
-    /// The OCSP responder of the configuration, for our own certificate.
-    responder: Option<String>,
-    tries: usize,
 }
 
 /// A peer whose proof is being checked.
@@ -389,63 +371,6 @@ impl Authority {
         }
     }
 
-    fn sign(
-        &mut self,
-        at: SystemTime,
-        token: Token,
-        realm: &Realm,
-        octets: Vec<u8>,
-        offered: &Offered,
-    ) -> Result<(), Refusal> {
-        if self.vault.own_for(&realm.name, &[]).is_none() {
-            self.vault.try_again(realm, &self.devices, at).map_err(Refusal::NoCredential)?;
-        }
-        let own = self.vault.own_for(&realm.name, &offered.authorities).ok_or_else(|| {
-            Refusal::NoCredential(format!("realm `{}` has no usable private key", realm.name))
-        })?;
-        let chosen = method::choose(&own.info.schemes, &offered.hashes, self.vault.rules)
-            .map_err(Refusal::NoCredential)?;
-        let certs = own.payloads(offered, &**self.devices.short());
-        let (place, key, spki) = (own.place, own.info.id, own.info.spki.clone());
-        let issued = offered.ocsp.then(|| own.issued.clone()).flatten();
-        let responder = self.vault.believes(&realm.name).and_then(|b| b.revocation.as_ref()?.ocsp.clone());
-        let signing = Box::new(Signing {
-            token,
-            realm: realm.name.clone(),
-            place,
-            key,
-            spki,
-            chosen,
-            octets,
-            certs,
-            responder,
-            tries: 1,
-        });
-        // RFC 4806: the answer about our certificate goes along where the peer asks for it, and somebody can be asked.
-        let signing = match issued {
-            Some(issued) if signing.responder.is_some() || !issued.cert.ocsp_urls.is_empty() => {
-                self.staple(signing, issued, at)
-            }
-            _ => Some(signing),
-        };
-        if let Some(signing) = signing {
-            self.begin_signing(signing);
-        }
-        Ok(())
-    }
-
-    fn begin_signing(&mut self, signing: Box<Signing>) {
-        let (token, place) = (signing.token, signing.place);
-        let op = CryptoOp::Sign {
-            key: signing.key,
-            scheme: signing.chosen.scheme,
-            octets: signing.octets.clone(),
-        };
-        if let Err(refusal) = self.begin(Stage::Sign(signing), place, op) {
-            self.replies.push_back((token, Reply::Refused(refusal)));
-        }
-    }
-
     #[allow(clippy::too_many_arguments)] // The fields of one request.
     fn check(
         &mut self,
@@ -659,44 +584,6 @@ impl Authority {
             Some(Stage::Status(check)) => self.on_status_signature(check, done.outcome),
             None => tracing::warn!("a device answered what was not asked"),
         }
-    }
-
-    fn on_signed(&mut self, mut signing: Signing, done: CryptoDone) {
-        let token = signing.token;
-        let fault = match (done.outcome, done.output) {
-            (Outcome::Done, CryptoOutput::Signature(signature)) => {
-                let mut data = signing.chosen.prefix;
-                data.extend_from_slice(&signature);
-                let method = signing.chosen.method.0;
-                self.replies.push_back((token, Reply::Proof { method, data, certs: signing.certs }));
-                return;
-            }
-            (Outcome::Failed(fault), _) => fault,
-            _ => FaultKind::Internal.into(),
-        };
-        let why = self.devices.explain(signing.place, fault);
-        // Nothing went out yet: after a reset the signature is begun again, with the same key, opened anew.
-        let again =
-            matches!(fault.kind, FaultKind::Aborted | FaultKind::StaleHandle) && signing.tries < MAX_TRIES;
-        if again && let Some((place, key)) = self.same_key(&signing) {
-            signing.tries += 1;
-            (signing.place, signing.key) = (place, key);
-            let op = CryptoOp::Sign { key, scheme: signing.chosen.scheme, octets: signing.octets.clone() };
-            if self.begin(Stage::Sign(Box::new(signing)), place, op).is_ok() {
-                return;
-            }
-        }
-        // Never another key in its place: a key that lives in a device is there for a reason.
-        let refusal = Refusal::NoCredential(format!("the device with the private key failed: {why}"));
-        self.replies.push_back((token, Reply::Refused(refusal)));
-    }
-
-    fn same_key(&mut self, signing: &Signing) -> Option<(Place, KeyId)> {
-        if self.vault.own(&signing.realm, &signing.spki)?.info.id == signing.key {
-            self.vault.reopen(&signing.realm, &signing.spki, &self.devices).ok()?;
-        }
-        let own = self.vault.own(&signing.realm, &signing.spki)?;
-        Some((own.place, own.info.id))
     }
 
     fn on_verified(&mut self, verifying: Verifying, outcome: Outcome) {
