@@ -158,8 +158,44 @@ fn strongswan_calls(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
         through(place, &carol, &moon, || is_user(&moon, user, how))?;
         carol.stop()?;
     }
+    steps.begin("a chain that EAP-TLS has to cut, in packets that IKE has to cut");
+    let pki = Pki::of(KEYS)?;
+    let [cert, key, ca] = [pki.cert("moon"), pki.key("moon"), pki.ca()].map(|path| quoted(&shown(&path)));
+    serve(&moon, "\"tls\"", &format!(", cert = [{cert}, {ca}], key = {key}"))?;
+    moon.set(SITE, "fragment_size", "576")?;
+    moon.order(&["reload"])?;
+    let mut carol = their_carol(place, "eap-tls", "carol", PASSWORD)?;
+    carol.configure("charon { fragment_size = 576 }")?;
+    carol.start()?;
+    through(place, &carol, &moon, || is_user(&moon, "carol@lab.test", "TLS"))?;
+    cut_twice(&log_text(&carol))?;
+    carol.stop()?;
     moon.stop()?;
     stock.must_return(place.world, "the end")
+}
+
+/// strongSwan's log says that parts of EAP-TLS's messages came and went as several IKE fragments each.
+fn cut_twice(log: &str) -> Result<()> {
+    // Its start, the server's messages, its end: what is more is parts of them, and words that a part has come.
+    const WHOLE: usize = 3;
+    let requests = log.lines().filter(|line| line.contains("parsed") && line.contains("EAP/REQ/TLS")).count();
+    let (mut came, mut went) = (0, 0);
+    let (mut reassembled, mut made) = (false, false);
+    for line in log.lines() {
+        if line.contains("parsed") {
+            came += usize::from(reassembled && line.contains("EAP/REQ/TLS"));
+            reassembled = false;
+        }
+        reassembled |= line.contains("reassembled fragmented IKE message");
+        if line.contains("generating") && line.contains("EAP/RES") {
+            made = line.contains("EAP/RES/TLS");
+        }
+        went += usize::from(made && line.contains("splitting IKE message"));
+    }
+    if requests <= WHOLE + 2 || came < 2 || went < 1 {
+        bail!("{requests} requests of EAP-TLS, {came} of them in IKE fragments, {went} answers in such");
+    }
+    Ok(())
 }
 
 fn we_call(place: &Place<'_>, steps: &mut Steps) -> Result<()> {

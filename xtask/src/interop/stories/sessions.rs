@@ -1,6 +1,8 @@
 //! Sessions that FreeRADIUS let in, when the process that knows of them is killed, when other servers take the place of theirs, when
 //! their time is over, and over TLS.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, bail};
 
 use super::radius::{PASSWORD, asking, by_udp, carol, come_up, moon, refused, session_id, users_for};
@@ -44,6 +46,8 @@ pub const STORIES: &[Story] = &[
         .cast("strongSwan -> tussock, FreeRADIUS"),
 ];
 
+/// How long a record may take.
+const PATIENCE: Duration = Duration::from_secs(15);
 /// A second server's address beside alice's.
 const OTHER: &str = "10.1.0.11";
 
@@ -60,9 +64,7 @@ fn count(server: &FreeRadius<'_>, lines: &[&str]) -> usize {
 /// One more record like this than there were.
 fn await_another(server: &FreeRadius<'_>, lines: &[&str]) -> Result<()> {
     let before = count(server, lines);
-    let more = process::until(std::time::Duration::from_secs(15), || {
-        Ok((count(server, lines) > before).then_some(()))
-    })?;
+    let more = process::until(PATIENCE, || Ok((count(server, lines) > before).then_some(())))?;
     more.with_context(|| format!("no more than {before} records with {lines:?}"))
 }
 
@@ -124,9 +126,10 @@ fn restart(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
     let gateway = moon.pid().and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed()));
     rustix::process::kill_process(gateway.context("no gateway")?, rustix::process::Signal::KILL)?;
     server.await_record(&["Acct-Status-Type = Stop", &third, "Acct-Terminate-Cause = NAS-Reboot"])?;
-    await_another(&server, &["Acct-Status-Type = Accounting-On"]).or_else(|error| {
-        if count(&server, &["Acct-Status-Type = Accounting-On"]) == 2 { Ok(()) } else { Err(error) }
+    let begun = process::until(PATIENCE, || {
+        Ok((count(&server, &["Acct-Status-Type = Accounting-On"]) == 2).then_some(()))
     })?;
+    begun.context("the gateway that took its place is not in the books")?;
     for (mine, starts) in [(&mine, 1), (&second, 1), (&third, 1)] {
         let (started, stopped) =
             (count(&server, &["Type = Start", mine]), count(&server, &["Acct-Status-Type = Stop", mine]));
