@@ -11,6 +11,12 @@ pub trait Conversation: Send {
     fn poll(&mut self) -> Step {
         Step::Wait
     }
+
+    /// Why the peer is refused already, though it has the next word: it was told so by the method, and may go without another. For the
+    /// operator's log, like the reason of [`Step::Refused`].
+    fn regret(&self) -> Option<String> {
+        None
+    }
 }
 
 /// What to do next.

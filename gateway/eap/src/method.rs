@@ -11,6 +11,11 @@ pub(crate) trait ServerMethod: Send {
 
     /// Takes a response; `id` is the identifier of the packet the next request will be in.
     fn receive(&mut self, data: &[u8], id: u8) -> Turn;
+
+    /// Why it has failed, if the request that is out says so.
+    fn regret(&self) -> Option<String> {
+        None
+    }
 }
 
 /// What a server does next.

@@ -188,8 +188,12 @@ impl Server {
 
     fn refuse(&mut self, why: String) -> Step {
         self.state = State::Over;
-        let who = self.identity.as_deref().unwrap_or("somebody");
-        Step::Refused { packet: Some(self.last_word(EapCode::FAILURE)), why: format!("{who}: {why}") }
+        let why = format!("{}: {why}", self.who());
+        Step::Refused { packet: Some(self.last_word(EapCode::FAILURE)), why }
+    }
+
+    fn who(&self) -> &str {
+        self.identity.as_deref().unwrap_or("somebody")
     }
 
     /// Success and failure carry the identifier of the response they answer (RFC 3748 section 4.2).
@@ -272,5 +276,10 @@ impl Conversation for Server {
             Ok(response) if response.code == EapCode::RESPONSE => self.on_response(packet, &response),
             _ => self.stray(),
         }
+    }
+
+    fn regret(&self) -> Option<String> {
+        let State::Running { kind, method, .. } = &self.state else { return None };
+        Some(format!("{}: {kind}: {}", self.who(), method.regret()?))
     }
 }

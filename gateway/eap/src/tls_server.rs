@@ -21,6 +21,11 @@ pub(crate) trait Inside: Send {
 
     /// Takes what the peer wrote; nothing, if it sent an empty packet.
     fn receive(&mut self, plain: &[u8], channel: &Channel, id: u8) -> Within;
+
+    /// Why it has failed, if what was written last says so.
+    fn regret(&self) -> Option<String> {
+        None
+    }
 }
 
 /// What to do next inside.
@@ -157,6 +162,13 @@ impl ServerMethod for TlsServerMethod {
                 None => Turn::Refuse(why),
             },
             Err(why) => Turn::Refuse(why),
+        }
+    }
+
+    fn regret(&self) -> Option<String> {
+        match &self.phase {
+            Phase::Dead(why) => Some(why.clone()),
+            _ => self.inside.regret(),
         }
     }
 }
