@@ -222,7 +222,7 @@ impl Core {
         let realms = Realms::new(std::mem::take(&mut config.realms));
         let limit = config.in_flight_limit.max(8);
         let jar = CookieJar::new(&*ops, now);
-        let gate = Gate::new(Thresholds { half_open: config.cookie_threshold, ..Thresholds::default() });
+        let gate = Gate::new(Thresholds::of(config.cookie_threshold));
         let mut core = Core {
             ops,
             now,

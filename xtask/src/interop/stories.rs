@@ -26,6 +26,7 @@ mod realms;
 mod reload;
 mod remote;
 mod revocation;
+mod roadwarriors;
 mod suites;
 mod tokens;
 mod transport;
@@ -96,6 +97,7 @@ const SUBJECTS: &[&[Story]] = &[
     padlock::STORIES,
     providers::STORIES,
     radius::STORIES,
+    roadwarriors::STORIES,
     plugins::STORIES,
     tokens::STORIES,
     revocation::STORIES,
