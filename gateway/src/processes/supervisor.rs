@@ -64,8 +64,10 @@ async fn supervise(path: &Path, read: Read, mut signals: Ends, mut hang_up: Sign
         tracing::warn!("not root: all processes run as this user, and each may look at what the others have");
     }
     make_folders(&settings, &users)?;
-    let listener = OwnedFd::from(server::listen(&settings.socket())?.into_std()?);
+    let listener = OwnedFd::from(server::listen(&settings.socket())?);
     let _socket = SocketFile(settings.socket());
+    let key_listener = OwnedFd::from(server::listen(&settings.key_socket())?);
+    let _key_socket = SocketFile(settings.key_socket());
     let programs = (Program::find("tussock-gateway")?, Program::find("tussock-secure")?);
     let lender = Lender::new(&settings, users.gateway.clone());
     let mut supervisor = Supervisor {
@@ -76,6 +78,7 @@ async fn supervise(path: &Path, read: Read, mut signals: Ends, mut hang_up: Sign
         settings,
         users,
         listener,
+        key_listener,
         public: read.public,
         secret: read.secret,
         secure: None,
@@ -114,6 +117,8 @@ struct Supervisor {
     users: Users,
     /// The control socket; the gateway's process has it too, and each that comes after it.
     listener: OwnedFd,
+    /// The key side's own, likewise.
+    key_listener: OwnedFd,
     /// The configuration that is in use. The second part is passed on as it is.
     public: OwnedFd,
     secret: OwnedFd,
@@ -148,7 +153,7 @@ impl Supervisor {
 
     async fn begin_secure(&mut self, channel: OwnedFd, gateway: i32, inherits: bool) -> anyhow::Result<()> {
         let begin = Begin {
-            fds: vec![self.secret.try_clone()?, channel],
+            fds: vec![self.secret.try_clone()?, channel, self.key_listener.try_clone()?],
             ..begin_of(self.users.secure.as_ref(), (gateway, uid(self.users.gateway.as_ref())), inherits)
         };
         let secure = self.secure.as_mut().context("no process")?;
@@ -184,7 +189,6 @@ impl Supervisor {
                 }
                 // The answer finds its way by the token.
                 Heard::Word(token, Word::PleaseLook) => drop(secure.answer(token, Word::PleaseLook)),
-                Heard::Word(token, word @ Word::Password { .. }) => drop(secure.answer(token, word)),
                 Heard::Word(..) => {}
                 Heard::Ended(how) => {
                     tracing::error!(%how, "tussock-gateway has ended: everything begins anew");
@@ -193,7 +197,6 @@ impl Supervisor {
             },
             heard = secure.hear() => match heard {
                 Heard::Word(token, Word::Devices(text)) => drop(gateway.answer(token, Word::Devices(text))),
-                Heard::Word(token, Word::Taken(why)) => drop(gateway.answer(token, Word::Taken(why))),
                 Heard::Word(..) => {}
                 Heard::Ended(how) => {
                     tracing::error!(%how, "tussock-secure has ended: another one begins");
