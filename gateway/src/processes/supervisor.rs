@@ -24,6 +24,7 @@ use crate::control::server;
 use crate::log;
 use crate::run::RunError;
 use crate::sandbox::{Side, harden};
+use crate::terminal::Terminal;
 
 /// Longest time from the first signal to the end.
 const GOODBYE: Duration = Duration::from_secs(6);
@@ -70,6 +71,9 @@ async fn supervise(path: &Path, read: Read, mut signals: Ends, mut hang_up: Sign
     let _key_socket = SocketFile(settings.key_socket());
     let programs = (Program::find("tussock-gateway")?, Program::find("tussock-secure")?);
     let lender = Lender::new(&settings, users.gateway.clone());
+    // At which the key side asks for PINs; it may be killed while it does.
+    let terminal = settings.accel.iter().any(|accel| accel.flag("pin_prompt") == Some(true));
+    let terminal = terminal.then(Terminal::own).flatten();
     let mut supervisor = Supervisor {
         programs,
         lender,
@@ -84,6 +88,7 @@ async fn supervise(path: &Path, read: Read, mut signals: Ends, mut hang_up: Sign
         secure: None,
         gateway: None,
         patience: Patience::default(),
+        terminal,
     };
     let begun = tokio::select! {
         begun = supervisor.begin() => Some(begun),
@@ -125,6 +130,8 @@ struct Supervisor {
     secure: Option<Child>,
     gateway: Option<Child>,
     patience: Patience,
+    /// As it was at the start, if anything is asked at it.
+    terminal: Option<Terminal>,
 }
 
 impl Supervisor {
@@ -199,6 +206,9 @@ impl Supervisor {
                 Heard::Word(token, Word::Devices(text)) => drop(gateway.answer(token, Word::Devices(text))),
                 Heard::Word(..) => {}
                 Heard::Ended(how) => {
+                    if let Some(terminal) = &self.terminal {
+                        terminal.put_right();
+                    }
                     tracing::error!(%how, "tussock-secure has ended: another one begins");
                     self.secure = None;
                 }
@@ -281,6 +291,9 @@ impl Supervisor {
         tokio::select! {
             () = all => {}
             () = signals.end() => tracing::warn!("stopping at once"),
+        }
+        if let Some(terminal) = &self.terminal {
+            terminal.put_right();
         }
         Ok(())
     }

@@ -1,14 +1,16 @@
-//! The three processes as they run. All of it needs root, and namespaces of its own.
+//! The three processes as they run. Nearly all of it needs root, and namespaces of its own.
 //!
 //! | module | what is shown |
 //! |---|---|
 //! | `table` | what privilege each has |
 //! | `memory` | where secrets are, and where not |
 //! | `killed` | what happens when one of them is killed |
+//! | `echo` | terminals after somebody was asked for a password |
 //! | `fake` | what a gateway that is no longer ours gets from the key side |
 //! | `pair` | two gateways to show it on |
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod echo;
 mod fake;
 mod killed;
 mod memory;
