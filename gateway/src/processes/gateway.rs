@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use ipc::{NetworkEnd, Party};
-use rustix::thread::CapabilitySet;
 use spi::Token;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -104,7 +103,7 @@ fn give_up(begin: Begin) -> anyhow::Result<Room> {
     let (pid, uid) = begin.party;
     let channel = NetworkEnd::of_socket(channel, Some(Party { pid, uid }))?;
     if let Some(user) = &begin.user {
-        sandbox::become_user(user, CapabilitySet::empty(), begin.supervisor)?;
+        sandbox::become_user(user, Side::Network.keeps(), begin.supervisor)?;
     }
     let needs = Needs::of(Side::Network, &settings);
     notes.extend(sandbox::shut_in(Side::Network, &settings, &needs)?);

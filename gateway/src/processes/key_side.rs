@@ -7,7 +7,6 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use ipc::{Party, SecureEnd, Talk};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::thread::CapabilitySet;
 use spi::Token;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -122,7 +121,7 @@ fn serve(begin: Begin) -> anyhow::Result<(secure::Served, Vec<String>)> {
     // Without it no name servers of peers are used; whoever wants that is told then.
     let resolv_conf = secure::open_resolv_conf().ok();
     if let Some(user) = &begin.user {
-        sandbox::become_user(user, CapabilitySet::NET_ADMIN, begin.supervisor)?;
+        sandbox::become_user(user, Side::Keys.keeps(), begin.supervisor)?;
     }
     // Read by whoever we are now: until here nobody saw a secret.
     let Private { settings, mut config } = parts::unpack(part)?;
