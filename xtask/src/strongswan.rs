@@ -116,6 +116,13 @@ impl<'w> StrongSwan<'w> {
         Ok(fs::write(&file, change(&fs::read_to_string(&file)?))?)
     }
 
+    /// Have it read swanctl.conf, and the keys and certificates beside it; what it read before is forgotten.
+    pub fn load(&self) -> Result<()> {
+        let file = self.dir.join("swanctl/swanctl.conf");
+        let file = file.to_str().context("the checkout's path is not UTF-8")?;
+        self.order(&["--load-all", "--clear", "--noprompt", "--file", file])
+    }
+
     /// How many IKE SAs it has.
     pub fn ike_sas(&self) -> Result<u64> {
         let text = self.swanctl(&["--stats"])?.stdout;
@@ -196,10 +203,7 @@ impl Peer for StrongSwan<'_> {
             );
         }
         self.daemon = Some(daemon);
-        // swanctl looks for keys and certificates in folders beside this file.
-        let file = self.dir.join("swanctl/swanctl.conf");
-        let file = file.to_str().context("the checkout's path is not UTF-8")?;
-        self.order(&["--load-all", "--noprompt", "--file", file])
+        self.load()
     }
 
     fn stop(&mut self) -> Result<()> {

@@ -54,6 +54,8 @@ pub(crate) struct OpenKey {
     certs: Vec<Sent>,
     /// Where the first of them is to be had.
     url: Option<String>,
+    /// Our certificate and those that go with it, as they were read.
+    pub(crate) chain: Vec<Arc<Cert>>,
     /// Our certificate with the CA that issued it, if that is known.
     pub(crate) issued: Option<Issued>,
     /// Hashes of the keys of the CAs above it, as far as they are known.
@@ -332,7 +334,7 @@ fn open_own(
             // A root: who trusts it has it, who has it not will not take it from us.
             let sent = chain.iter().enumerate().filter(|(i, cert)| *i == 0 || !cert.is_root());
             let certs = sent.map(|(_, cert)| (cert.der.clone(), key_hash(short, &cert.spki))).collect();
-            Ok(OpenKey { place, info, source, certs, url: own.url.clone(), issued, authorities })
+            Ok(OpenKey { place, info, source, certs, url: own.url.clone(), chain, issued, authorities })
         }
         Err(what) => {
             devices.close_key(place, info.id);

@@ -4,6 +4,7 @@
 mod behind_nat;
 mod cards;
 mod carve_outs;
+mod couple;
 mod credentials;
 mod dpdk;
 mod eap;
@@ -29,6 +30,7 @@ mod revocation;
 mod suites;
 mod tokens;
 mod transport;
+mod validity;
 mod watching;
 mod wireshark;
 
@@ -99,6 +101,7 @@ const SUBJECTS: &[&[Story]] = &[
     plugins::STORIES,
     tokens::STORIES,
     revocation::STORIES,
+    validity::STORIES,
     realms::STORIES,
 ];
 
