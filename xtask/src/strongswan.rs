@@ -105,6 +105,13 @@ impl<'w> StrongSwan<'w> {
         Ok(fs::write(&file, text.replacen(" x509 revocation ", " x509 revocation curl ", 1))?)
     }
 
+    /// Have it fetch nothing.
+    pub fn fetches_nothing(&self) -> Result<()> {
+        let file = self.dir.join("strongswan.conf");
+        let text = fs::read_to_string(&file)?;
+        Ok(fs::write(&file, text.replacen(" curl ", " ", 1))?)
+    }
+
     /// More of swanctl.conf.
     pub fn append(&self, more: &str) -> Result<()> {
         append(&self.dir.join("swanctl/swanctl.conf"), more)

@@ -27,6 +27,8 @@ mod realms;
 mod reload;
 mod remote;
 mod revocation;
+mod slow;
+mod stapling;
 mod suites;
 mod tokens;
 mod transport;
@@ -102,6 +104,8 @@ const SUBJECTS: &[&[Story]] = &[
     tokens::STORIES,
     revocation::STORIES,
     validity::STORIES,
+    slow::STORIES,
+    stapling::STORIES,
     realms::STORIES,
 ];
 

@@ -233,6 +233,9 @@ impl Authority {
         at: SystemTime,
     ) -> Option<Box<Signing>> {
         if let Some(octets) = self.checks.response(&issued, at) {
+            if let Some(what) = self.checks.revoked(&issued, at) {
+                tracing::warn!(realm = %signing.realm, %what, "our own certificate will be refused");
+            }
             signing.certs.push(CertData { encoding: CertEncoding::OCSP_CONTENT.0, data: octets.to_vec() });
             return Some(signing);
         }

@@ -134,6 +134,11 @@ impl<'a> Couple<'a> {
         self.give_sun(&authority.ca(), "x509ca/ca.crt")
     }
 
+    /// Another CA that sun believes.
+    pub fn sun_believes_also(&self, authority: &Authority<'_>) -> Result<()> {
+        self.give_sun(&authority.ca(), "x509ca/also.crt")
+    }
+
     /// Sun's certificate, whoever issued it.
     pub fn sun_has(&self, cert: &Path, key: &Path) -> Result<()> {
         self.give_sun(cert, "x509/sun.crt")?;
@@ -227,7 +232,7 @@ pub fn responder(place: &Place<'_>, authority: &Authority<'_>, host: &str) -> Re
 }
 
 /// Wait until somebody listens.
-fn listens(place: &Place<'_>, host: &str, port: u16, daemon: &mut Daemon) -> Result<()> {
+pub fn listens(place: &Place<'_>, host: &str, port: u16, daemon: &mut Daemon) -> Result<()> {
     // The kernel's table has hexadecimal ports, and 0A for "listens".
     let wanted = format!(":{port:04X} ");
     let there = process::until(Duration::from_secs(10), || {
