@@ -12,6 +12,7 @@
 
 mod belief;
 mod first_use;
+mod in_tls;
 mod own;
 mod papers;
 
@@ -35,6 +36,7 @@ use crate::cert::Cert;
 use crate::config::Config;
 use crate::devices::{Devices, Place};
 use crate::eap::Host;
+use crate::eap_judge::Asked;
 use crate::identity;
 use crate::key::{self, KeyKind};
 use crate::method;
@@ -60,7 +62,7 @@ pub(crate) struct Authority {
     retired: Vec<Box<CertQueue>>,
     table: Table,
     open: InFlight<Stage>,
-    chains: InFlight<Chain>,
+    chains: InFlight<Chained>,
     chain_jobs: VecDeque<CertJob>,
     checks: Checks,
     parked: HashMap<Token, Parked>,
@@ -143,6 +145,13 @@ struct Proof {
     at: SystemTime,
 }
 
+/// Whose certificates are being looked at.
+enum Chained {
+    InIke(Box<Chain>),
+    /// Of somebody in EAP.
+    InTls(Asked),
+}
+
 /// A proof that waits for the verdict on its certificates.
 struct Chain {
     peer: Peer,
@@ -191,7 +200,11 @@ impl Authority {
                 let question = crate::eap::Question { token, sa, role, peer_id, remote };
                 self.eap.begin(&mut self.table, &self.vault, at, question, &realms, asked)
             }
-            Request::EapPacket { sa, packet } => self.eap.packet(&mut self.table, at, token, sa, &packet),
+            Request::EapPacket { sa, packet } => {
+                let taken = self.eap.packet(&mut self.table, at, token, sa, &packet);
+                self.begin_inquiries(at);
+                taken
+            }
             Request::EapWait { sa } => self.eap.wait(&mut self.table, at, token, sa),
             Request::EapMakeAuth { sa, input } => {
                 self.eap.make_auth(&mut self.table, &**self.devices.short(), token, sa, &input)
@@ -473,13 +486,16 @@ impl Authority {
                 Ok(Belief::Chain(anchors, between, usages)) => {
                     let chain = proof.certs.iter().map(|c| c.data.clone()).chain(between).collect();
                     let at = proof.at;
-                    return match self.chains.insert(Chain { peer, proof }) {
+                    return match self.chains.insert(Chained::InIke(Box::new(Chain { peer, proof }))) {
                         Ok(token) => {
                             self.chain_jobs.push_back(CertJob { token, chain, anchors, at, usages });
                             let _ = self.certs.submit(&mut self.chain_jobs);
                             Ok(())
                         }
-                        Err(chain) => Err((chain.peer, "too many proofs are being checked".into())),
+                        Err(Chained::InIke(chain)) => {
+                            Err((chain.peer, "too many proofs are being checked".into()))
+                        }
+                        Err(Chained::InTls(_)) => Ok(()),
                     };
                 }
                 Err(Disbelief::Unknown(what)) => {
@@ -610,7 +626,11 @@ impl Authority {
     }
 
     fn on_verdict(&mut self, verdict: CertDone) {
-        let Some(Chain { mut peer, proof }) = self.chains.take(verdict.token) else { return };
+        let (mut peer, proof) = match self.chains.take(verdict.token) {
+            Some(Chained::InIke(chain)) => (chain.peer, chain.proof),
+            Some(Chained::InTls(asked)) => return self.on_path_in_tls(asked, verdict.verdict),
+            None => return,
+        };
         let result = match verdict.verdict {
             // Another realm may have the CA that vouches for it.
             Err(e @ CertError::Untrusted(_)) => match peer.realms.next(e.to_string()) {
