@@ -11,6 +11,11 @@ pub trait Conversation: Send {
     fn poll(&mut self) -> Step {
         Step::Wait
     }
+
+    /// Whether it waits for a [`Judge`](crate::Judge). A packet that has no place in the conversation is [`Step::Wait`], too.
+    fn is_judging(&self) -> bool {
+        false
+    }
 }
 
 /// What to do next.

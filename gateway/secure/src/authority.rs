@@ -13,6 +13,7 @@
 mod belief;
 mod check;
 mod first_use;
+mod in_tls;
 mod own;
 mod papers;
 
@@ -33,6 +34,7 @@ use wire::numbers::AuthMethod;
 use crate::config::Config;
 use crate::devices::{Devices, Place};
 use crate::eap::Host;
+use crate::eap_judge::Asked;
 use crate::octets::{self, Prover};
 use crate::psk::{self, no_psk};
 use crate::radius::Radius;
@@ -57,7 +59,7 @@ pub(crate) struct Authority {
     retired: Vec<Box<CertQueue>>,
     table: Table,
     open: InFlight<Stage>,
-    chains: InFlight<Chain>,
+    chains: InFlight<Chained>,
     chain_jobs: VecDeque<CertJob>,
     checks: Checks,
     parked: HashMap<Token, Parked>,
@@ -79,6 +81,13 @@ enum Stage {
     Verify(Box<Verifying>),
     /// For a check of this name.
     Status(Token),
+}
+
+/// Whose certificates are being looked at.
+enum Chained {
+    InIke(Box<Chain>),
+    /// Of somebody in EAP.
+    InTls(Asked),
 }
 
 impl Authority {
@@ -123,7 +132,11 @@ impl Authority {
                 let question = crate::eap::Question { token, sa, role, peer_id, remote };
                 self.eap.begin(&mut self.table, &self.vault, at, question, &realms, asked)
             }
-            Request::EapPacket { sa, packet } => self.eap.packet(&mut self.table, at, token, sa, &packet),
+            Request::EapPacket { sa, packet } => {
+                let taken = self.eap.packet(&mut self.table, at, token, sa, &packet);
+                self.begin_inquiries(at);
+                taken
+            }
             Request::EapWait { sa } => self.eap.wait(&mut self.table, at, token, sa),
             Request::EapMakeAuth { sa, input } => {
                 self.eap.make_auth(&mut self.table, &**self.devices.short(), token, sa, &input)

@@ -4,6 +4,7 @@
 mod behind_nat;
 mod cards;
 mod carve_outs;
+mod couple;
 mod credentials;
 mod dpdk;
 mod eap;
@@ -27,9 +28,12 @@ mod reload;
 mod remote;
 mod revocation;
 mod roadwarriors;
+mod slow;
+mod stapling;
 mod suites;
 mod tokens;
 mod transport;
+mod validity;
 mod watching;
 mod wireshark;
 
@@ -101,6 +105,9 @@ const SUBJECTS: &[&[Story]] = &[
     plugins::STORIES,
     tokens::STORIES,
     revocation::STORIES,
+    validity::STORIES,
+    slow::STORIES,
+    stapling::STORIES,
     realms::STORIES,
 ];
 

@@ -12,7 +12,7 @@ use wire::numbers::{AuthMethod, CertEncoding};
 
 use super::belief::{Belief, Disbelief, untaken};
 use super::papers::Unchecked;
-use super::{Authority, Stage, build};
+use super::{Authority, Chained, Stage, build};
 use crate::candidates::{Candidates, proof_of};
 use crate::cert::Cert;
 use crate::devices::Place;
@@ -189,13 +189,16 @@ impl Authority {
                 Ok(Belief::Chain(anchors, between, usages)) => {
                     let chain = proof.certs.iter().map(|c| c.data.clone()).chain(between).collect();
                     let at = proof.at;
-                    return match self.chains.insert(Chain { peer, proof }) {
+                    return match self.chains.insert(Chained::InIke(Box::new(Chain { peer, proof }))) {
                         Ok(token) => {
                             self.chain_jobs.push_back(CertJob { token, chain, anchors, at, usages });
                             let _ = self.certs.submit(&mut self.chain_jobs);
                             Ok(())
                         }
-                        Err(chain) => Err((chain.peer, "too many proofs are being checked".into())),
+                        Err(Chained::InIke(chain)) => {
+                            Err((chain.peer, "too many proofs are being checked".into()))
+                        }
+                        Err(Chained::InTls(_)) => Ok(()),
                     };
                 }
                 Err(Disbelief::Unknown(what)) => {
@@ -306,7 +309,11 @@ impl Authority {
     }
 
     pub(super) fn on_verdict(&mut self, verdict: CertDone) {
-        let Some(Chain { mut peer, proof }) = self.chains.take(verdict.token) else { return };
+        let (mut peer, proof) = match self.chains.take(verdict.token) {
+            Some(Chained::InIke(chain)) => (chain.peer, chain.proof),
+            Some(Chained::InTls(asked)) => return self.on_path_in_tls(asked, verdict.verdict),
+            None => return,
+        };
         let result = match verdict.verdict {
             // Another realm may have the CA that vouches for it.
             Err(e @ CertError::Untrusted(_)) => match peer.realms.next(e.to_string()) {
