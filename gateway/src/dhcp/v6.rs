@@ -445,17 +445,17 @@ impl Agent {
     }
 
     fn failed(&mut self, talk: Talk, why: String) {
-        match (talk.token, talk.phase) {
-            (Some(token), _) => self.outlet.answer(token, Err(why)),
-            (
-                None,
-                Phase::Renew { address, .. } | Phase::Rebind { address } | Phase::Request { address, .. },
-            ) => {
-                if self.leases.remove(&(Arc::clone(&talk.realm), address)).is_some() {
-                    self.outlet.lost(&talk.realm, address.into(), &why);
-                }
+        if let Some(token) = talk.token {
+            return self.outlet.answer(token, Err(why));
+        }
+        let address = match talk.phase {
+            Phase::Renew { address, .. } | Phase::Rebind { address } | Phase::Request { address, .. } => {
+                address
             }
-            _ => {}
+            Phase::Solicit { .. } | Phase::Release { .. } => return,
+        };
+        if self.leases.remove(&(Arc::clone(&talk.realm), address)).is_some() {
+            self.outlet.lost(&talk.realm, address.into(), &why);
         }
     }
 
