@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -61,6 +61,8 @@ pub(crate) struct Core {
     pub(crate) gate: Gate,
     /// By realm, with the configuration they were made from.
     pub(crate) pools: BTreeMap<Arc<str>, (policy::Pool, AddressPool)>,
+    /// Addresses that an authentication server has named for clients of realms without a pool; by realm, while there are any.
+    pub(crate) grants: BTreeMap<Arc<str>, AddressPool>,
     pub(crate) handlers: Handlers,
     pub(crate) dropped: BTreeMap<&'static str, u64>,
     pub(crate) repeats: Repeats,
@@ -243,6 +245,7 @@ impl Core {
             of_realm: HashMap::new(),
             hasher: RandomState::new(),
             shelf: Shelf::new(),
+            grants: BTreeMap::new(),
             realms,
             addresses: HashMap::new(),
             crypto_room: usize::MAX,
@@ -285,9 +288,14 @@ impl Core {
 
     /// Asks the key side; `None` when too much is out already.
     pub(crate) fn ask(&mut self, sa: IkeSaId, request: Request) -> Option<Token> {
-        let token = self.asks.insert(sa).ok()?;
+        let token = self.insert_ask(sa)?;
         self.fx.push(Effect::Ask { token, request });
         Some(token)
+    }
+
+    /// A question of this IKE SA that is out, to whomever.
+    pub(crate) fn insert_ask(&mut self, sa: IkeSaId) -> Option<Token> {
+        self.asks.insert(sa).ok()
     }
 
     pub(crate) fn take_crypto(&mut self, token: Token) -> Option<CryptoWait> {
@@ -582,19 +590,6 @@ impl Core {
             let change = LeaseChange { realm: Arc::clone(realm), address, identity, state };
             self.fx.push(Effect::Lease(change));
         }
-    }
-
-    /// Asks the realm's DHCP server for an address; `None` when too much is out already.
-    pub(crate) fn want_address(
-        &mut self,
-        sa: IkeSaId,
-        realm: Arc<str>,
-        identity: Identity,
-        hint: Option<Ipv4Addr>,
-    ) -> Option<Token> {
-        let token = self.asks.insert(sa).ok()?;
-        self.fx.push(Effect::WantAddress { token, realm, identity, hint });
-        Some(token)
     }
 }
 

@@ -42,8 +42,8 @@ pub mod window;
 pub use child::selectors_text;
 pub use config::{Config, SourceFor};
 pub use effect::{
-    ChildId, ChildInstall, ChildRemoved, Command, CommandId, Effect, EspSignal, Event, IkeSaId, InnerAddress,
-    KeyLogEntry, KnownLease, LeaseChange, Path, Why,
+    ChildId, ChildInstall, ChildRemoved, Command, CommandId, DhcpLease, Effect, EspSignal, Event, IkeSaId,
+    InnerAddress, KeyLogEntry, KnownLease, LeaseChange, Path, Why,
 };
 pub use engine::{Engine, Standing};
 pub use pool::{LeaseState, LeaseView};

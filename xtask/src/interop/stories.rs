@@ -1,6 +1,7 @@
 //! What no scenario with strongSwan can show: our gateway on both ends and what it promises beyond the RFCs, and ours
 //! read by Wireshark. One file a subject.
 
+mod addresses;
 mod behind_nat;
 mod cards;
 mod carve_outs;
@@ -91,6 +92,7 @@ const SUBJECTS: &[&[Story]] = &[
     eap::STORIES,
     leases::STORIES,
     remote::STORIES,
+    addresses::STORIES,
     watching::STORIES,
     reactions::STORIES,
     hiding::STORIES,
