@@ -19,6 +19,7 @@ mod papers;
 
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -27,6 +28,7 @@ use ipc::{
     Table, TunSpec,
 };
 use policy::{AuthPolicy, Identity, Realm};
+use radius::Whose;
 use spi::cert::{CertDone, CertJob, CertQueue};
 use spi::{CryptoDone, CryptoJob, CryptoOp, Doorbell, InFlight, Token};
 use wire::numbers::AuthMethod;
@@ -70,7 +72,9 @@ pub(crate) struct Authority {
     /// EAP conversations.
     pub(crate) eap: Host,
     /// Servers that some of them go through.
-    pub(crate) radius: Option<Radius>,
+    radius: Option<Radius>,
+    /// Where it writes down what it knows of sessions, and whose those are that are there when it is started.
+    journal: Option<(PathBuf, Whose)>,
     /// And one that did not.
     by_nothing: Arc<str>,
 }
@@ -98,10 +102,12 @@ impl Authority {
         checks: Checks,
         table: Table,
         bell: Doorbell,
+        journal: Option<(PathBuf, Whose)>,
     ) -> Self {
         Authority {
             eap: Host::new(bell),
             radius: None,
+            journal,
             vault,
             devices,
             certs,
@@ -235,15 +241,34 @@ impl Authority {
     }
 
     /// Puts another configuration in place. Proofs under way go on with what they began with.
-    pub(crate) fn reload(&mut self, config: Config, at: SystemTime) -> Vec<Problem> {
-        let (mut vault, problems) = Vault::open(config, &self.devices, at);
-        vault.radius = self.radius.as_ref().map(|radius| Arc::clone(radius.opens()));
+    pub(crate) fn reload(&mut self, mut config: Config, at: SystemTime) -> Vec<Problem> {
+        let radius = config.radius.take();
+        let (vault, mut problems) = Vault::open(config, &self.devices, at);
         if vault.rules.min_rsa_bits != self.vault.rules.min_rsa_bits {
             self.renew_validator(vault.rules.min_rsa_bits);
         }
         std::mem::replace(&mut self.vault, vault).close(&self.devices);
+        problems.extend(self.reload_radius(radius));
         self.checks.refresh();
         problems
+    }
+
+    /// Other RADIUS servers, or none. What is wrong with them.
+    pub(crate) fn reload_radius(&mut self, told: Option<crate::config::Radius>) -> Option<Problem> {
+        let result = match (&mut self.radius, told) {
+            (Some(radius), told) => radius.reload(told),
+            (None, Some(told)) => {
+                let started = Radius::start(told, self.eap.bell().clone(), self.journal.clone());
+                started.map(|radius| {
+                    self.radius = Some(radius);
+                    // Whatever is there from now on is of a gateway that is there.
+                    self.journal.iter_mut().for_each(|(_, whose)| *whose = Whose::Ours);
+                })
+            }
+            (None, None) => Ok(()),
+        };
+        self.vault.radius = self.radius.as_ref().map(|radius| Arc::clone(radius.opens()));
+        result.err().map(Problem::of_radius)
     }
 
     fn radius(&mut self) -> Result<&mut Radius, Refusal> {
