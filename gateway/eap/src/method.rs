@@ -17,6 +17,11 @@ pub(crate) trait ServerMethod: Send {
         Turn::Wait
     }
 
+    /// Why it has failed, if the peer was told so by the last request.
+    fn failed(&self) -> Option<&str> {
+        None
+    }
+
     /// Whether a judge is waited for.
     fn is_judging(&self) -> bool {
         false

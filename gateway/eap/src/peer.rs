@@ -280,6 +280,10 @@ impl Conversation for Peer {
         self.go_on(reply)
     }
 
+    fn failed(&self) -> Option<String> {
+        self.lost().map(str::to_owned)
+    }
+
     fn is_judging(&self) -> bool {
         matches!(&self.state, State::Running { method, .. } if method.is_judging())
     }

@@ -197,8 +197,11 @@ impl Server {
 
     fn refuse(&mut self, why: String) -> Step {
         self.state = State::Over;
-        let who = self.identity.as_deref().unwrap_or("somebody");
-        Step::Refused { packet: Some(self.last_word(EapCode::FAILURE)), why: format!("{who}: {why}") }
+        Step::Refused { packet: Some(self.last_word(EapCode::FAILURE)), why: self.about(why) }
+    }
+
+    fn about(&self, why: String) -> String {
+        format!("{}: {why}", self.identity.as_deref().unwrap_or("somebody"))
     }
 
     /// Success and failure carry the identifier of the response they answer (RFC 3748 section 4.2).
@@ -287,6 +290,11 @@ impl Conversation for Server {
         let State::Running { kind, method, .. } = &mut self.state else { return Step::Wait };
         let (kind, turn) = (*kind, method.poll());
         self.go_on(kind, turn)
+    }
+
+    fn failed(&self) -> Option<String> {
+        let State::Running { kind, method, .. } = &self.state else { return None };
+        method.failed().map(|why| self.about(format!("{kind}: {why}")))
     }
 
     fn is_judging(&self) -> bool {

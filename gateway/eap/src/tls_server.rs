@@ -194,6 +194,13 @@ impl ServerMethod for TlsServerMethod {
         }
     }
 
+    fn failed(&self) -> Option<&str> {
+        match &self.phase {
+            Phase::Dead(why) => Some(why),
+            _ => None,
+        }
+    }
+
     fn is_judging(&self) -> bool {
         matches!(self.phase, Phase::Judging(..))
     }

@@ -196,3 +196,24 @@ impl Prompt for Slow {
         Answer::Given(Secret::from_slice(PASSWORD.as_bytes()))
     }
 }
+
+#[test]
+fn why_a_certificate_was_refused_is_known_before_the_client_has_answered_the_alert() {
+    let world = world();
+    let expired = world.ca.issue(ALICE, 2021, 3);
+    for versions in [TlsVersions::Tls12, TlsVersions::Tls13] {
+        let (server, mut peer) = sides(&world, MethodKind::Tls, None, versions);
+        let own = lab::certificates(Some(&expired), &[&world.ca], versions);
+        peer.tls = Some(Arc::new(eap::TlsClient::new(own, lab::SERVER).unwrap()));
+        let mut server = Server::new(Arc::new(server), None, random());
+        let mut peer = Peer::new(Arc::new(peer), random());
+        let mut step = server.receive(None);
+        while server.failed().is_none() {
+            let Step::Send(request) = step else { panic!("no request") };
+            let Step::Send(response) = peer.receive(Some(&request)) else { panic!("no response") };
+            step = server.receive(Some(&response));
+        }
+        let why = server.failed().unwrap();
+        assert!(why.starts_with("alice@lab.test: EAP-TLS: TLS: ") && why.contains("expired"), "{why}");
+    }
+}

@@ -317,7 +317,13 @@ impl Host {
 
     /// The IKE SA is gone.
     pub(crate) fn forget(&mut self, sa: IkeSaRef) {
-        self.talks.remove(&sa);
+        let Some(Talk { realm, peer, state: State::Idle(conversation), .. }) = self.talks.remove(&sa) else {
+            return;
+        };
+        // Many peers go without a word when they are told.
+        if let Some(why) = conversation.failed() {
+            tracing::warn!(realm = %realm.name, %peer, sa = sa.0, %why, "EAP failed");
+        }
     }
 
     /// Somebody has given a password.

@@ -9,6 +9,7 @@ mod couple;
 mod credentials;
 mod dpdk;
 mod eap;
+mod eap_revoked;
 mod endings;
 mod esn;
 mod guarded;
@@ -110,6 +111,7 @@ const SUBJECTS: &[&[Story]] = &[
     validity::STORIES,
     slow::STORIES,
     stapling::STORIES,
+    eap_revoked::STORIES,
     realms::STORIES,
 ];
 

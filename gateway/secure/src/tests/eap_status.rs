@@ -1,12 +1,16 @@
 //! Revocation of certificates that are shown in TLS inside EAP, of clients and of servers.
 
-use ipc::{EapStep, Role};
+use ipc::{EapStep, IkeSaRef, Request, Role};
 use policy::EapMethod;
 use rcgen::{CertificateParams, KeyPair, SerialNumber};
 
-use super::eap::{client_realm, grant, meet, packet, prove_both, server_realm, side, step, talk, users};
+use super::eap::{
+    begin, client_realm, grant, meet, packet, prove_both, server_realm, side, step, talk, users,
+};
 use super::status::{Server, list};
-use crate::config::{Certificate, CrlSource, EapCredentials, Revocation, RevocationMode};
+use crate::config::{
+    Certificate, Config, Credentials, CrlSource, EapCredentials, Revocation, RevocationMode,
+};
 use crate::testing::*;
 
 const MOON: &str = "moon.lab.test";
@@ -112,7 +116,7 @@ fn what_has_to_be_fetched_is_waited_for_and_a_password_after_that() {
     let mut moon = side(server_realm(&[EapMethod::Ttls]), users("Ar3etTnp"), Some(servers));
     let mut sun = side(client_realm(&[EapMethod::Ttls]), Vec::new(), Some(clients));
     let mut from_moon = meet(&mut moon, &mut sun);
-    assert_eq!(step(super::eap::begin(&mut sun, Role::Initiator)), EapStep::Ready);
+    assert_eq!(step(begin(&mut sun, Role::Initiator)), EapStep::Ready);
     let wanted = loop {
         let EapStep::Send(bytes) = from_moon else { panic!("{from_moon:?}") };
         match step(packet(&mut sun, bytes)) {
@@ -134,4 +138,70 @@ fn a_server_that_is_asked_for_a_list_and_gives_none_decides_as_the_realm_says() 
     let (moons, _) = ends(EapMethod::Tls, both(&ca, of(RevocationMode::Relaxed), OFF()));
     assert_eq!(grant(moons).identity, "carol");
     assert_eq!(server.asked(), 2);
+}
+
+#[test]
+fn a_certificate_that_one_realm_judged_opens_no_stricter_one() {
+    let (ca, other) = (Ca::new("CA"), Ca::new("Other"));
+    let lists = || file(list(&ca, &[], |_| ()));
+    // Where carol lands who is judged by the first realm, and is the second one's by its rule.
+    let lands = |first: Revocation, second: Revocation, cas: &[&Ca]| {
+        let [mut of_first, clients] = both(&ca, first, OFF());
+        let [mut of_second, _] = both(&ca, second, OFF());
+        of_second.anchors = cas.iter().map(|ca| ca.named()).collect();
+        let named = |name: &str, rule: &str| {
+            let mut realm = server_realm(&[EapMethod::Tls]);
+            realm.name = name.into();
+            realm.remote_id = policy::Peers::parse([rule]).unwrap();
+            realm
+        };
+        let of = |eap: &mut EapCredentials| Credentials {
+            eap: Some(std::mem::take(eap)),
+            ..Credentials::default()
+        };
+        let mut moon = Side::new(Config {
+            realms: vec![named("all", "any").into(), named("sales", "eap: carol").into()],
+            psks: vec![psk(&[MOON, "sun.lab.test"], "between us")],
+            credentials: [("all".to_owned(), of(&mut of_first)), ("sales".to_owned(), of(&mut of_second))]
+                .into(),
+            ..Config::default()
+        });
+        assert!(moon.problems.is_empty(), "{:?}", moon.problems);
+        let mut sun = side(client_realm(&[EapMethod::Tls]), vec![], Some(clients));
+        let mut from_moon = meet_in(&mut moon, &mut sun, &["all", "sales"]);
+        while let EapStep::Send(bytes) = &from_moon {
+            let EapStep::Send(answer) = step(packet(&mut sun, bytes.clone())) else { break };
+            from_moon = step(packet(&mut moon, answer));
+        }
+        match from_moon {
+            EapStep::Accepted { realm, .. } => Ok(realm.to_string()),
+            other => Err(why(other)),
+        }
+    };
+    let relaxed = || by(RevocationMode::Relaxed, vec![]);
+    let strict = || by(RevocationMode::Strict, lists());
+    assert_eq!(lands(strict(), strict(), &[&ca]).unwrap(), "sales");
+    assert_eq!(lands(strict(), relaxed(), &[&ca, &other]).unwrap(), "sales");
+    let told = lands(relaxed(), strict(), &[&ca]).unwrap_err();
+    assert!(told.contains("realm `sales`, which is stricter about revocation than realm `all`"), "{told}");
+    let told = lands(strict(), strict(), &[&other]).unwrap_err();
+    assert!(told.contains("realm `sales`, which believes other CAs than realm `all`"), "{told}");
+}
+
+/// Has moon begin with these realms in question, and sun believe it.
+fn meet_in(moon: &mut Side, sun: &mut Side, realms: &[&str]) -> EapStep {
+    let first = step(moon.ask(Request::EapBegin {
+        sa: IkeSaRef(1),
+        role: Role::Responder,
+        realms: realms.iter().map(|realm| (*realm).into()).collect(),
+        asked: None,
+        peer_id: id("sun.lab.test"),
+        remote: std::net::Ipv4Addr::new(192, 0, 2, 7).into(),
+    }));
+    let mut gateway = side(server_realm(&[EapMethod::MsChapV2]), users("x"), None);
+    begin(&mut gateway, Role::Responder);
+    let by_key = proof(gateway.make(1, "r", MOON, responders(Role::Responder)));
+    accepted(sun.check(1, "r", "sun.lab.test", MOON, responders(Role::Initiator), by_key));
+    assert_eq!(step(begin(sun, Role::Initiator)), EapStep::Ready);
+    first
 }
