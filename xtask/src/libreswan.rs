@@ -25,6 +25,11 @@ pub fn need() -> Result<()> {
     LIBRESWAN.need()
 }
 
+/// Its version, once it is there.
+pub fn version() -> String {
+    LIBRESWAN.version("libreswan").split('-').next().unwrap_or("?").to_owned()
+}
+
 /// One pluto on one lab host.
 pub struct Libreswan<'w> {
     world: &'w World,
