@@ -19,6 +19,7 @@ mod lanes;
 mod leases;
 mod lifetimes;
 mod mixed;
+mod nobody;
 mod padlock;
 mod path_mtu;
 mod plugins;
@@ -68,6 +69,8 @@ pub struct Story {
     pub layout: Layout,
     /// Packages it cannot do without, where it is skipped if they are not to be had.
     pub packages: Option<&'static [&'static str]>,
+    /// Others that are unpacked for it; without them it is skipped.
+    pub others: Option<fn() -> Result<()>>,
     /// Play it there.
     pub play: Play,
 }
@@ -113,6 +116,7 @@ const SUBJECTS: &[&[Story]] = &[
     stapling::STORIES,
     eap_revoked::STORIES,
     realms::STORIES,
+    nobody::STORIES,
 ];
 
 /// All of them.
@@ -123,7 +127,15 @@ pub fn all() -> impl Iterator<Item = &'static Story> {
 impl Story {
     /// Our gateways between two sites.
     const fn ours(name: &'static str, shows: &'static str, play: Play) -> Story {
-        Story { name, shows, roles: "tussock -> tussock", layout: Layout::Sites, packages: None, play }
+        Story {
+            name,
+            shows,
+            roles: "tussock -> tussock",
+            layout: Layout::Sites,
+            packages: None,
+            others: None,
+            play,
+        }
     }
 
     /// The same elsewhere on the map.
@@ -134,6 +146,11 @@ impl Story {
     /// The same, where these packages are.
     const fn with(self, packages: &'static [&'static str]) -> Story {
         Story { packages: Some(packages), ..self }
+    }
+
+    /// The same, where these can be had.
+    const fn asking(self, others: fn() -> Result<()>) -> Story {
+        Story { others: Some(others), ..self }
     }
 
     /// The same with others on the stage.
