@@ -12,10 +12,14 @@ pub trait Conversation: Send {
         Step::Wait
     }
 
-    /// Why the peer is refused already, though it has the next word: it was told so by the method, and may go without another. For the
-    /// operator's log, like the reason of [`Step::Refused`].
-    fn regret(&self) -> Option<String> {
+    /// Why it has failed, where the other side has been told by a packet of the method and may not answer it any more.
+    fn failed(&self) -> Option<String> {
         None
+    }
+
+    /// Whether it waits for a [`Judge`](crate::Judge). A packet that has no place in the conversation is [`Step::Wait`], too.
+    fn is_judging(&self) -> bool {
+        false
     }
 }
 

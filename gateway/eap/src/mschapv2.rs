@@ -107,7 +107,7 @@ impl ServerMethod for MsChapV2Server {
         }
     }
 
-    fn regret(&self) -> Option<String> {
+    fn failed(&self) -> Option<String> {
         match &self.state {
             Waiting::Regret(why) => Some(why.clone()),
             Waiting::Response | Waiting::Assent(_) => None,

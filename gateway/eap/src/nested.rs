@@ -67,8 +67,8 @@ impl NestedServer {
     }
 
     /// Why the peer is refused already.
-    pub(crate) fn regret(&self) -> Option<String> {
-        self.0.regret()
+    pub(crate) fn failed(&self) -> Option<String> {
+        self.0.failed()
     }
 
     /// The identifier of the request that is out.

@@ -119,10 +119,10 @@ impl Inside for PeapInside {
         }
     }
 
-    fn regret(&self) -> Option<String> {
+    fn failed(&self) -> Option<String> {
         match &self.state {
             Waiting::Regret(why) => Some(why.clone()),
-            Waiting::Eap(nested) => nested.regret(),
+            Waiting::Eap(nested) => nested.failed(),
             Waiting::Nothing | Waiting::Agreement(_) => None,
         }
     }

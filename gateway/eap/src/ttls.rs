@@ -169,10 +169,10 @@ impl Inside for TtlsInside {
         }
     }
 
-    fn regret(&self) -> Option<String> {
+    fn failed(&self) -> Option<String> {
         match &self.state {
             Waiting::Regret(why) => Some(why.clone()),
-            Waiting::Eap(nested) => nested.regret(),
+            Waiting::Eap(nested) => nested.failed(),
             Waiting::Anything | Waiting::Assent(_) => None,
         }
     }

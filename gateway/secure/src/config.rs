@@ -158,6 +158,8 @@ pub struct EapCredentials {
     pub own: Option<OwnKey>,
     /// CAs that the other side's certificate is to come from.
     pub anchors: Vec<Certificate>,
+    /// How revocation of that is looked at.
+    pub revocation: Revocation,
     /// The name the server's certificate is to be for (client).
     pub server_name: Option<String>,
     /// What may run inside a tunnel; empty: what is usual.
@@ -251,7 +253,7 @@ pub struct Revocation {
 }
 
 /// What becomes of a peer by the status of its certificates.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum RevocationMode {
     /// Nobody asks.
     Off,

@@ -73,11 +73,24 @@ impl Handle {
 }
 
 impl Handle {
-    /// Gives a password of a user of a realm, for EAP; without a user that of whoever's is wanted there.
+    /// Where passwords are given.
+    pub fn passwords(&self) -> Passwords {
+        Passwords { inbox: Arc::clone(&self.inbox), bell: self.bell.clone() }
+    }
+}
+
+/// Where passwords are given to a running key side. Does not keep it running.
+pub struct Passwords {
+    inbox: Arc<Mutex<Inbox>>,
+    bell: Doorbell,
+}
+
+impl Passwords {
+    /// Gives that of a user of a realm, for EAP; without a user that of whoever's is wanted there.
     ///
     /// # Errors
     /// The key side is gone, or has not taken the last ones.
-    pub fn give_password(&self, realm: String, user: Option<String>, password: Secret) -> io::Result<()> {
+    pub fn give(&self, realm: String, user: Option<String>, password: Secret) -> io::Result<()> {
         let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
         if inbox.gone {
             return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the key side is gone"));
