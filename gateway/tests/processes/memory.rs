@@ -314,3 +314,38 @@ fn passwords_and_radius_secrets_are_in_the_key_side_and_nowhere_else() {
     assert!(pair.pings());
     are_in_the_key_side_alone(client, &[Secret::word("password that is written down", OTHER_EAP)]);
 }
+
+/// The other way round: what protects packets is where packets are.
+#[test]
+fn keys_of_sas_are_in_the_gateway_and_nowhere_else() {
+    if !can("a look into memory") {
+        return;
+    }
+    let mut pair = Pair::new("sa");
+    let (moon, sun) = (pair.psk("moon", 1, 2), pair.psk("sun", 2, 1));
+    let folder = pair.place("moon", "keylog");
+    let text = fs::read_to_string(&moon).unwrap();
+    let named = format!("[gateway]\nkeylog = \"{}\"", folder.display());
+    fs::write(&moon, text.replace("[gateway]", &named)).unwrap();
+    pair.run("sun", &sun);
+    let supervisor = pair.run("moon", &moon);
+    pair.until("there is a tunnel", || pair.pings());
+    let log = ["ikev2_decryption_table", "esp_sa"].map(|name| fs::read_to_string(folder.join(name)).unwrap());
+    // The first 16 octets of what is long enough to be a key.
+    let words = log.iter().flat_map(|text| text.split(['"', ',', '\n']));
+    let keys: Vec<Vec<u8>> = words
+        .map(|word| word.trim_start_matches("0x"))
+        .filter(|word| word.len() >= 32 && word.bytes().all(|letter| letter.is_ascii_hexdigit()))
+        .map(|word| (0..32).step_by(2).map(|at| u8::from_str_radix(&word[at..at + 2], 16).unwrap()).collect())
+        .collect();
+    // Both directions of the IKE SA and of the Child SA.
+    assert!(keys.len() >= 4, "{log:?}");
+    let [gateway, secure] = children(supervisor);
+    let [up, out, other] = [supervisor, gateway, secure].map(|pid| found(pid, &keys));
+    eprintln!("{} keys: in the gateway {:?} times", keys.len(), out.iter().map(Vec::len).collect::<Vec<_>>());
+    assert!(out.iter().all(|places| !places.is_empty()));
+    assert!(
+        up.iter().chain(&other).all(Vec::is_empty),
+        "in the supervisor {up:?}, in the key side {other:?}"
+    );
+}
