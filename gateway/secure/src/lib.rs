@@ -31,6 +31,7 @@ mod constraints;
 mod crl;
 mod devices;
 mod eap;
+mod eap_judge;
 mod eap_methods;
 mod fetch;
 mod handed;

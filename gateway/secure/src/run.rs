@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::SystemTime;
 
 use ipc::{DnsChange, NeighbourChange, NetworkEnd, Received, Refusal, Reply, Request, SecureEnd, Table};
+use radius::Whose;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use spi::cert::CertQueue;
 use spi::{Device, Doorbell, Secret, Token};
@@ -206,7 +207,7 @@ pub fn check(mut config: Config) -> io::Result<Vec<Problem>> {
     let radius = config.radius.take();
     let (_, mut problems) = authority(config, devices, missing)?;
     if let Some(Err(why)) = radius.map(Radius::check) {
-        problems.push(Problem { realm: "radius".into(), what: why });
+        problems.push(Problem::of_radius(why));
     }
     Ok(problems)
 }
@@ -223,21 +224,12 @@ fn authority(
     let certs: Box<CertQueue> = Box::new(validator);
     let checks = Checks::new(config.state_dir.as_deref(), Arc::clone(devices.short()))?;
     let radius = config.radius.take();
-    let (mut vault, mut problems) = Vault::open(config, &devices, SystemTime::now());
+    let whose = if config.inherits { Whose::Ours } else { Whose::NobodysNow };
+    let journal = config.state_dir.clone().map(|folder| (folder, whose));
+    let (vault, mut problems) = Vault::open(config, &devices, SystemTime::now());
     let bell = Doorbell::new()?;
-    let radius = match radius.map(|radius| Radius::start(radius, bell.clone())) {
-        Some(Ok(radius)) => {
-            vault.radius = Some(Arc::clone(radius.opens()));
-            Some(radius)
-        }
-        Some(Err(what)) => {
-            problems.push(Problem { realm: "radius".into(), what });
-            None
-        }
-        None => None,
-    };
-    let mut authority = Authority::new(vault, devices, certs, checks, Table::default(), bell);
-    authority.radius = radius;
+    let mut authority = Authority::new(vault, devices, certs, checks, Table::default(), bell, journal);
+    problems.extend(authority.reload_radius(radius));
     Ok((authority, problems))
 }
 

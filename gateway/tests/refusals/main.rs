@@ -92,6 +92,9 @@ const TRIALS: &[Trial] = &[
         let all = rustix::process::Rlimit { current: None, maximum: None };
         Ok(rustix::process::setrlimit(rustix::process::Resource::Core, all)?)
     }),
+    ("type into a terminal (`TIOCSTI`)", |_| {
+        call(libc::SYS_ioctl, [0, libc::TIOCSTI as i64, 0, 0]).map(drop)
+    }),
     ("no filters any more (`personality`)", |_| call(libc::SYS_personality, [0; 4]).map(drop)),
 ];
 
