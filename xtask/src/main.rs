@@ -34,6 +34,7 @@ mod plugins;
 mod process;
 mod providers;
 mod report;
+mod resolved;
 mod rig;
 mod silence;
 mod soak;
