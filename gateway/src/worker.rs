@@ -505,6 +505,7 @@ impl Worker {
         self.open_tuns();
         self.renew_neighbours();
         self.take_answers(now);
+        self.account_again();
         tracing::info!("there is a key side again");
     }
 
@@ -547,6 +548,7 @@ impl Worker {
                 }
                 Asker::Tun(name) => self.tun_came(now, name, reply),
                 Asker::Orders => self.session_order(now, reply),
+                Asker::Account(number) => self.accounted(number, reply),
                 Asker::Adopted(name) => self.tun_adopted(name, &reply),
                 Asker::Own(what) => {
                     if let Reply::Refused(why) = reply {

@@ -105,6 +105,13 @@ impl<'w> StrongSwan<'w> {
         Ok(fs::write(&file, text.replacen(" x509 revocation ", " x509 revocation curl ", 1))?)
     }
 
+    /// Have it fetch nothing.
+    pub fn fetches_nothing(&self) -> Result<()> {
+        let file = self.dir.join("strongswan.conf");
+        let text = fs::read_to_string(&file)?;
+        Ok(fs::write(&file, text.replacen(" curl ", " ", 1))?)
+    }
+
     /// More of swanctl.conf.
     pub fn append(&self, more: &str) -> Result<()> {
         append(&self.dir.join("swanctl/swanctl.conf"), more)
@@ -114,6 +121,13 @@ impl<'w> StrongSwan<'w> {
     pub fn rewrite(&self, change: impl Fn(&str) -> String) -> Result<()> {
         let file = self.dir.join("swanctl/swanctl.conf");
         Ok(fs::write(&file, change(&fs::read_to_string(&file)?))?)
+    }
+
+    /// Have it read swanctl.conf, and the keys and certificates beside it; what it read before is forgotten.
+    pub fn load(&self) -> Result<()> {
+        let file = self.dir.join("swanctl/swanctl.conf");
+        let file = file.to_str().context("the checkout's path is not UTF-8")?;
+        self.order(&["--load-all", "--clear", "--noprompt", "--file", file])
     }
 
     /// How many IKE SAs it has.
@@ -196,10 +210,7 @@ impl Peer for StrongSwan<'_> {
             );
         }
         self.daemon = Some(daemon);
-        // swanctl looks for keys and certificates in folders beside this file.
-        let file = self.dir.join("swanctl/swanctl.conf");
-        let file = file.to_str().context("the checkout's path is not UTF-8")?;
-        self.order(&["--load-all", "--noprompt", "--file", file])
+        self.load()
     }
 
     fn stop(&mut self) -> Result<()> {

@@ -11,6 +11,16 @@ pub trait Conversation: Send {
     fn poll(&mut self) -> Step {
         Step::Wait
     }
+
+    /// Why it has failed, where the other side has been told by a packet of the method and may not answer it any more.
+    fn failed(&self) -> Option<String> {
+        None
+    }
+
+    /// Whether it waits for a [`Judge`](crate::Judge). A packet that has no place in the conversation is [`Step::Wait`], too.
+    fn is_judging(&self) -> bool {
+        false
+    }
 }
 
 /// What to do next.

@@ -11,6 +11,21 @@ pub(crate) trait ServerMethod: Send {
 
     /// Takes a response; `id` is the identifier of the packet the next request will be in.
     fn receive(&mut self, data: &[u8], id: u8) -> Turn;
+
+    /// Goes on after [`Turn::Wait`].
+    fn poll(&mut self) -> Turn {
+        Turn::Wait
+    }
+
+    /// Why it has failed, if the peer was told so by the last request.
+    fn failed(&self) -> Option<&str> {
+        None
+    }
+
+    /// Whether a judge is waited for.
+    fn is_judging(&self) -> bool {
+        false
+    }
 }
 
 /// What a server does next.
@@ -23,6 +38,8 @@ pub(crate) enum Turn {
     Refuse(String),
     /// The response makes no sense and may not be the peer's: wait for another.
     Ignore,
+    /// A judge is asked.
+    Wait,
 }
 
 /// The peer's side of a method. It sees what follows the type octet, and never a packet twice.
@@ -35,6 +52,11 @@ pub(crate) trait PeerMethod: Send {
         Reply::Wait
     }
 
+    /// Whether a judge is waited for.
+    fn is_judging(&self) -> bool {
+        false
+    }
+
     /// The server says that it is content. `None` if the method is not at its end, and nobody may say so.
     fn succeed(&self) -> Option<Result<Proof, String>>;
 }
@@ -43,7 +65,7 @@ pub(crate) trait PeerMethod: Send {
 pub(crate) enum Reply {
     /// Send this response.
     Answer(Vec<u8>),
-    /// Somebody is asked for the password.
+    /// Somebody is asked for the password, or a judge.
     Wait,
     /// The request makes no sense and may not be the server's: wait for another.
     Ignore,

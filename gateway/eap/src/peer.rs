@@ -10,6 +10,7 @@ use crate::account::printable;
 use crate::config::{MethodKind, PeerConfig, Random};
 use crate::conversation::{Conversation, Step};
 use crate::gtc::GtcPeer;
+use crate::judge::Judge;
 use crate::md5::Md5Peer;
 use crate::method::{PeerMethod, Proof, REFUSED_CERTIFICATE, REFUSED_PASSWORD, Reply};
 use crate::mschapv2::MsChapV2Peer;
@@ -24,6 +25,7 @@ const MAX_STRAYS: u16 = 16;
 pub struct Peer {
     config: Arc<PeerConfig>,
     random: Random,
+    judge: Option<Arc<dyn Judge>>,
     state: State,
     /// The last request's identifier, and what we said; nothing yet while somebody is asked for a password.
     last: Option<Request>,
@@ -55,6 +57,7 @@ impl Peer {
         Peer {
             config,
             random,
+            judge: None,
             state: State::New,
             last: None,
             previous: None,
@@ -62,6 +65,11 @@ impl Peer {
             rounds: 0,
             strays: 0,
         }
+    }
+
+    /// Has somebody asked whether certificates of servers were revoked.
+    pub fn judged_by(self, judge: Option<Arc<dyn Judge>>) -> Self {
+        Peer { judge, ..self }
     }
 
     /// What EAP-TTLS begins its inner conversation with: our identity, that nobody asked for.
@@ -147,7 +155,7 @@ impl Peer {
             MethodKind::Gtc => Box::new(GtcPeer::new(config)),
             MethodKind::MsChapV2 => Box::new(MsChapV2Peer::new(config, Arc::clone(&self.random))),
             MethodKind::Tls | MethodKind::Ttls | MethodKind::Peap => {
-                tls_peer::method(kind, config, Arc::clone(&self.random))?
+                tls_peer::method(kind, config, Arc::clone(&self.random), self.judge.clone())?
             }
         })
     }
@@ -270,5 +278,13 @@ impl Conversation for Peer {
         let State::Running { method, .. } = &mut self.state else { return Step::Wait };
         let reply = method.poll();
         self.go_on(reply)
+    }
+
+    fn failed(&self) -> Option<String> {
+        self.lost().map(str::to_owned)
+    }
+
+    fn is_judging(&self) -> bool {
+        matches!(&self.state, State::Running { method, .. } if method.is_judging())
     }
 }

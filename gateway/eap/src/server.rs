@@ -10,6 +10,7 @@ use crate::account::{MAX_NAME, name};
 use crate::config::{MethodKind, Random, ServerConfig};
 use crate::conversation::{Conversation, Step};
 use crate::gtc::GtcServer;
+use crate::judge::Judge;
 use crate::md5::Md5Server;
 use crate::method::{ServerMethod, Turn};
 use crate::mschapv2::MsChapV2Server;
@@ -26,6 +27,7 @@ const MAX_STRAYS: u16 = 16;
 pub struct Server {
     config: Arc<ServerConfig>,
     random: Random,
+    judge: Option<Arc<dyn Judge>>,
     /// Who the peer says it is.
     identity: Option<String>,
     state: State,
@@ -64,6 +66,7 @@ impl Server {
             identity: identity.and_then(name).map(str::to_string),
             config,
             random,
+            judge: None,
             state: State::New,
             offered: Vec::new(),
             id: first[0],
@@ -73,6 +76,11 @@ impl Server {
             rounds: 0,
             strays: 0,
         }
+    }
+
+    /// Has somebody asked whether certificates of clients were revoked.
+    pub fn judged_by(self, judge: Option<Arc<dyn Judge>>) -> Self {
+        Server { judge, ..self }
     }
 
     /// The identifier of the request that is out.
@@ -149,7 +157,7 @@ impl Server {
             MethodKind::Gtc => Box::new(GtcServer::new(config, identity, random)),
             MethodKind::MsChapV2 => Box::new(MsChapV2Server::new(config, identity, random)),
             MethodKind::Tls | MethodKind::Ttls | MethodKind::Peap => {
-                tls_server::method(kind, config, identity, random)?
+                tls_server::method(kind, config, identity, random, self.judge.clone())?
             }
         })
     }
@@ -158,6 +166,7 @@ impl Server {
         match turn {
             Turn::Ask(data) => self.request(EapType(kind.number()), &data),
             Turn::Ignore => self.stray(),
+            Turn::Wait => Step::Wait,
             Turn::Refuse(why) => self.refuse(format!("{kind}: {why}")),
             Turn::Accept(proof) => {
                 self.state = State::Over;
@@ -188,8 +197,11 @@ impl Server {
 
     fn refuse(&mut self, why: String) -> Step {
         self.state = State::Over;
-        let who = self.identity.as_deref().unwrap_or("somebody");
-        Step::Refused { packet: Some(self.last_word(EapCode::FAILURE)), why: format!("{who}: {why}") }
+        Step::Refused { packet: Some(self.last_word(EapCode::FAILURE)), why: self.about(why) }
+    }
+
+    fn about(&self, why: String) -> String {
+        format!("{}: {why}", self.identity.as_deref().unwrap_or("somebody"))
     }
 
     /// Success and failure carry the identifier of the response they answer (RFC 3748 section 4.2).
@@ -272,5 +284,20 @@ impl Conversation for Server {
             Ok(response) if response.code == EapCode::RESPONSE => self.on_response(packet, &response),
             _ => self.stray(),
         }
+    }
+
+    fn poll(&mut self) -> Step {
+        let State::Running { kind, method, .. } = &mut self.state else { return Step::Wait };
+        let (kind, turn) = (*kind, method.poll());
+        self.go_on(kind, turn)
+    }
+
+    fn failed(&self) -> Option<String> {
+        let State::Running { kind, method, .. } = &self.state else { return None };
+        method.failed().map(|why| self.about(format!("{kind}: {why}")))
+    }
+
+    fn is_judging(&self) -> bool {
+        matches!(&self.state, State::Running { method, .. } if method.is_judging())
     }
 }

@@ -12,7 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{default_provider, sign::any_supported_type};
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::time_provider::TimeProvider;
@@ -56,9 +56,6 @@ pub struct Certificates {
     pub key: Option<Secret>,
     /// CAs that the other side's are verified with, in DER.
     pub roots: Vec<Vec<u8>>,
-    /// Revocation lists of these CAs, in DER. A certificate that none of them covers passes, and a list
-    /// counts also after its next update is due.
-    pub crls: Vec<Vec<u8>>,
     /// What is spoken.
     pub versions: TlsVersions,
     /// What time it is.
@@ -71,7 +68,6 @@ impl Default for Certificates {
             chain: Vec::new(),
             key: None,
             roots: Vec::new(),
-            crls: Vec::new(),
             versions: TlsVersions::Both,
             clock: Arc::new(SystemTime::now),
         }
@@ -92,7 +88,7 @@ impl TlsServer {
     /// # Errors
     /// Which certificate or key cannot be used.
     pub fn new(certificates: Certificates) -> Result<Self, String> {
-        let Certificates { chain, key, roots, crls, versions, clock } = certificates;
+        let Certificates { chain, key, roots, versions, clock } = certificates;
         let provider = Arc::new(default_provider());
         let own = own(&chain, &key.ok_or("a server needs a private key")?)?;
         let clock: Arc<dyn TimeProvider> = Arc::new(Time(clock));
@@ -110,11 +106,7 @@ impl TlsServer {
         let mutual = if roots.is_empty() {
             None
         } else {
-            let mut verifier =
-                WebPkiClientVerifier::builder_with_provider(store(&roots)?, Arc::clone(&provider));
-            if !crls.is_empty() {
-                verifier = verifier.with_crls(lists(crls)).allow_unknown_revocation_status();
-            }
+            let verifier = WebPkiClientVerifier::builder_with_provider(store(&roots)?, Arc::clone(&provider));
             Some(config(verifier.build().map_err(|e| format!("the CAs of clients: {e}"))?)?)
         };
         Ok(TlsServer { mutual, plain: config(WebPkiClientVerifier::no_client_auth())? })
@@ -146,7 +138,7 @@ impl TlsClient {
     /// # Errors
     /// Which certificate, key or name cannot be used.
     pub fn new(certificates: Certificates, server_name: &str) -> Result<Self, String> {
-        let Certificates { chain, key, roots, crls, versions, clock } = certificates;
+        let Certificates { chain, key, roots, versions, clock } = certificates;
         let name = ServerName::try_from(server_name.to_string()).map_err(|_| {
             format!("`{server_name}` is no name of a server: a host name or an IP address is")
         })?;
@@ -154,10 +146,7 @@ impl TlsClient {
             return Err("no CA to verify the server with".into());
         }
         let provider: Arc<CryptoProvider> = Arc::new(default_provider());
-        let mut verifier = WebPkiServerVerifier::builder_with_provider(store(&roots)?, Arc::clone(&provider));
-        if !crls.is_empty() {
-            verifier = verifier.with_crls(lists(crls)).allow_unknown_revocation_status();
-        }
+        let verifier = WebPkiServerVerifier::builder_with_provider(store(&roots)?, Arc::clone(&provider));
         let verifier = verifier.build().map_err(|e| format!("the CAs of the server: {e}"))?;
         let builder = ClientConfig::builder_with_details(provider, Arc::new(Time(clock)))
             .with_protocol_versions(&versions.list())
@@ -203,10 +192,6 @@ fn store(roots: &[Vec<u8>]) -> Result<Arc<RootCertStore>, String> {
         store.add(root).map_err(|e| format!("a CA's certificate: {e}"))?;
     }
     Ok(Arc::new(store))
-}
-
-fn lists(crls: Vec<Vec<u8>>) -> impl Iterator<Item = CertificateRevocationListDer<'static>> {
-    crls.into_iter().map(CertificateRevocationListDer::from)
 }
 
 /// A [`Clock`] as rustls asks for it.

@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use zeroize::Zeroizing;
+
 use crate::config::{MethodKind, PeerConfig, Random};
 use crate::eap_tls::TlsWithin;
+use crate::judge::{Inquiry, Judge};
 use crate::method::{Found, PeerMethod, Proof, Reply};
 use crate::peap::PeapWithin;
 use crate::tls::{Carrier, Channel, Got, Keys, start};
@@ -43,6 +46,7 @@ pub(crate) fn method(
     kind: MethodKind,
     config: Arc<PeerConfig>,
     random: Random,
+    judge: Option<Arc<dyn Judge>>,
 ) -> Result<Box<dyn PeerMethod>, String> {
     let tls = config.tls.as_ref().ok_or("there are no CAs to verify the server with")?;
     let carrier = Carrier::new(tls.open()?);
@@ -51,7 +55,7 @@ pub(crate) fn method(
         MethodKind::Peap => (Keys::Peap, Box::new(PeapWithin::new(config, random))),
         _ => (Keys::Tls, Box::new(TlsWithin::new(config))),
     };
-    Ok(Box::new(TlsPeerMethod { kind, keys, carrier, inner, phase: Phase::Asleep }))
+    Ok(Box::new(TlsPeerMethod { kind, keys, carrier, inner, judge, phase: Phase::Asleep }))
 }
 
 struct TlsPeerMethod {
@@ -59,29 +63,46 @@ struct TlsPeerMethod {
     keys: Keys,
     carrier: Carrier,
     inner: Box<dyn Inner>,
+    judge: Option<Arc<dyn Judge>>,
     phase: Phase,
 }
 
-#[derive(PartialEq)]
 enum Phase {
     /// The server has not started.
     Asleep,
     Handshake,
+    /// A judge is asked about the server, and then what it wrote is looked at; with the identifier of its packet.
+    Judging(Box<dyn Inquiry>, Zeroizing<Vec<u8>>, u8),
     Inside,
 }
 
 impl TlsPeerMethod {
     fn on_message(&mut self, plain: &[u8], id: u8) -> Reply {
-        if self.phase == Phase::Handshake {
+        if matches!(self.phase, Phase::Handshake) {
             if !self.carrier.channel.is_up() {
                 return Reply::Answer(self.speak());
             }
-            self.phase = Phase::Inside;
-            let next = self.inner.begin(&self.carrier.channel);
-            if plain.is_empty() || !matches!(next, Next::Listen) {
-                return self.go_on(next);
+            if let Some(judge) = &self.judge {
+                let inquiry = judge.begin(self.carrier.channel.certificates());
+                self.phase = Phase::Judging(inquiry, Zeroizing::new(plain.to_vec()), id);
+                return self.poll();
             }
+            return self.enter(plain, id);
         }
+        self.inside(plain, id)
+    }
+
+    /// The handshake is over, and the server is to be believed.
+    fn enter(&mut self, plain: &[u8], id: u8) -> Reply {
+        self.phase = Phase::Inside;
+        let next = self.inner.begin(&self.carrier.channel);
+        if plain.is_empty() || !matches!(next, Next::Listen) {
+            return self.go_on(next);
+        }
+        self.inside(plain, id)
+    }
+
+    fn inside(&mut self, plain: &[u8], id: u8) -> Reply {
         let next = self.inner.receive(plain, id, &self.carrier.channel);
         self.go_on(next)
     }
@@ -110,7 +131,10 @@ impl TlsPeerMethod {
 
 impl PeerMethod for TlsPeerMethod {
     fn receive(&mut self, data: &[u8], id: u8) -> Reply {
-        if self.phase == Phase::Asleep {
+        if matches!(self.phase, Phase::Judging(..)) {
+            return Reply::Ignore;
+        }
+        if matches!(self.phase, Phase::Asleep) {
             // A server that offers a later version of PEAP takes ours, which is 0, for an answer.
             if start(data).is_none() {
                 return Reply::Ignore;
@@ -128,12 +152,26 @@ impl PeerMethod for TlsPeerMethod {
     }
 
     fn poll(&mut self) -> Reply {
-        let next = self.inner.poll();
-        self.go_on(next)
+        let Phase::Judging(inquiry, plain, id) = &mut self.phase else {
+            let next = self.inner.poll();
+            return self.go_on(next);
+        };
+        match inquiry.poll() {
+            None => Reply::Wait,
+            Some(Ok(())) => {
+                let (plain, id) = (std::mem::take(plain), *id);
+                self.enter(&plain, id)
+            }
+            Some(Err(why)) => Reply::Fail(None, why),
+        }
+    }
+
+    fn is_judging(&self) -> bool {
+        matches!(self.phase, Phase::Judging(..))
     }
 
     fn succeed(&self) -> Option<Result<Proof, String>> {
-        if self.phase != Phase::Inside {
+        if !matches!(self.phase, Phase::Inside) {
             return None;
         }
         let Found { identity, inner, msk } = self.inner.succeed()?;

@@ -2,12 +2,16 @@
 //!
 //! 1. Start: a packet with the S flag.
 //! 2. The handshake, in messages of one or more fragments. A failed one ends with TLS's own alert.
-//! 3. The phase inside, when TLS has nothing more to say: EAP-TLS is through, EAP-TTLS waits for the peer, PEAP asks.
+//! 3. A client that showed a certificate: whether that was revoked.
+//! 4. The phase inside, when TLS has nothing more to say: EAP-TLS is through, EAP-TTLS waits for the peer, PEAP asks.
 
 use std::sync::Arc;
 
+use zeroize::Zeroizing;
+
 use crate::config::{MethodKind, Random, ServerConfig};
 use crate::eap_tls::TlsInside;
+use crate::judge::{Inquiry, Judge};
 use crate::method::{Found, Proof, ServerMethod, Turn};
 use crate::peap::PeapInside;
 use crate::tls::{Carrier, Channel, Got, Keys, START};
@@ -41,6 +45,7 @@ pub(crate) fn method(
     config: Arc<ServerConfig>,
     claimed: Option<String>,
     random: Random,
+    judge: Option<Arc<dyn Judge>>,
 ) -> Result<Box<dyn ServerMethod>, String> {
     let tls = config.tls.as_ref().ok_or("there is no certificate of the server")?;
     let channel = tls.open(kind == MethodKind::Tls)?;
@@ -54,6 +59,7 @@ pub(crate) fn method(
         keys,
         carrier: Carrier::new(channel),
         inside,
+        judge,
         phase: Phase::Handshake,
     }))
 }
@@ -63,6 +69,7 @@ struct TlsServerMethod {
     keys: Keys,
     carrier: Carrier,
     inside: Box<dyn Inside>,
+    judge: Option<Arc<dyn Judge>>,
     phase: Phase,
 }
 
@@ -70,6 +77,8 @@ enum Phase {
     Handshake,
     /// The handshake is over, and its last message on its way.
     Last,
+    /// A judge is asked, and then what the peer wrote is looked at; with the identifier of the packet that the answer will be in.
+    Judging(Box<dyn Inquiry>, Zeroizing<Vec<u8>>, u8),
     Inside,
     /// An alert is on its way.
     Dead(String),
@@ -89,6 +98,7 @@ impl TlsServerMethod {
                 self.enter(plain, id)
             }
             Phase::Last => self.enter(plain, id),
+            Phase::Judging(..) => Turn::Ignore,
             Phase::Inside => {
                 let next = self.inside.receive(plain, &self.carrier.channel, id);
                 self.go_on(next)
@@ -98,6 +108,15 @@ impl TlsServerMethod {
     }
 
     fn enter(&mut self, plain: &[u8], id: u8) -> Turn {
+        let chain = self.carrier.channel.certificates();
+        if let Some(judge) = self.judge.as_ref().filter(|_| !chain.is_empty()) {
+            self.phase = Phase::Judging(judge.begin(chain), Zeroizing::new(plain.to_vec()), id);
+            return self.poll();
+        }
+        self.inside(plain, id)
+    }
+
+    fn inside(&mut self, plain: &[u8], id: u8) -> Turn {
         self.phase = Phase::Inside;
         let mut next = self.inside.begin(&self.carrier.channel, id);
         if matches!(next, Within::Listen) && !plain.is_empty() {
@@ -142,9 +161,12 @@ impl ServerMethod for TlsServerMethod {
     }
 
     fn receive(&mut self, data: &[u8], id: u8) -> Turn {
-        if let Phase::Dead(why) = &mut self.phase {
+        match &mut self.phase {
             // An alert is one short packet, and whatever the peer says of it is the end.
-            return Turn::Refuse(std::mem::take(why));
+            Phase::Dead(why) => return Turn::Refuse(std::mem::take(why)),
+            // It is not its turn.
+            Phase::Judging(..) => return Turn::Ignore,
+            _ => {}
         }
         match self.carrier.receive(data) {
             Ok(Got::Reply(packet)) => Turn::Ask(packet),
@@ -158,5 +180,28 @@ impl ServerMethod for TlsServerMethod {
             },
             Err(why) => Turn::Refuse(why),
         }
+    }
+
+    fn poll(&mut self) -> Turn {
+        let Phase::Judging(inquiry, plain, id) = &mut self.phase else { return Turn::Wait };
+        match inquiry.poll() {
+            None => Turn::Wait,
+            Some(Ok(())) => {
+                let (plain, id) = (std::mem::take(plain), *id);
+                self.inside(&plain, id)
+            }
+            Some(Err(why)) => Turn::Refuse(why),
+        }
+    }
+
+    fn failed(&self) -> Option<&str> {
+        match &self.phase {
+            Phase::Dead(why) => Some(why),
+            _ => None,
+        }
+    }
+
+    fn is_judging(&self) -> bool {
+        matches!(self.phase, Phase::Judging(..))
     }
 }

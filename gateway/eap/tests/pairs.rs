@@ -91,9 +91,11 @@ fn a_stranger_and_a_wrong_password_look_alike() {
                 assert_eq!(shape(&wrong.lengths), shape(&stranger.lengths), "{name}");
             }
             assert_eq!(wrong.lengths.last(), stranger.lengths.last());
-            for line in [wrong, stranger] {
+            // The log knows which it was.
+            let reasons = [(wrong, "wrong password of alice"), (stranger, "there is no user mallo")];
+            for (line, reason) in reasons {
                 let (server, peer) = (line.server.why(), line.peer.why());
-                assert!(server.contains("wrong name or password of"), "{name}: {server}");
+                assert!(server.contains(reason), "{name}: {server}");
                 assert!(!server.contains("wrong-password") && !peer.contains("wrong-password"));
             }
         }
@@ -180,17 +182,13 @@ fn a_server_of_another_ca_or_of_another_name_is_not_told_the_password() {
 fn certificates_of_clients_are_judged() {
     let world = world();
     let stranger = Ca::new("Stranger");
-    let crl = world.ca.revoke(7);
-    let cases = [
-        (world.ca.issue(ALICE, 2021, 3), "expired"),
-        (stranger.issue(ALICE, 2049, 4), "UnknownIssuer"),
-        (world.ca.issue(ALICE, 2049, 7), "Revoked"),
-    ];
+    // Whether one was revoked: tests/judge.rs.
+    let cases =
+        [(world.ca.issue(ALICE, 2021, 3), "expired"), (stranger.issue(ALICE, 2049, 4), "UnknownIssuer")];
     for versions in [TlsVersions::Tls12, TlsVersions::Tls13] {
         for (cert, reason) in &cases {
             let (mut server, mut peer) = both(&world, MethodKind::Tls, None, versions);
-            let mut own = certificates(Some(&world.server), &[&world.ca], versions);
-            own.crls = vec![crl.clone()];
+            let own = certificates(Some(&world.server), &[&world.ca], versions);
             server.tls = Some(Arc::new(TlsServer::new(own).unwrap()));
             let own = certificates(Some(cert), &[&world.ca], versions);
             peer.tls = Some(Arc::new(TlsClient::new(own, SERVER).unwrap()));
@@ -199,12 +197,6 @@ fn certificates_of_clients_are_judged() {
             assert!(server.contains(reason), "{server}");
             assert!(peer.contains("alert"), "{peer}");
         }
-        // The list does not hurt the others.
-        let (mut server, peer) = both(&world, MethodKind::Tls, None, versions);
-        let mut own = certificates(Some(&world.server), &[&world.ca], versions);
-        own.crls = vec![crl.clone()];
-        server.tls = Some(Arc::new(TlsServer::new(own).unwrap()));
-        run(server, peer).server.grant();
     }
 }
 

@@ -22,6 +22,7 @@ use crate::protect::Opened;
 use crate::realms::Realms;
 use crate::sa::IkeSa;
 use crate::shelf::Shelf;
+use crate::status::Repeats;
 use crate::timer::Timers;
 
 /// Octets of our nonces: at least half the key of every PRF in the table (RFC 7296 section 2.10).
@@ -64,6 +65,7 @@ pub(crate) struct Core {
     pub(crate) grants: BTreeMap<Arc<str>, AddressPool>,
     pub(crate) handlers: Handlers,
     pub(crate) dropped: BTreeMap<&'static str, u64>,
+    pub(crate) repeats: Repeats,
     pub(crate) half_open: usize,
     /// Established IKE SAs by a hash of realm and the peer's identity.
     by_peer: BTreeSet<(u64, IkeSaId)>,
@@ -222,7 +224,7 @@ impl Core {
         let realms = Realms::new(std::mem::take(&mut config.realms));
         let limit = config.in_flight_limit.max(8);
         let jar = CookieJar::new(&*ops, now);
-        let gate = Gate::new(Thresholds { half_open: config.cookie_threshold, ..Thresholds::default() });
+        let gate = Gate::new(Thresholds::of(config.cookie_threshold));
         let mut core = Core {
             ops,
             now,
@@ -237,6 +239,7 @@ impl Core {
             pools: BTreeMap::new(),
             handlers,
             dropped: BTreeMap::new(),
+            repeats: Repeats::default(),
             half_open: 0,
             by_peer: BTreeSet::new(),
             of_realm: HashMap::new(),

@@ -48,4 +48,4 @@ pub use effect::{
 pub use engine::{Engine, Standing};
 pub use pool::{LeaseState, LeaseView};
 pub use session::Ending;
-pub use status::{ChildView, IkeSaView, Status};
+pub use status::{ChildView, IkeSaView, Repeats, Status};

@@ -17,6 +17,7 @@ use policy::{AuthPolicy, Claims, EapMethod, Identity, Realm, identity_of_user};
 use spi::{Doorbell, Secret, ShortOps, Token};
 use wire::numbers::{AuthMethod, EapCode};
 
+use crate::eap_judge::{EapTrust, Inquiries};
 use crate::eap_methods::kind;
 use crate::octets::{self, Prover};
 use crate::psk;
@@ -58,6 +59,8 @@ pub(crate) struct Opening {
     pub(crate) sa: IkeSaRef,
     /// Where passwords are asked for that are not written down.
     pub(crate) passwords: Passwords,
+    /// Where it is asked whether certificates were revoked.
+    pub(crate) inquiries: Inquiries,
 }
 
 /// All conversations.
@@ -66,6 +69,7 @@ pub(crate) struct Host {
     cap: usize,
     bell: Doorbell,
     passwords: Passwords,
+    inquiries: Inquiries,
     pub(crate) replies: VecDeque<(Token, Reply)>,
 }
 
@@ -93,7 +97,7 @@ struct Talk {
     /// When it is over, whatever it is doing.
     until: SystemTime,
     rounds: u16,
-    /// Whether it may wait for somebody else than the one who gives passwords.
+    /// Whether it may wait for somebody else than the one who gives passwords and the judge of certificates.
     waits: bool,
     state: State,
 }
@@ -111,7 +115,8 @@ enum State {
 impl Host {
     pub(crate) fn new(bell: Doorbell) -> Self {
         let passwords = Passwords { entries: Arc::default(), bell: bell.clone() };
-        Host { talks: HashMap::new(), cap: MAX_TALKS, bell, passwords, replies: VecDeque::new() }
+        let inquiries = Inquiries::new(bell.clone());
+        Host { talks: HashMap::new(), cap: MAX_TALKS, bell, passwords, inquiries, replies: VecDeque::new() }
     }
 
     /// Begins a conversation.
@@ -139,6 +144,7 @@ impl Host {
             remote,
             sa,
             passwords: self.passwords.clone(),
+            inquiries: self.inquiries.clone(),
         };
         let none = || format!("realm `{}` has no EAP method that can run", realm.name);
         let opens = vault.eap(&realm.name);
@@ -201,12 +207,13 @@ impl Host {
                 talk.rounds += 1;
                 let step = conversation.receive(Some(packet));
                 let waiting = matches!(step, Step::Wait);
-                let client = waiting && talk.role == Role::Initiator;
+                let judging = conversation.is_judging();
+                let client = waiting && !judging && talk.role == Role::Initiator;
                 let wanted = client.then(|| self.passwords.wanted(&talk.realm.name)).flatten();
                 if let Some(user) = wanted {
                     talk.state = State::Waiting(conversation, None);
                     self.replies.push_back((token, Reply::Eap(EapStep::WantPassword(user))));
-                } else if waiting && !talk.waits {
+                } else if waiting && !talk.waits && !judging {
                     // RFC 3748 section 4 has such packets dropped, and the one before sent again. IKE has no way to say that, and
                     // whoever sent it has no other to send.
                     let failure = (talk.role == Role::Responder)
@@ -310,7 +317,13 @@ impl Host {
 
     /// The IKE SA is gone.
     pub(crate) fn forget(&mut self, sa: IkeSaRef) {
-        self.talks.remove(&sa);
+        let Some(Talk { realm, peer, state: State::Idle(conversation), .. }) = self.talks.remove(&sa) else {
+            return;
+        };
+        // Many peers go without a word when they are told.
+        if let Some(why) = conversation.failed() {
+            tracing::warn!(realm = %realm.name, %peer, sa = sa.0, %why, "EAP failed");
+        }
     }
 
     /// Somebody has given a password.
@@ -341,6 +354,11 @@ impl Host {
         self.passwords.ask(realm, user).is_none()
     }
 
+    /// What conversations want to know of certificates.
+    pub(crate) fn inquiries(&self) -> &Inquiries {
+        &self.inquiries
+    }
+
     pub(crate) fn bell(&self) -> &Doorbell {
         &self.bell
     }
@@ -349,8 +367,18 @@ impl Host {
         let Some(talk) = self.talks.get_mut(&sa) else { return };
         match std::mem::replace(&mut talk.state, State::Over) {
             State::Waiting(mut conversation, Some(token)) => {
+                let judging = conversation.is_judging();
                 let step = conversation.poll();
-                talk.follow(table, &mut self.replies, sa, conversation, step, Some(token));
+                // With the server judged, a password may be the next thing that is missing.
+                let client = talk.role == Role::Initiator && matches!(step, Step::Wait);
+                let asks = client && judging && !conversation.is_judging();
+                match asks.then(|| self.passwords.wanted(&talk.realm.name)).flatten() {
+                    Some(user) => {
+                        talk.state = State::Waiting(conversation, None);
+                        self.replies.push_back((token, Reply::Eap(EapStep::WantPassword(user))));
+                    }
+                    None => talk.follow(table, &mut self.replies, sa, conversation, step, Some(token)),
+                }
                 self.forget_wrong_password(sa);
             }
             other => talk.state = other,
@@ -488,12 +516,28 @@ impl Talk {
                 && realm.own_id(self.asked.as_ref()) == told
         };
         let ranked = self.realms.iter().zip(&self.users).filter(|(realm, users)| fits(realm, users));
-        let ranked = ranked.filter_map(|(realm, _)| Some((realm.rank(&claims)?, realm)));
+        let ranked = ranked.filter_map(|(realm, users)| Some((realm.rank(&claims)?, realm, users)));
         // Of equals the first: they are in their order.
         let best = ranked.reduce(|best, next| if next.0 > best.0 { next } else { best });
-        best.map(|(_, realm)| Arc::clone(realm)).ok_or_else(|| {
-            format!("`{}` by {} belongs to no realm that came into question", grant.identity, grant.method)
-        })
+        let (_, realm, users) = best.ok_or_else(|| {
+            format!(
+                "`{}` by {} belongs to no realm that came into question; `{}` accepts `{}`",
+                grant.identity, grant.method, self.realm.name, self.realm.remote_id
+            )
+        })?;
+        // The certificate was judged as the first realm has it.
+        if by_method(&grant.method, EapMethod::Tls)
+            && let Some(first) = self.users.first()
+        {
+            first.trust.suffices_for(&users.trust).map_err(|why| {
+                let (who, here) = (&grant.identity, &self.realm.name);
+                format!(
+                    "`{who}` belongs to realm `{}`, which {why} than realm `{here}`, whose methods were used",
+                    realm.name
+                )
+            })?;
+        }
+        Ok(Arc::clone(realm))
     }
 
     fn refuse(&mut self, table: &mut Table, sa: IkeSaRef, packet: Option<Vec<u8>>, why: String) -> EapStep {
@@ -510,6 +554,8 @@ pub(crate) struct EapUsers {
     pub(crate) here: HashSet<String>,
     /// Names that are for others only.
     pub(crate) elsewhere: HashSet<String>,
+    /// Which certificates may be in the place of a password.
+    pub(crate) trust: Arc<EapTrust>,
 }
 
 impl EapUsers {

@@ -13,12 +13,14 @@ use spi::{KeySource, Secret, ShortOps};
 
 use crate::config::{Credentials, EapCredentials, EapInner, EapUser, OwnCertificate, OwnKey};
 use crate::eap::{Opening, Opens, Passwords};
+use crate::eap_judge::{About, EapTrust};
 
 /// Methods of our own, both sides.
 pub(crate) struct Methods {
     random: Random,
     server: Option<Arc<ServerConfig>>,
     client: Option<Client>,
+    trust: Arc<EapTrust>,
 }
 
 struct Client {
@@ -40,6 +42,7 @@ impl Methods {
         realm: &Realm,
         credentials: &Credentials,
         users: &[EapUser],
+        trust: Arc<EapTrust>,
         short: &Arc<dyn ShortOps>,
     ) -> Result<Methods, String> {
         let ops = Arc::clone(short);
@@ -51,22 +54,25 @@ impl Methods {
             .transpose()?;
         let client =
             (realm.local_auth == AuthPolicy::Eap).then(|| Client::of(realm, eap, users)).transpose()?;
-        Ok(Methods { random, server: server.map(Arc::new), client })
+        Ok(Methods { random, server: server.map(Arc::new), client, trust })
     }
 }
 
 impl Opens for Methods {
     fn open(&self, opening: &Opening) -> Result<Box<dyn Conversation>, String> {
         let random = Arc::clone(&self.random);
+        let (realm, peer) = (Arc::clone(&opening.realm.name), opening.peer_id.clone());
+        let judge = opening.inquiries.judge(&self.trust, About { realm, peer, sa: opening.sa });
         match (opening.role, &self.server, &self.client) {
             (Role::Responder, Some(config), _) => {
                 let (_, claimed) = opening.peer_id.to_wire();
-                Ok(Box::new(Server::new(Arc::clone(config), Some(&claimed), random)))
+                let server = Server::new(Arc::clone(config), Some(&claimed), random);
+                Ok(Box::new(server.judged_by(judge)))
             }
             (Role::Initiator, _, Some(client)) => {
                 let config = client.config(opening);
                 config.check()?;
-                Ok(Box::new(Peer::new(Arc::new(config), random)))
+                Ok(Box::new(Peer::new(Arc::new(config), random).judged_by(judge)))
             }
             _ => Err(format!("realm `{}` has no EAP for this side", opening.realm.name)),
         }

@@ -59,15 +59,30 @@ pub(crate) fn candidates(
     let mut search = Search { chain, anchors, at, min_rsa_bits, found: Vec::new(), steps: 0, why: None };
     search.extend(&mut vec![end]);
     if search.found.is_empty() {
-        return Err(search.why.unwrap_or_else(|| {
-            let issuer = dn::to_text(&end.issuer);
-            CertError::Untrusted(format!(
-                "the certificate of {} was issued by {issuer}, which is not a CA of the realm",
-                end.subject_text()
-            ))
-        }));
+        return Err(search.why.unwrap_or_else(|| CertError::Untrusted(missing(end, chain))));
     }
     Ok(search.found)
+}
+
+/// Where the way up ends, for the operator: at a CA that is not the realm's, or at one that the peer should have sent.
+fn missing(end: &Arc<Cert>, chain: &[Arc<Cert>]) -> String {
+    let mut last = end;
+    for _ in 0..MAX_PATH {
+        let above = issuers(chain, last, &dn::canonical(&last.issuer));
+        if let Some(next) = above.into_iter().find(|cert| cert.der != last.der) {
+            last = next;
+            continue;
+        }
+        let issuer = dn::to_text(&last.issuer);
+        if last.is_self_issued() {
+            let who = end.subject_text();
+            return format!("the certificate of {who} comes from {issuer}, which is not a CA of the realm");
+        }
+        let who = last.subject_text();
+        let by = format!("the certificate of {who} was issued by {issuer}, which is not a CA of the realm");
+        return format!("{by}, and whose own certificate the peer did not send");
+    }
+    format!("what was sent with the certificate of {} leads to none of the realm's CAs", end.subject_text())
 }
 
 struct Search<'a> {

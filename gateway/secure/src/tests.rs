@@ -5,6 +5,7 @@ mod cabinet;
 mod chain;
 mod directory;
 mod eap;
+mod eap_status;
 mod golden;
 mod proofs;
 mod realms;

@@ -13,11 +13,12 @@ use wire::numbers::CertEncoding;
 
 use crate::cert::Cert;
 use crate::config::{
-    Certificate, Config, Credentials, EapUser, Lookups, OwnCertificate, OwnKey, Psk, RevocationMode, Rules,
-    Trust,
+    Certificate, Config, Credentials, EapCredentials, EapUser, Lookups, OwnCertificate, OwnKey, Psk,
+    Revocation, RevocationMode, Rules, Trust,
 };
 use crate::devices::{Devices, Place};
 use crate::eap::{EapUsers, Opens};
+use crate::eap_judge::EapTrust;
 use crate::eap_methods::Methods;
 use crate::identity;
 use crate::key::{self, KeyKind};
@@ -36,8 +37,21 @@ pub struct Problem {
     pub what: String,
 }
 
+impl Problem {
+    /// Of servers, which belong to no realm.
+    pub(crate) fn of_radius(what: String) -> Problem {
+        Problem { realm: RADIUS.into(), what }
+    }
+}
+
+/// In the place of a realm.
+const RADIUS: &str = "[radius]";
+
 impl std::fmt::Display for Problem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if *self.realm == *RADIUS {
+            return write!(f, "{RADIUS}: {}", self.what);
+        }
         write!(f, "realm `{}`: {}", self.realm, self.what)
     }
 }
@@ -54,6 +68,8 @@ pub(crate) struct OpenKey {
     certs: Vec<Sent>,
     /// Where the first of them is to be had.
     url: Option<String>,
+    /// Our certificate and those that go with it, as they were read.
+    pub(crate) chain: Vec<Arc<Cert>>,
     /// Our certificate with the CA that issued it, if that is known.
     pub(crate) issued: Option<Issued>,
     /// Hashes of the keys of the CAs above it, as far as they are known.
@@ -169,12 +185,14 @@ impl Vault {
             if realm.local_auth == AuthPolicy::Eap || realm.remote_auth == AuthPolicy::Eap {
                 let (here, elsewhere) = users.iter().partition::<Vec<_>, _>(|user| user.is_for(&realm.name));
                 let names = |users: Vec<&EapUser>| users.into_iter().map(|user| user.name.clone()).collect();
-                let of = EapUsers { here: names(here), elsewhere: names(elsewhere) };
+                let trust = Arc::new(eap_trust(credentials.eap.as_ref(), rules, &mut note));
+                let of = EapUsers { here: names(here), elsewhere: names(elsewhere), trust };
                 vault.eap_users.insert(realm.name.clone(), Arc::new(of));
             }
             let methods = realm.remote_auth == AuthPolicy::Eap && !realm.eap.radius;
             if realm.local_auth == AuthPolicy::Eap || methods {
-                match Methods::of(&realm, &credentials, &users, devices.short()) {
+                let trust = Arc::clone(&vault.eap_users(&realm.name).trust);
+                match Methods::of(&realm, &credentials, &users, trust, devices.short()) {
                     Ok(methods) => {
                         vault.eap.insert(realm.name.clone(), Arc::new(methods));
                     }
@@ -269,7 +287,10 @@ impl Vault {
     }
 
     pub(crate) fn eap_users(&self, realm: &str) -> Arc<EapUsers> {
-        let nobody = || Arc::new(EapUsers { here: Default::default(), elsewhere: Default::default() });
+        let nobody = || {
+            let trust = EapTrust { anchors: Arc::default(), policy: None }.into();
+            Arc::new(EapUsers { here: Default::default(), elsewhere: Default::default(), trust })
+        };
         self.eap_users.get(realm).cloned().unwrap_or_else(nobody)
     }
 
@@ -331,7 +352,7 @@ fn open_own(
             // A root: who trusts it has it, who has it not will not take it from us.
             let sent = chain.iter().enumerate().filter(|(i, cert)| *i == 0 || !cert.is_root());
             let certs = sent.map(|(_, cert)| (cert.der.clone(), key_hash(short, &cert.spki))).collect();
-            Ok(OpenKey { place, info, source, certs, url: own.url.clone(), issued, authorities })
+            Ok(OpenKey { place, info, source, certs, url: own.url.clone(), chain, issued, authorities })
         }
         Err(what) => {
             devices.close_key(place, info.id);
@@ -439,6 +460,26 @@ fn fetch(
     Ok(all)
 }
 
+/// Whom a realm believes in TLS inside EAP.
+fn eap_trust(eap: Option<&EapCredentials>, rules: Rules, note: &mut dyn FnMut(String)) -> EapTrust {
+    let Some(eap) = eap else { return EapTrust { anchors: Arc::default(), policy: None } };
+    EapTrust {
+        anchors: eap.anchors.iter().map(|ca| ca.der.clone()).collect(),
+        policy: policy(&eap.revocation, rules, note),
+    }
+}
+
+/// How revocation is looked at, if it is.
+fn policy(from: &Revocation, rules: Rules, note: &mut dyn FnMut(String)) -> Option<Arc<Policy>> {
+    if from.mode == RevocationMode::Off {
+        if !from.crls.is_empty() || from.ocsp.is_some() {
+            note("`crl` and `ocsp` say where to ask, and `revocation` is off".into());
+        }
+        return None;
+    }
+    Some(Arc::new(Policy::new(from, rules.min_rsa_bits, note)))
+}
+
 fn take_trust(
     trust: Trust,
     realm: &Realm,
@@ -466,12 +507,7 @@ fn take_trust(
     believes.between = trust.between.into_iter().map(|between| between.der).take(MAX_CERTS).collect();
     believes.usages = trust.usages;
     believes.lookups = trust.lookups;
-    let (mode, lists) = (trust.revocation.mode, trust.revocation.crls.is_empty());
-    if mode != RevocationMode::Off {
-        believes.revocation = Some(Arc::new(Policy::new(&trust.revocation, rules.min_rsa_bits, note)));
-    } else if !lists || trust.revocation.ocsp.is_some() {
-        note("`crl` and `ocsp` say where to ask, and `revocation` is off".into());
-    }
+    believes.revocation = policy(&trust.revocation, rules, note);
     for Certificate { name, der } in trust.pinned {
         let read = Cert::parse(&der).map_err(|e| e.to_string()).and_then(|cert| {
             Ok((key::inspect(&cert.spki, rules.min_rsa_bits).map_err(|e| e.to_string())?, cert))

@@ -78,7 +78,7 @@ pub(crate) fn credentials(
 ) -> Option<Credentials> {
     let own = local.filter(|auth| !is_eap(auth)).and_then(|auth| own_keys(auth, reader));
     let trust = remote.filter(|auth| !is_eap(auth)).map(|auth| trust(auth, reader)).unwrap_or_default();
-    let eap = eap_credentials(local, remote, reader);
+    let eap = eap_credentials(local, remote, &trust.revocation, reader);
     let mut own = own.into_iter().flatten();
     let (own, also) = (own.next(), own.collect());
     let some = own.is_some() || eap.is_some() || !trust.is_empty();
@@ -90,6 +90,7 @@ pub(crate) fn credentials(
 fn eap_credentials(
     local: Option<&Spanned<raw::Auth>>,
     remote: Option<&Spanned<raw::Auth>>,
+    gateways: &Revocation,
     reader: &mut Reader<'_>,
 ) -> Option<EapCredentials> {
     let auth = remote.into_iter().chain(local).find(|auth| is_eap(auth))?;
@@ -121,10 +122,31 @@ fn eap_credentials(
     Some(EapCredentials {
         own,
         anchors,
+        revocation: eap_revocation(raw, gateways, reader),
         server_name: server.map(Word::into_inner),
         inner: super::eap::inner(raw, reader),
         anonymous: raw.anonymous.as_ref().map(|word| word.get_ref().clone()),
     })
+}
+
+/// How revocation of certificates in TLS is looked at: as it says here, or as it says of the gateway's.
+fn eap_revocation(raw: &raw::Auth, gateways: &Revocation, reader: &mut Reader<'_>) -> Revocation {
+    let about_revocation = ["revocation", "crl", "ocsp", "ocsp_signer"];
+    let radius = raw.radius.as_ref().is_some_and(|radius| *radius.get_ref());
+    let mut said = false;
+    for (word, key) in peers_words(raw) {
+        if about_revocation.contains(&key) {
+            said = true;
+            if radius {
+                let text =
+                    "with `radius = true` it is the RADIUS server that judges certificates; leave this out";
+                reader.error(word.span(), text);
+            }
+        } else if !["ca", "pubkey"].contains(&key) {
+            reader.error(word.span(), format!("`{key}` goes with method = \"pubkey\""));
+        }
+    }
+    if said { revocation(raw, reader) } else { gateways.clone() }
 }
 
 /// Our keys, the first one first.

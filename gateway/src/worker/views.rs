@@ -175,6 +175,8 @@ impl Worker {
                 cookies: engine.cookies,
                 in_flight: engine.in_flight,
                 questions: self.ask.pending(),
+                sent_again: engine.repeats.sent,
+                came_again: engine.repeats.received,
             },
             esp: Esp {
                 sealed: of(&|c| c.sealed),

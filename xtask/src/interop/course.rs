@@ -321,12 +321,17 @@ impl What {
 
 /// The address of the pool that a host has, on whatever interface.
 pub fn virtual_address(world: &World, host: &str) -> Result<String> {
-    let net = POOL.trim_end_matches("0/24");
+    virtual_address_in(world, host, POOL)
+}
+
+/// The address that a host has of another pool, whose length is 24.
+pub fn virtual_address_in(world: &World, host: &str, pool: &str) -> Result<String> {
+    let net = pool.trim_end_matches("0/24");
     let has =
         process::run(Command::new("ip").args(["-n", &world.net.name(host), "-o", "-4", "addr", "show"]))?;
     let mut words = has.split_whitespace().filter_map(|word| word.split('/').next());
     let found = words.find(|word| word.starts_with(net));
-    found.map(str::to_owned).with_context(|| format!("{host} has no address of {POOL}:\n{has}"))
+    found.map(str::to_owned).with_context(|| format!("{host} has no address of {pool}:\n{has}"))
 }
 
 /// A fresh folder for the logs of a run.

@@ -5,9 +5,11 @@ mod addresses;
 mod behind_nat;
 mod cards;
 mod carve_outs;
+mod couple;
 mod credentials;
 mod dpdk;
 mod eap;
+mod eap_revoked;
 mod endings;
 mod esn;
 mod guarded;
@@ -17,6 +19,7 @@ mod lanes;
 mod leases;
 mod lifetimes;
 mod mixed;
+mod nobody;
 mod padlock;
 mod path_mtu;
 mod plugins;
@@ -27,9 +30,13 @@ mod realms;
 mod reload;
 mod remote;
 mod revocation;
+mod roadwarriors;
+mod slow;
+mod stapling;
 mod suites;
 mod tokens;
 mod transport;
+mod validity;
 mod watching;
 mod wireshark;
 
@@ -62,6 +69,8 @@ pub struct Story {
     pub layout: Layout,
     /// Packages it cannot do without, where it is skipped if they are not to be had.
     pub packages: Option<&'static [&'static str]>,
+    /// Others that are unpacked for it; without them it is skipped.
+    pub others: Option<fn() -> Result<()>>,
     /// Play it there.
     pub play: Play,
 }
@@ -98,10 +107,16 @@ const SUBJECTS: &[&[Story]] = &[
     padlock::STORIES,
     providers::STORIES,
     radius::STORIES,
+    roadwarriors::STORIES,
     plugins::STORIES,
     tokens::STORIES,
     revocation::STORIES,
+    validity::STORIES,
+    slow::STORIES,
+    stapling::STORIES,
+    eap_revoked::STORIES,
     realms::STORIES,
+    nobody::STORIES,
 ];
 
 /// All of them.
@@ -112,7 +127,15 @@ pub fn all() -> impl Iterator<Item = &'static Story> {
 impl Story {
     /// Our gateways between two sites.
     const fn ours(name: &'static str, shows: &'static str, play: Play) -> Story {
-        Story { name, shows, roles: "tussock -> tussock", layout: Layout::Sites, packages: None, play }
+        Story {
+            name,
+            shows,
+            roles: "tussock -> tussock",
+            layout: Layout::Sites,
+            packages: None,
+            others: None,
+            play,
+        }
     }
 
     /// The same elsewhere on the map.
@@ -123,6 +146,11 @@ impl Story {
     /// The same, where these packages are.
     const fn with(self, packages: &'static [&'static str]) -> Story {
         Story { packages: Some(packages), ..self }
+    }
+
+    /// The same, where these can be had.
+    const fn asking(self, others: fn() -> Result<()>) -> Story {
+        Story { others: Some(others), ..self }
     }
 
     /// The same with others on the stage.

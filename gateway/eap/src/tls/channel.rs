@@ -91,6 +91,12 @@ impl Channel {
         self.tls.peer_certificates()?.first().map(|cert| cert.as_ref())
     }
 
+    /// All that it showed, that one first; nothing, if it was not asked.
+    pub(crate) fn certificates(&self) -> Vec<Vec<u8>> {
+        let all = self.tls.peer_certificates().unwrap_or_default();
+        all.iter().map(|cert| cert.to_vec()).collect()
+    }
+
     /// Keying material (RFC 5705, RFC 8446 section 7.5), once the connection is up.
     fn export(&self, len: usize, label: &str, context: Option<&[u8]>) -> Result<Secret, String> {
         let out = vec![0; len];

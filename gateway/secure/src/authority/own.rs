@@ -10,6 +10,7 @@ use spi::{CryptoDone, CryptoOp, CryptoOutput, FaultKind, KeyId, Outcome, Token};
 use super::{Authority, Stage};
 use crate::devices::Place;
 use crate::method;
+use crate::usage;
 
 /// How often a signature is begun again after a device was reset.
 const MAX_TRIES: usize = 3;
@@ -46,6 +47,11 @@ impl Authority {
         })?;
         let chosen = method::choose(&own.info.schemes, &offered.hashes, self.vault.rules)
             .map_err(Refusal::NoCredential)?;
+        // Ours to say, and the peer's to judge: its clock may be the right one.
+        let bits = self.vault.rules.min_rsa_bits;
+        if let Some(what) = own.chain.iter().find_map(|cert| usage::check_any(cert, at, bits).err()) {
+            tracing::warn!(realm = %realm.name, %what, "our own certificate will be refused");
+        }
         let certs = own.payloads(offered, &**self.devices.short());
         let (place, key, spki) = (own.place, own.info.id, own.info.spki.clone());
         let issued = offered.ocsp.then(|| own.issued.clone()).flatten();

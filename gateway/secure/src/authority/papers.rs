@@ -12,10 +12,12 @@ use ipc::CertData;
 use spi::{CryptoJob, Hash, Outcome, Token};
 use wire::numbers::CertEncoding;
 
-use super::{Authority, Peer, Proof, Signing, Stage};
+use super::check::{Peer, Proof};
+use super::{Authority, Signing, Stage};
 use crate::cert::Cert;
 use crate::config::{Lookups, RevocationMode};
 use crate::crl::Crl;
+use crate::eap_judge::Asked;
 use crate::fetch::Reach;
 use crate::path::{MAX_CERT_OCTETS, MAX_CERTS};
 use crate::revocation::{Issued, Other, Policy, Question, Verdict, links};
@@ -45,6 +47,8 @@ pub(super) enum Parked {
     Peer(Peer, Arc<str>),
     /// Our own proof, with what is known of our certificate by then.
     Own(Box<Signing>, Issued, SystemTime),
+    /// Somebody in EAP.
+    InTls(Asked),
 }
 
 /// A peer whose certificates are being fetched.
@@ -233,6 +237,9 @@ impl Authority {
         at: SystemTime,
     ) -> Option<Box<Signing>> {
         if let Some(octets) = self.checks.response(&issued, at) {
+            if let Some(what) = self.checks.revoked(&issued, at) {
+                tracing::warn!(realm = %signing.realm, %what, "our own certificate will be refused");
+            }
             signing.certs.push(CertData { encoding: CertEncoding::OCSP_CONTENT.0, data: octets.to_vec() });
             return Some(signing);
         }
@@ -280,6 +287,7 @@ impl Authority {
             match self.parked.remove(&token) {
                 Some(Parked::Peer(peer, how)) => self.on_status(peer, how, verdict),
                 Some(Parked::Own(signing, issued, at)) => self.on_own_status(signing, &issued, at, verdict),
+                Some(Parked::InTls(asked)) => self.on_status_in_tls(asked, verdict),
                 None => {}
             }
         }
@@ -327,7 +335,7 @@ impl Authority {
     }
 
     /// Sends signatures off that checks wait for.
-    fn status_operations(&mut self) {
+    pub(super) fn status_operations(&mut self) {
         loop {
             let operations = self.checks.take_operations();
             if operations.is_empty() {

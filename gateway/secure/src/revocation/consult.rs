@@ -61,6 +61,14 @@ impl Checks {
         }
     }
 
+    /// What an answer of before says of a certificate, if that is that it was revoked.
+    pub(crate) fn revoked(&self, issued: &Issued, at: SystemTime) -> Option<String> {
+        match self.responses.status(issued, at)? {
+            Status::Revoked { since, reason } => Some(revoked_text(issued, Some(since), reason)),
+            Status::Good | Status::Unknown => None,
+        }
+    }
+
     fn ask(&mut self, token: Token, check: &Check, issued: &Issued, url: String, reach: Reach) -> Said {
         if let Some(why) = self.failed_lately(&url) {
             return Said::Nothing(why);
@@ -294,13 +302,17 @@ fn may_answer(delegate: &Cert, issuer: &Cert, at: SystemTime, min_rsa_bits: usiz
 }
 
 fn revoked(issued: &Issued, since: Option<SystemTime>, reason: u8) -> Said {
+    Said::Revoked(revoked_text(issued, since, reason))
+}
+
+fn revoked_text(issued: &Issued, since: Option<SystemTime>, reason: u8) -> String {
     let since = since.map(|since| format!(" on {}", date(since))).unwrap_or_default();
-    Said::Revoked(format!(
+    format!(
         "the certificate of {} was revoked{since} by {} ({})",
         issued.cert.subject_text(),
         issued.issuer.subject_text(),
         reason_text(reason)
-    ))
+    )
 }
 
 fn operation(

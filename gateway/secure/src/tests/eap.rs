@@ -15,7 +15,7 @@ const SUN: &str = "sun.lab.test";
 const A: IkeSaRef = IkeSaRef(1);
 const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7));
 
-fn users(password: &str) -> Vec<EapUser> {
+pub(crate) fn users(password: &str) -> Vec<EapUser> {
     vec![EapUser {
         name: "carol".into(),
         password: Secret::from_slice(password.as_bytes()),
@@ -24,14 +24,14 @@ fn users(password: &str) -> Vec<EapUser> {
 }
 
 /// A gateway that takes these methods; its own proof is by PSK, which is shorter to write than a certificate.
-fn server_realm(methods: &[EapMethod]) -> Realm {
+pub(crate) fn server_realm(methods: &[EapMethod]) -> Realm {
     let mut realm = realm("r", MOON, "any", AuthPolicy::Psk);
     realm.remote_auth = AuthPolicy::Eap;
     realm.eap.methods = methods.to_vec();
     realm
 }
 
-fn client_realm(methods: &[EapMethod]) -> Realm {
+pub(crate) fn client_realm(methods: &[EapMethod]) -> Realm {
     let mut realm = realm("r", SUN, MOON, AuthPolicy::Psk);
     realm.local_auth = AuthPolicy::Eap;
     realm.eap.methods = methods.to_vec();
@@ -39,7 +39,7 @@ fn client_realm(methods: &[EapMethod]) -> Realm {
     realm
 }
 
-fn side(realm: Realm, users: Vec<EapUser>, eap: Option<EapCredentials>) -> Side {
+pub(crate) fn side(realm: Realm, users: Vec<EapUser>, eap: Option<EapCredentials>) -> Side {
     let credentials =
         eap.map(|eap| ("r".to_owned(), Credentials { eap: Some(eap), ..Credentials::default() }));
     Side::new(Config {
@@ -51,7 +51,7 @@ fn side(realm: Realm, users: Vec<EapUser>, eap: Option<EapCredentials>) -> Side 
     })
 }
 
-fn begin(side: &mut Side, role: Role) -> Reply {
+pub(crate) fn begin(side: &mut Side, role: Role) -> Reply {
     let peer = if role == Role::Responder { SUN } else { MOON };
     side.ask(Request::EapBegin {
         sa: A,
@@ -63,11 +63,11 @@ fn begin(side: &mut Side, role: Role) -> Reply {
     })
 }
 
-fn packet(side: &mut Side, packet: Vec<u8>) -> Reply {
+pub(crate) fn packet(side: &mut Side, packet: Vec<u8>) -> Reply {
     side.ask(Request::EapPacket { sa: A, packet })
 }
 
-fn step(reply: Reply) -> EapStep {
+pub(crate) fn step(reply: Reply) -> EapStep {
     match reply {
         Reply::Eap(step) => step,
         Reply::Refused(refusal) => panic!("{refusal}"),
@@ -76,7 +76,7 @@ fn step(reply: Reply) -> EapStep {
 }
 
 /// Has the client check the gateway's first proof, as the order of things wants it.
-fn meet(moon: &mut Side, sun: &mut Side) -> EapStep {
+pub(crate) fn meet(moon: &mut Side, sun: &mut Side) -> EapStep {
     let first = step(begin(moon, Role::Responder));
     let by_key = proof(moon.make(1, "r", MOON, responders(Role::Responder)));
     accepted(sun.check(1, "r", SUN, MOON, responders(Role::Initiator), by_key));
@@ -84,7 +84,7 @@ fn meet(moon: &mut Side, sun: &mut Side) -> EapStep {
 }
 
 /// Carries packets until one side has ended; what each said last.
-fn talk(moon: &mut Side, sun: &mut Side) -> (EapStep, EapStep) {
+pub(crate) fn talk(moon: &mut Side, sun: &mut Side) -> (EapStep, EapStep) {
     let mut from_moon = meet(moon, sun);
     assert_eq!(step(begin(sun, Role::Initiator)), EapStep::Ready);
     for _ in 0..100 {
@@ -103,7 +103,7 @@ fn talk(moon: &mut Side, sun: &mut Side) -> (EapStep, EapStep) {
     panic!("without end");
 }
 
-fn grant(step: EapStep) -> EapGrant {
+pub(crate) fn grant(step: EapStep) -> EapGrant {
     match step {
         EapStep::Accepted { grant, .. } => *grant,
         other => panic!("{other:?}"),
@@ -111,7 +111,7 @@ fn grant(step: EapStep) -> EapGrant {
 }
 
 /// The proofs that end IKE_AUTH, and that nothing more is to be had after them.
-fn prove_both(moon: &mut Side, sun: &mut Side) {
+pub(crate) fn prove_both(moon: &mut Side, sun: &mut Side) {
     let make = |input: AuthInput| Request::EapMakeAuth { sa: A, input };
     let check = |input: AuthInput, proof| Request::EapCheckAuth { sa: A, input, proof };
     assert!(matches!(refusal(moon.ask(make(responders(Role::Responder)))), Refusal::OutOfTurn(_)));

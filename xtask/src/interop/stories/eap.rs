@@ -43,7 +43,7 @@ const KEYS: KeyType = KeyType::Rsa;
 
 const PASSWORD: &str = "Ar3etTnp.01";
 
-fn scenario() -> Scenario {
+pub fn scenario() -> Scenario {
     Scenario { layout: Layout::Roadwarrior, auth: Auth::Cert(KEYS), ..SITES }
 }
 
@@ -85,7 +85,12 @@ fn with_password(carol: &Tussock<'_>, password: &str) -> Result<()> {
 }
 
 /// strongSwan at carol, which calls by this method, as this user.
-fn their_carol<'a>(place: &Place<'a>, method: &str, user: &str, password: &str) -> Result<StrongSwan<'a>> {
+pub fn their_carol<'a>(
+    place: &Place<'a>,
+    method: &str,
+    user: &str,
+    password: &str,
+) -> Result<StrongSwan<'a>> {
     let carol = StrongSwan::new(place.world, scenario().far(), Release::Host, place.results)?;
     let by_key = "      auth = pubkey\n      certs = carol.crt\n";
     let certs = if method == "eap-tls" { "      certs = carol.crt\n" } else { "" };
@@ -98,7 +103,7 @@ fn their_carol<'a>(place: &Place<'a>, method: &str, user: &str, password: &str) 
 }
 
 /// strongSwan at moon, which lets carol in by this method.
-fn their_moon<'a>(place: &Place<'a>, method: &str) -> Result<StrongSwan<'a>> {
+pub fn their_moon<'a>(place: &Place<'a>, method: &str) -> Result<StrongSwan<'a>> {
     let moon = StrongSwan::new(place.world, scenario().moon(), Release::Host, place.results)?;
     let by_key = "    remote {\n      auth = pubkey\n";
     let by_eap = format!("    remote {{\n      auth = {method}\n      eap_id = %any\n");
@@ -109,7 +114,7 @@ fn their_moon<'a>(place: &Place<'a>, method: &str) -> Result<StrongSwan<'a>> {
 }
 
 /// Up, pings both ways, down, nothing left; what is seen in between is `look`ed at.
-fn through(
+pub fn through(
     place: &Place<'_>,
     carol: &dyn Peer,
     moon: &dyn Peer,
