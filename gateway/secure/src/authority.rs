@@ -47,6 +47,8 @@ use crate::revocation::Checks;
 use crate::validator::Validator;
 use crate::vault::{Problem, Vault};
 use own::Signing;
+#[cfg(feature = "fuzzing")]
+pub(crate) use papers::bundle;
 use papers::{Parked, Unchecked, Waiting};
 
 /// Operations at once.

@@ -34,6 +34,8 @@ mod eap;
 mod eap_judge;
 mod eap_methods;
 mod fetch;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod handed;
 mod identity;
 mod kernel;
