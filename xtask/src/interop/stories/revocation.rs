@@ -200,20 +200,27 @@ fn several(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
 
 fn four_commands(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
     let (mut moon, mut sun) = place.sites()?;
-    let invite = place.results.join("sun.invite");
     steps.begin("one, at moon: sun is invited");
     let bare = |end: &Tussock<'_>| {
         end.rewrite(|text| text.split("\n[").next().unwrap_or_default().to_owned() + "\n")
     };
     bare(&moon)?;
     bare(&sun)?;
-    let mut command = Command::new(place.binary);
-    command.args(["pki", "invite", SUN, "--as", MOON, "--here", "192.168.0.1", "--local", "10.1.0.0/16"]);
-    command.args(["--remote", "10.2.0.0/16", "--out"]).arg(&invite).arg("--config").arg(moon.file());
-    process::run(&mut command)?;
+    // Typed in the folder, with names as a person gives them.
+    let type_in = |end: &Tussock<'_>, words: &str| {
+        let mut command = Command::new(place.binary);
+        command.args(words.split(' ')).args(["--config", "gateway.toml"]);
+        process::run(command.current_dir(end.file().with_file_name("")))
+    };
+    type_in(
+        &moon,
+        "pki invite sun.lab.test --as moon.lab.test --here 192.168.0.1 --local 10.1.0.0/16 --remote 10.2.0.0/16",
+    )?;
+    steps.begin("the file goes to sun");
+    let invite = "sun.lab.test.invite";
+    fs::rename(moon.file().with_file_name(invite), sun.file().with_file_name(invite))?;
     steps.begin("two, at sun: it joins");
-    let mut command = Command::new(place.binary);
-    process::run(command.args(["pki", "join"]).arg(&invite).arg("--config").arg(sun.file()))?;
+    type_in(&sun, "pki join sun.lab.test.invite")?;
     steps.begin("three and four: both run, and meet");
     moon.start()?;
     sun.start()?;
