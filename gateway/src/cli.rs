@@ -21,6 +21,7 @@ use crate::control::client::Client;
 use crate::control::protocol::Request;
 use crate::events::Record;
 use crate::run::{self, RunError};
+use crate::terminal;
 
 /// An IPsec gateway that leaves the heavy work to accelerators.
 #[derive(Parser, Debug, PartialEq, Eq)]
@@ -188,11 +189,18 @@ pub fn main(cli: Cli) -> ExitCode {
             }
             Err(RunError::Failed(error)) => fail(&error),
         },
-        Command::Check(options) => check::run(&options),
-        Command::Pki(pki) => match pki::run(&pki) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => fail(&error),
-        },
+        Command::Check(options) => {
+            // It may ask for the PIN of a token.
+            terminal::outlives_this_program();
+            check::run(&options)
+        }
+        Command::Pki(pki) => {
+            terminal::outlives_this_program();
+            match pki::run(&pki) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => fail(&error),
+            }
+        }
         command => match ask(command) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error),
@@ -212,8 +220,14 @@ fn fail(error: &anyhow::Error) -> ExitCode {
 fn ask(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Run(_) | Command::ReadConfig(_) | Command::Check(_) | Command::Pki(_) => Ok(()),
-        Command::Up(Target { target: Name { realm, child }, reach }) => credentials::up(&reach, realm, child),
-        Command::Credentials(credentials) => credentials::give(&credentials),
+        Command::Up(Target { target: Name { realm, child }, reach }) => {
+            terminal::outlives_this_program();
+            credentials::up(&reach, realm, child)
+        }
+        Command::Credentials(credentials) => {
+            terminal::outlives_this_program();
+            credentials::give(&credentials)
+        }
         Command::Down(Target { target: Name { realm, child }, reach }) => {
             say(&reach, &Request::Down { realm, child })
         }

@@ -26,6 +26,7 @@ pub mod summary;
 #[cfg(test)]
 mod tests;
 pub mod units;
+mod volatile;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -224,6 +225,20 @@ impl File<'_> {
         loaded
     }
 
+    /// Whether first keys are remembered for good.
+    fn forgetful(&mut self, word: &raw::Word, settings: &Settings) {
+        if !volatile::is_volatile(&settings.state_dir) {
+            return;
+        }
+        let text = format!(
+            "trust = \"first-use\": the keys are remembered in {}, which the next boot empties, and then any key is a first one again; \
+             let `state_dir` in [gateway] be a folder on a disk, for example \"/var/lib/tussock\" (where `control.sock` is then, for \
+             --socket)",
+            settings.own_folder(Side::Keys).display()
+        );
+        self.problems.warn(self.source, word.span(), text);
+    }
+
     fn reader(&mut self) -> Reader<'_> {
         Reader { source: self.source, problems: self.problems }
     }
@@ -327,6 +342,11 @@ impl File<'_> {
         let children = self.children(name, children, start, at.clone(), loaded);
         let credentials =
             credentials::credentials(raw.local_auth.as_ref(), raw.remote_auth.as_ref(), &mut self.reader());
+        if let Some(word) = raw.remote_auth.as_ref().and_then(|auth| auth.get_ref().trust.as_ref())
+            && credentials.as_ref().is_some_and(|credentials| credentials.trust.first_use)
+        {
+            self.forgetful(word, &loaded.settings);
+        }
         if let Some(credentials) = credentials {
             loaded.secure.credentials.insert(name.to_owned(), credentials);
         }

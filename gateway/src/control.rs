@@ -5,9 +5,11 @@
 //! | [`protocol`] | requests and answers |
 //! | [`server`] | the gateway's end |
 //! | [`client`] | the commands' end |
+//! | [`passwords`] | the key side's own socket |
 //! | [`lock`] | one gateway for each state folder |
 
 pub mod client;
 pub mod lock;
+pub mod passwords;
 pub mod protocol;
 pub mod server;

@@ -15,6 +15,7 @@
 //! | [`keyside`] | how devices are that hold keys |
 //! | [`events`], [`report`] | what happened; how things are |
 //! | [`pcapng`], [`keylog`], [`backlog`] | for those who look into packets |
+//! | `terminal` | put right after a question, whatever happens |
 //! | [`log`] | the log, which nobody waits for |
 
 pub mod backlog;
@@ -35,4 +36,5 @@ pub mod processes;
 pub mod report;
 pub mod run;
 pub mod sandbox;
+mod terminal;
 pub mod worker;

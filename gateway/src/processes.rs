@@ -5,7 +5,7 @@
 //! ```text
 //!            reader ── public part, secret part (memfds) ──> supervisor
 //!   supervisor ── public part, control socket, its end of the channel ──> tussock-gateway
-//!   supervisor ── secret part, its end of the channel ──> tussock-secure
+//!   supervisor ── secret part, the socket for passwords, its end of the channel ──> tussock-secure
 //!   tussock-gateway <── questions and answers (ipc) ──> tussock-secure
 //! ```
 //!

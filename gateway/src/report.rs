@@ -325,6 +325,12 @@ pub struct Ike {
     pub in_flight: usize,
     /// Questions to the key side without an answer yet.
     pub questions: usize,
+    /// Requests of ours that were sent again, each time.
+    #[serde(default)]
+    pub sent_again: u64,
+    /// Requests of peers that came again, each time.
+    #[serde(default)]
+    pub came_again: u64,
 }
 
 /// The data path.

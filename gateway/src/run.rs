@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use spi::ShortOps;
+use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -17,6 +18,7 @@ use tokio::task::JoinHandle;
 use crate::config::report::Problems;
 use crate::config::{self, Loaded, Settings};
 use crate::control::lock::Lock;
+use crate::control::passwords;
 use crate::control::server::{self, Looker, Reloader, Server};
 use crate::dhcp::{self, Dhcp};
 use crate::events::Events;
@@ -99,6 +101,8 @@ async fn serve(path: PathBuf, loaded: Loaded) -> anyhow::Result<()> {
     // Whatever may fail comes before the worker, which changes the machine's network.
     let listener = server::listen(&settings.socket())?;
     let _socket = SocketFile(settings.socket());
+    let key_listener = server::listen(&settings.key_socket())?;
+    let _key_socket = SocketFile(settings.key_socket());
     let secure = secure::spawn(loaded.secure).context("the key side does not start")?;
     for problem in &secure.served.problems {
         tracing::error!("{problem}");
@@ -134,16 +138,14 @@ async fn serve(path: PathBuf, loaded: Loaded) -> anyhow::Result<()> {
     let orders = worker.orders.clone();
     // Nobody else fills it.
     let _ = reach.set(orders.clone());
-    let handle = Arc::new(Mutex::new(secure.served.handle));
+    let handle = secure.served.handle;
+    passwords::serve(key_listener, handle.passwords()).context("no thread")?;
+    let handle = Arc::new(Mutex::new(handle));
     let reloader = reloader(path, settings.clone(), Arc::clone(&handle), short, orders.clone());
-    let passwords: server::Passwords = Arc::new(move |realm, user, password| {
-        // One at a time.
-        let handle = handle.lock().unwrap_or_else(PoisonError::into_inner);
-        handle.give_password(realm, user, password).map_err(|error| error.to_string())
-    });
-    let server = Server { orders: orders.clone(), events, reloader, keys, passwords };
+    let server = Server { orders: orders.clone(), events, reloader, keys };
     tracing::info!(pid = std::process::id(), socket = %settings.socket().display(), "ready");
-    let serving = tokio::spawn(server.clone().serve(listener));
+    listener.set_nonblocking(true)?;
+    let serving = tokio::spawn(server.clone().serve(UnixListener::from_std(listener)?));
     let mut reloading: Option<JoinHandle<()>> = None;
     let ended = loop {
         tokio::select! {

@@ -6,18 +6,22 @@
 //! | `drop` | root, groups, capabilities, core dumps, being looked into |
 //! | `files` | files (Landlock) |
 //! | `calls` | system calls (seccomp) |
+//! | [`rehearsal`] | all of it, for tests |
 //!
 //! All of it is done while the process has one thread, so that every thread it ever has is bound by it.
 
 mod calls;
 mod drop;
 mod files;
+pub mod rehearsal;
 
 use std::path::PathBuf;
 
 pub(crate) use calls::tighten_lane;
 pub use drop::harden;
 pub(crate) use drop::{become_user, keep_in_memory, lift_limits};
+
+use rustix::thread::CapabilitySet;
 
 use crate::config::Settings;
 
@@ -28,6 +32,16 @@ pub enum Side {
     Network,
     /// `tussock-secure`.
     Keys,
+}
+
+impl Side {
+    /// The capabilities that it keeps.
+    pub(crate) fn keeps(self) -> CapabilitySet {
+        match self {
+            Side::Network => CapabilitySet::empty(),
+            Side::Keys => CapabilitySet::NET_ADMIN,
+        }
+    }
 }
 
 /// What a process may reach because of the accelerators in its configuration.

@@ -504,6 +504,7 @@ impl Worker {
         self.hand_over_tuns();
         self.open_tuns();
         self.take_answers(now);
+        self.account_again();
         tracing::info!("there is a key side again");
     }
 
@@ -546,6 +547,7 @@ impl Worker {
                 }
                 Asker::Tun(name) => self.tun_came(now, name, reply),
                 Asker::Orders => self.session_order(now, reply),
+                Asker::Account(number) => self.accounted(number, reply),
                 Asker::Adopted(name) => self.tun_adopted(name, &reply),
                 Asker::Own(what) => {
                     if let Reply::Refused(why) = reply {

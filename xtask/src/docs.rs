@@ -5,6 +5,7 @@ use std::fs;
 use anyhow::{Context, Result};
 
 use crate::checkout;
+use crate::libreswan;
 use crate::report::{Outcome, Row};
 use crate::strongswan::Release;
 
@@ -14,8 +15,10 @@ pub fn write_interop(rows: &[Row]) -> Result<()> {
     let old = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
     let prose = old.split(MARKER).next().unwrap_or_default();
     let (host, trixie) = (Release::Host.version(), Release::Trixie.version());
-    let mut text =
-        format!("{prose}{MARKER}\n\nPeers: strongSwan {host} (Debian 12) and {trixie} (Debian 13).\n\n");
+    let mut text = format!(
+        "{prose}{MARKER}\n\nPeers: strongSwan {host} (Debian 12) and {trixie} (Debian 13), libreswan {} (Debian 12).\n\n",
+        libreswan::version()
+    );
     text += "| scenario | shows | roles (initiator first) | result |\n|---|---|---|---|\n";
     for row in rows {
         let result = match &row.outcome {

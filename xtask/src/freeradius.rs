@@ -15,6 +15,14 @@ use crate::world::World;
 pub const SECRET: &str = "radius-secret-of-the-lab";
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How it is spoken to.
+#[derive(Clone, Copy)]
+enum Speaks {
+    Udp,
+    /// With this host's certificate.
+    Tls(&'static str),
+}
+
 /// A server that runs.
 pub struct FreeRadius<'w> {
     world: &'w World,
@@ -32,7 +40,18 @@ impl<'w> FreeRadius<'w> {
         (host, address): (&'static str, &str),
         users: &str,
     ) -> Result<FreeRadius<'w>> {
-        FreeRadius::begin(world, results, (host, address), users, &["-xx"])
+        FreeRadius::begin(world, results, (host, address), users, (Speaks::Udp, &["-xx"]))
+    }
+
+    /// The same over TLS alone (RFC 6614), with that host's certificate.
+    pub fn start_radsec(
+        world: &'w World,
+        results: &Path,
+        (host, address): (&'static str, &str),
+        users: &str,
+        who: &'static str,
+    ) -> Result<FreeRadius<'w>> {
+        FreeRadius::begin(world, results, (host, address), users, (Speaks::Tls(who), &["-xx"]))
     }
 
     /// The same, and it writes no line for each packet.
@@ -42,7 +61,7 @@ impl<'w> FreeRadius<'w> {
         (host, address): (&'static str, &str),
         users: &str,
     ) -> Result<FreeRadius<'w>> {
-        FreeRadius::begin(world, results, (host, address), users, &[])
+        FreeRadius::begin(world, results, (host, address), users, (Speaks::Udp, &[]))
     }
 
     fn begin(
@@ -50,14 +69,14 @@ impl<'w> FreeRadius<'w> {
         results: &Path,
         (host, address): (&'static str, &str),
         users: &str,
-        more: &[&str],
+        (speaks, more): (Speaks, &[&str]),
     ) -> Result<FreeRadius<'w>> {
         let dir = results.join(format!("freeradius-{}", address.replace([':', '.'], "-")));
         fs::create_dir_all(&dir)?;
         let dir = dir.canonicalize()?;
         fs::write(dir.join("users"), users)?;
         fs::write(dir.join("dictionary"), "$INCLUDE /usr/share/freeradius/dictionary\n")?;
-        fs::write(dir.join("radiusd.conf"), configuration(&dir, address)?)?;
+        fs::write(dir.join("radiusd.conf"), configuration(&dir, address, speaks)?)?;
         let mut command = world.net.command(host, "/usr/sbin/freeradius");
         command.args(["-f", "-l", "stdout"]).args(more).arg("-d").arg(&dir);
         let log = dir.join("log");
@@ -107,138 +126,45 @@ impl<'w> FreeRadius<'w> {
     }
 }
 
-fn configuration(dir: &Path, address: &str) -> Result<String> {
+fn configuration(dir: &Path, address: &str, speaks: Speaks) -> Result<String> {
     let pki = Pki::of(KeyType::Rsa)?;
-    let (dir, ca) = (dir.display(), pki.ca());
-    let (ca, cert, key) = (ca.display(), pki.cert("moon"), pki.key("moon"));
-    let (cert, key) = (cert.display(), key.display());
-    Ok(format!(
-        r#"
-prefix = /usr
-name = radiusd
-confdir = {dir}
-raddbdir = {dir}
-logdir = {dir}
-run_dir = {dir}
-libdir = /usr/lib/freeradius
-pidfile = {dir}/pid
-max_request_time = 30
-max_requests = 16384
-log {{
- destination = stdout
-}}
-security {{
- status_server = yes
- reject_delay = 0
-}}
-thread pool {{
- start_servers = 4
- max_servers = 8
- min_spare_servers = 1
- max_spare_servers = 4
-}}
-modules {{
- eap {{
-  default_eap_type = mschapv2
-  timer_expire = 60
-  max_sessions = 16384
-  tls-config lab {{
-   private_key_file = {key}
-   certificate_file = {cert}
-   ca_file = {ca}
-   tls_min_version = "1.2"
-   tls_max_version = "1.2"
-   ecdh_curve = ""
-  }}
-  mschapv2 {{
-  }}
-  tls {{
-   tls = lab
-  }}
-  ttls {{
-   tls = lab
-   default_eap_type = mschapv2
-   virtual_server = inside
-   copy_request_to_tunnel = no
-   use_tunneled_reply = yes
-  }}
- }}
- mschap {{
- }}
- pap {{
- }}
- files {{
-  filename = {dir}/users
- }}
- detail {{
-  filename = {dir}/detail
-  permissions = 0600
- }}
- always ok {{
-  rcode = ok
- }}
-}}
-client lab {{
- ipaddr = 0.0.0.0/0
- secret = {SECRET}
- require_message_authenticator = yes
-}}
-server default {{
- listen {{
-  type = auth
-  ipaddr = {address}
-  port = 1812
- }}
- listen {{
-  type = acct
-  ipaddr = {address}
-  port = 1813
- }}
- authorize {{
-  files
-  eap {{
-   ok = return
-  }}
-  pap
- }}
- authenticate {{
-  Auth-Type MS-CHAP {{
-   mschap
-  }}
-  mschap
-  pap
-  eap
- }}
- preacct {{
-  ok
- }}
- accounting {{
-  detail
- }}
- post-auth {{
-  Post-Auth-Type REJECT {{
-   eap
-  }}
- }}
-}}
-server inside {{
- authorize {{
-  files
-  mschap
-  eap {{
-   ok = return
-  }}
-  pap
- }}
- authenticate {{
-  Auth-Type MS-CHAP {{
-   mschap
-  }}
-  mschap
-  pap
-  eap
- }}
-}}
-"#
-    ))
+    let dir = dir.display().to_string();
+    let files = |who: &str| [pki.ca(), pki.cert(who), pki.key(who)].map(|path| path.display().to_string());
+    let [ca, cert, key] = files("moon");
+    let tls = [("ca", ca.as_str()), ("cert", &cert), ("key", &key), ("version", "1.2")];
+    let tls = fill(fill(TLS, &tls), &[("fragment", "1024"), ("inner", "mschapv2")]);
+    let udp = |kind, port| fill(UDP, &[("type", kind), ("address", address), ("port", port)]);
+    let (listen, clients) = match speaks {
+        Speaks::Udp => (
+            udp("auth", "1812") + &udp("acct", "1813"),
+            format!(
+                "client lab {{\n ipaddr = 0.0.0.0/0\n secret = {SECRET}\n require_message_authenticator = yes\n}}\n"
+            ),
+        ),
+        Speaks::Tls(who) => {
+            let [ca, cert, key] = files(who);
+            let of = [("address", address), ("port", "2083"), ("ca", &ca), ("cert", &cert), ("key", &key)];
+            let clients = "clients radsec {\n client lab {\n ipaddr = 0.0.0.0/0\n proto = tls\n secret = radsec\n}\n}\n";
+            (fill(RADSEC, &of), clients.to_owned())
+        }
+    };
+    let of = [
+        ("folder", dir.as_str()),
+        ("method", "mschapv2"),
+        ("tls", &tls),
+        ("listen", &listen),
+        ("clients", &clients),
+    ];
+    Ok(fill(MAIN, &of))
+}
+
+// One configuration for all tests.
+const MAIN: &str = include_str!("../../gateway/radius/tests/lab/radiusd.conf");
+const TLS: &str = include_str!("../../gateway/radius/tests/lab/tls.conf");
+const UDP: &str = include_str!("../../gateway/radius/tests/lab/udp.conf");
+const RADSEC: &str = include_str!("../../gateway/radius/tests/lab/radsec.conf");
+
+/// A text with what stands between two @ filled in.
+fn fill(text: impl Into<String>, with: &[(&str, &str)]) -> String {
+    with.iter().fold(text.into(), |text, (name, value)| text.replace(&format!("@{name}@"), value))
 }

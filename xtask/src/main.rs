@@ -19,6 +19,7 @@ mod fuzz;
 mod inside;
 mod interop;
 mod kryoptic;
+mod libreswan;
 mod lint;
 mod matrix;
 mod meter;

@@ -118,10 +118,14 @@ fn arrivals(text: &str) -> Vec<f64> {
 /// How long pings took.
 #[derive(Clone, Copy, Debug)]
 pub struct RoundTrips {
+    /// How many were answered.
+    pub answered: usize,
     /// How many had no answer before the last answered one.
     pub lost: usize,
     /// Half of them took no longer.
     pub half: Duration,
+    /// Ninety-nine of a hundred took no longer.
+    pub most: Duration,
     /// None took longer.
     pub worst: Duration,
 }
@@ -137,15 +141,17 @@ impl Stream {
     /// Stop it, and say how long pings took.
     pub fn round_trips(self) -> Result<RoundTrips> {
         let log = self.daemon.log().to_owned();
-        let (_, lost) = self.end()?;
+        let (answered, lost) = self.end()?;
         let text = fs::read_to_string(log)?;
         let mut times: Vec<f64> = text.lines().filter_map(time).collect();
         times.sort_by(f64::total_cmp);
         let at =
             |place: usize| times.get(place).map(|ms| Duration::from_secs_f64(ms / 1e3)).unwrap_or_default();
         Ok(RoundTrips {
+            answered,
             lost: lost.len(),
             half: at(times.len() / 2),
+            most: at(times.len() * 99 / 100),
             worst: at(times.len().saturating_sub(1)),
         })
     }

@@ -92,8 +92,9 @@ fn ask(token: &str) -> Result<Secret, Trouble> {
             Typed::Line(line) => return not_empty(first_line(&line), || "nothing was typed".to_owned()),
             // The terminal is as it was by now. Where the signal does not end this process, somebody ends it with more care.
             Typed::Signal(signal) => {
-                kill_process(getpid(), signal).map_err(|error| no_terminal(error.into()))?;
-                if signal != Signal::TSTP {
+                // A process that is shut in may not send any.
+                let sent = kill_process(getpid(), signal);
+                if signal != Signal::TSTP || sent.is_err() {
                     return Err(no_pin("interrupted"));
                 }
             }

@@ -37,6 +37,14 @@ impl Account {
         (verdict & self.known).into()
     }
 
+    /// Why somebody is refused, for the log alone: which of the two it was is not said to the one who tried.
+    pub(crate) fn refusal(&self, sent: &[u8]) -> String {
+        match bool::from(self.known) {
+            true => format!("wrong password of {}", printable(sent)),
+            false => format!("there is no user {}", printable(sent)),
+        }
+    }
+
     /// Whether this is the user's password. By digests, so that the time depends on what was sent alone.
     pub(crate) fn is_password(&self, sent: &[u8]) -> bool {
         let (ours, theirs) = (Sha256::digest(self.password.expose()), Sha256::digest(sent));

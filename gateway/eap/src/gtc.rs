@@ -39,7 +39,7 @@ impl ServerMethod for GtcServer {
             let identity = std::mem::take(&mut self.claimed);
             return Turn::Accept(Proof { identity, method: NAME.into(), msk: None });
         }
-        Turn::Refuse(format!("wrong name or password of {}", printable(self.claimed.as_bytes())))
+        Turn::Refuse(account.refusal(self.claimed.as_bytes()))
     }
 }
 

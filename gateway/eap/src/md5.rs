@@ -7,7 +7,7 @@ use md5::{Digest, Md5};
 use spi::Secret;
 use subtle::ConstantTimeEq;
 
-use crate::account::{Account, MAX_NAME, printable};
+use crate::account::{Account, MAX_NAME};
 use crate::ask::{Given, given};
 use crate::config::{PeerConfig, Random, ServerConfig};
 use crate::method::{PeerMethod, Proof, Reply, ServerMethod, Turn};
@@ -48,7 +48,7 @@ impl ServerMethod for Md5Server {
             let identity = std::mem::take(&mut self.claimed);
             return Turn::Accept(Proof { identity, method: NAME.into(), msk: None });
         }
-        Turn::Refuse(format!("wrong name or password of {}", printable(self.claimed.as_bytes())))
+        Turn::Refuse(self.account.refusal(self.claimed.as_bytes()))
     }
 }
 

@@ -133,7 +133,7 @@ impl Claim<'_> {
             exchange.as_ref().map_or(Choice::from(0), |mine| mine.response.ct_eq(self.response.as_slice()));
         match exchange {
             Some(exchange) if account.admits(verdict) => Ok((user.unwrap_or_default().to_string(), exchange)),
-            _ => Err(format!("wrong name or password of {}", printable(self.name))),
+            _ => Err(account.refusal(self.name)),
         }
     }
 }
@@ -202,9 +202,10 @@ pub(crate) fn explain(text: &[u8]) -> String {
         Some("649") => "the account may not dial in",
         Some("691") => "wrong name or password",
         Some("709") => "the password could not be changed",
-        _ => REFUSED_PASSWORD,
+        // Whoever knows the server may know what it means.
+        _ => return format!("{REFUSED_PASSWORD} ({text})"),
     };
-    format!("{what} ({text})")
+    what.into()
 }
 
 impl PeerMethod for MsChapV2Peer {

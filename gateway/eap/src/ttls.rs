@@ -8,7 +8,7 @@ use std::sync::Arc;
 use spi::Secret;
 use zeroize::Zeroizing;
 
-use crate::account::{Account, name, printable};
+use crate::account::{Account, name};
 use crate::ask::{Given, given};
 use crate::avp::{self, Avps};
 use crate::config::{Inner, PeerConfig, Random, ServerConfig};
@@ -88,7 +88,7 @@ impl TtlsInside {
         if account.is_password(&password[..end]) {
             return accept(user.unwrap_or_default().to_string(), Inner::Pap.to_string());
         }
-        Within::Refuse(format!("wrong name or password of {}", printable(sent)))
+        Within::Refuse(account.refusal(sent))
     }
 
     fn on_mschapv2(&mut self, sent: &[u8], challenge: &[u8], response: &[u8], channel: &Channel) -> Within {

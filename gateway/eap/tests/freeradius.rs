@@ -28,125 +28,21 @@ impl FreeRadius {
         let ca = folder.write("ca.pem", &world.ca.pem);
         let cert = folder.write("own.pem", &world.server.pem);
         let key = folder.write("own.key", &world.server.key_pem);
-        let users = folder.write("users", &format!("{ALICE} Cleartext-Password := \"{PASSWORD}\"\n"));
+        folder.write("users", &format!("{ALICE} Cleartext-Password := \"{PASSWORD}\"\n"));
         folder.write("dictionary", "$INCLUDE /usr/share/freeradius/dictionary\n");
         let here = folder.0.to_str().unwrap();
         let secret = std::str::from_utf8(SECRET).unwrap();
-        let port = at.port();
+        let tls = [("ca", ca.as_str()), ("cert", &cert), ("key", &key), ("version", tls)];
+        let tls = fill(include_str!("../../radius/tests/lab/tls.conf"), &tls);
+        let tls = fill(&tls, &[("fragment", "700"), ("inner", "md5")]);
+        let port = at.port().to_string();
+        let listen = [("type", "auth"), ("address", "127.0.0.1"), ("port", &port)];
+        let listen = fill(include_str!("../../radius/tests/lab/udp.conf"), &listen);
+        let clients = format!("client lab {{\n ipaddr = 127.0.0.1\n secret = {secret}\n}}\n");
         // What it offers first is what nobody wants: every method has to be asked for.
-        folder.write(
-            "radiusd.conf",
-            &format!(
-                r#"
-name = lab
-prefix = /usr
-localstatedir = {here}
-logdir = {here}
-run_dir = {here}
-libdir = /usr/lib/freeradius
-pidfile = {here}/pid
-max_requests = 4096
-security {{
-    reject_delay = 0
-}}
-thread pool {{
-    start_servers = 1
-    max_servers = 2
-    min_spare_servers = 1
-    max_spare_servers = 2
-}}
-client lab {{
-    ipaddr = 127.0.0.1
-    secret = {secret}
-}}
-modules {{
-    pap {{
-    }}
-    mschap {{
-    }}
-    files {{
-        usersfile = {users}
-    }}
-    eap {{
-        default_eap_type = peap
-        timer_expire = 60
-        max_sessions = 4096
-        md5 {{
-        }}
-        gtc {{
-            auth_type = PAP
-        }}
-        mschapv2 {{
-        }}
-        tls-config lab {{
-            private_key_file = {key}
-            certificate_file = {cert}
-            ca_file = {ca}
-            fragment_size = 700
-            tls_min_version = "{tls}"
-            tls_max_version = "{tls}"
-            ecdh_curve = ""
-        }}
-        tls {{
-            tls = lab
-        }}
-        ttls {{
-            tls = lab
-            default_eap_type = md5
-            virtual_server = inside
-        }}
-        peap {{
-            tls = lab
-            default_eap_type = mschapv2
-            virtual_server = inside
-        }}
-    }}
-}}
-server lab {{
-    listen {{
-        type = auth
-        ipaddr = 127.0.0.1
-        port = {port}
-    }}
-    authorize {{
-        eap {{
-            ok = return
-        }}
-        files
-        pap
-    }}
-    authenticate {{
-        Auth-Type PAP {{
-            pap
-        }}
-        Auth-Type MS-CHAP {{
-            mschap
-        }}
-        eap
-    }}
-}}
-server inside {{
-    authorize {{
-        mschap
-        eap {{
-            ok = return
-        }}
-        files
-        pap
-    }}
-    authenticate {{
-        Auth-Type PAP {{
-            pap
-        }}
-        Auth-Type MS-CHAP {{
-            mschap
-        }}
-        eap
-    }}
-}}
-"#
-            ),
-        );
+        let of =
+            [("folder", here), ("method", "peap"), ("tls", &tls), ("listen", &listen), ("clients", &clients)];
+        folder.write("radiusd.conf", &fill(include_str!("../../radius/tests/lab/radiusd.conf"), &of));
         let mut command = Command::new(tool);
         command.args(["-X", "-d", here, "-D", "/usr/share/freeradius"]);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
@@ -169,6 +65,11 @@ server inside {{
         });
         FreeRadius { at, child, _folder: folder }
     }
+}
+
+/// A text with what stands between two @ filled in.
+fn fill(text: &str, with: &[(&str, &str)]) -> String {
+    with.iter().fold(text.to_owned(), |text, (name, value)| text.replace(&format!("@{name}@"), value))
 }
 
 impl Drop for FreeRadius {

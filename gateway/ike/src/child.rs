@@ -220,6 +220,7 @@ impl IkeSa {
             }
         }
         let realm = self.realm_name();
+        let subnets = self.subnets_of(cx, &agreed.name, &agreed.selectors.remote);
         cx.fx.push(Effect::InstallChild(Box::new(ChildInstall {
             id,
             ike: self.id,
@@ -238,6 +239,7 @@ impl IkeSa {
             mode: agreed.mode,
             ts_local: agreed.selectors.local.clone(),
             ts_remote: agreed.selectors.remote.clone(),
+            subnets,
             path,
             encap,
             keepalive: self.nat.we_behind,

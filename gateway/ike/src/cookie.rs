@@ -108,9 +108,11 @@ pub struct Thresholds {
     pub crypto_room: usize,
 }
 
-impl Default for Thresholds {
-    fn default() -> Self {
-        Thresholds { half_open: 64, per_second: 100, crypto_room: 8 }
+impl Thresholds {
+    /// Those of a gateway that has room for so many half-open IKE SAs. Who expects many peers at once expects them within a second.
+    pub fn of(half_open: usize) -> Self {
+        let per_second = u32::try_from(half_open).unwrap_or(u32::MAX).max(100);
+        Thresholds { half_open, per_second, crypto_room: 8 }
     }
 }
 
@@ -323,6 +325,16 @@ mod tests {
     }
 
     #[test]
+    fn a_gateway_that_has_room_for_many_takes_as_many_within_a_second() {
+        let t0 = Instant::now();
+        for (threshold, taken) in [(64, 100), (1000, 1000)] {
+            let mut gate = Gate::new(Thresholds::of(threshold));
+            assert!((0..taken).all(|_| gate.handle_request(t0, QUIET) == Switch::Same), "{threshold}");
+            assert_eq!(gate.handle_request(t0, QUIET), Switch::On);
+        }
+    }
+
+    #[test]
     fn strangers_that_prove_themselves_make_no_rate() {
         let (t0, mut gate) = (Instant::now(), gate());
         for i in 0..5000 {
@@ -370,7 +382,7 @@ mod tests {
     #[test]
     fn threshold_of_zero_asks_always() {
         let t0 = Instant::now();
-        let mut gate = Gate::new(Thresholds { half_open: 0, ..Thresholds::default() });
+        let mut gate = Gate::new(Thresholds { half_open: 0, ..Thresholds::of(64) });
         assert!(gate.is_on());
         for i in 0..20 {
             assert_eq!(gate.handle_timeout(t0 + CALM * i, QUIET), Switch::Same);

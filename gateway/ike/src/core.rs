@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,6 +22,7 @@ use crate::protect::Opened;
 use crate::realms::Realms;
 use crate::sa::IkeSa;
 use crate::shelf::Shelf;
+use crate::status::Repeats;
 use crate::timer::Timers;
 
 /// Octets of our nonces: at least half the key of every PRF in the table (RFC 7296 section 2.10).
@@ -60,8 +61,11 @@ pub(crate) struct Core {
     pub(crate) gate: Gate,
     /// By realm, with the configuration they were made from.
     pub(crate) pools: BTreeMap<Arc<str>, (policy::Pool, AddressPool)>,
+    /// Addresses that an authentication server has named for clients of realms without a pool; by realm, while there are any.
+    pub(crate) grants: BTreeMap<Arc<str>, AddressPool>,
     pub(crate) handlers: Handlers,
     pub(crate) dropped: BTreeMap<&'static str, u64>,
+    pub(crate) repeats: Repeats,
     pub(crate) half_open: usize,
     /// Established IKE SAs by a hash of realm and the peer's identity.
     by_peer: BTreeSet<(u64, IkeSaId)>,
@@ -220,7 +224,7 @@ impl Core {
         let realms = Realms::new(std::mem::take(&mut config.realms));
         let limit = config.in_flight_limit.max(8);
         let jar = CookieJar::new(&*ops, now);
-        let gate = Gate::new(Thresholds { half_open: config.cookie_threshold, ..Thresholds::default() });
+        let gate = Gate::new(Thresholds::of(config.cookie_threshold));
         let mut core = Core {
             ops,
             now,
@@ -235,11 +239,13 @@ impl Core {
             pools: BTreeMap::new(),
             handlers,
             dropped: BTreeMap::new(),
+            repeats: Repeats::default(),
             half_open: 0,
             by_peer: BTreeSet::new(),
             of_realm: HashMap::new(),
             hasher: RandomState::new(),
             shelf: Shelf::new(),
+            grants: BTreeMap::new(),
             realms,
             addresses: HashMap::new(),
             crypto_room: usize::MAX,
@@ -282,9 +288,14 @@ impl Core {
 
     /// Asks the key side; `None` when too much is out already.
     pub(crate) fn ask(&mut self, sa: IkeSaId, request: Request) -> Option<Token> {
-        let token = self.asks.insert(sa).ok()?;
+        let token = self.insert_ask(sa)?;
         self.fx.push(Effect::Ask { token, request });
         Some(token)
+    }
+
+    /// A question of this IKE SA that is out, to whomever.
+    pub(crate) fn insert_ask(&mut self, sa: IkeSaId) -> Option<Token> {
+        self.asks.insert(sa).ok()
     }
 
     pub(crate) fn take_crypto(&mut self, token: Token) -> Option<CryptoWait> {
@@ -579,19 +590,6 @@ impl Core {
             let change = LeaseChange { realm: Arc::clone(realm), address, identity, state };
             self.fx.push(Effect::Lease(change));
         }
-    }
-
-    /// Asks the realm's DHCP server for an address; `None` when too much is out already.
-    pub(crate) fn want_address(
-        &mut self,
-        sa: IkeSaId,
-        realm: Arc<str>,
-        identity: Identity,
-        hint: Option<Ipv4Addr>,
-    ) -> Option<Token> {
-        let token = self.asks.insert(sa).ok()?;
-        self.fx.push(Effect::WantAddress { token, realm, identity, hint });
-        Some(token)
     }
 }
 

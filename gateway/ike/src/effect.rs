@@ -1,6 +1,6 @@
 //! What the engine wants done, and what it must be told.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -86,7 +86,7 @@ pub enum Effect {
     },
     /// What has become of an address of a realm's pool: to be remembered over a restart.
     Lease(LeaseChange),
-    /// Ask the realm's DHCP server for an address; the answer goes to `handle_address` with the token.
+    /// Ask the realm's DHCP server for an address of a family; the answer goes to `handle_address` with the token.
     WantAddress {
         /// To match the answer.
         token: Token,
@@ -94,8 +94,10 @@ pub enum Effect {
         realm: Arc<str>,
         /// For whom.
         identity: Identity,
+        /// Of IPv4 or else of IPv6.
+        v4: bool,
         /// The address it would like, as it had it before.
-        hint: Option<Ipv4Addr>,
+        hint: Option<IpAddr>,
     },
     /// Something for the log, `events` and counters.
     Event(Event),
@@ -108,6 +110,17 @@ pub enum Effect {
         /// Done, or why not, for the operator.
         result: Result<String, String>,
     },
+}
+
+/// What a DHCP server gives a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DhcpLease {
+    /// The address.
+    pub address: IpAddr,
+    /// Name servers that go with it.
+    pub dns: Vec<IpAddr>,
+    /// Domains that go with it.
+    pub domains: Vec<Arc<str>>,
 }
 
 /// What has become of an address of a pool.
@@ -181,6 +194,8 @@ pub struct ChildInstall {
     pub ts_local: Arc<[TrafficSelector]>,
     /// The peer's selectors, narrowed.
     pub ts_remote: Arc<[TrafficSelector]>,
+    /// Networks among them that the peer has named as behind it, which are to have routes of their own.
+    pub subnets: Vec<(IpAddr, u8)>,
     /// Where the outer packets go.
     pub path: Path,
     /// ESP in UDP.

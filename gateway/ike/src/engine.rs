@@ -297,6 +297,7 @@ impl Engine {
     fn stranger(&mut self, path: Path, bytes: &[u8]) {
         let fingerprint = self.core.hasher.hash_one((path.remote, bytes));
         if let Some(id) = self.requests.get(&fingerprint).copied() {
+            self.core.repeats.received += 1;
             return self.with(id, |sa, cx| sa.repeat_init_response(cx, path, bytes));
         }
         if self.sas.len() >= self.core.config.ike_sa_limit {

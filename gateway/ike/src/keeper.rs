@@ -396,6 +396,9 @@ impl Engine {
         if let Some((_, pool)) = self.core.pools.get_mut(&realm) {
             pool.transfer(from, to);
         }
+        if let Some(grants) = self.core.grants.get_mut(&realm) {
+            grants.transfer(from, to);
+        }
         for child in children.ids() {
             self.core.child_of.insert(child, to);
         }

@@ -1,14 +1,16 @@
 //! Leases as the engine's callers see them: answers of DHCP servers, what operators ask and forget.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use policy::{Identity, Pool};
 use spi::Token;
 
-use crate::effect::{CommandId, Effect};
+use crate::core::Core;
+use crate::effect::{CommandId, DhcpLease, Effect, IkeSaId};
 use crate::engine::Engine;
-use crate::pool::LeaseView;
+use crate::pool::{AddressPool, LeaseView, NoAddress};
 
 impl Engine {
     /// Takes the answer to an [`Effect::WantAddress`]: the address, or why there is none.
@@ -16,7 +18,7 @@ impl Engine {
         &mut self,
         now: Instant,
         token: Token,
-        answer: Result<Ipv4Addr, String>,
+        answer: Result<DhcpLease, String>,
         fx: &mut Vec<Effect>,
     ) {
         self.core.now = now;
@@ -76,5 +78,60 @@ impl Engine {
             (forgotten, in_use) => Ok(format!("released: {forgotten}; still in use: {in_use}")),
         };
         self.core.fx.push(Effect::Answer { command, result });
+    }
+}
+
+impl Core {
+    /// Asks the realm's DHCP server for an address of a family; `None` when too much is out already.
+    pub(crate) fn want_address(
+        &mut self,
+        sa: IkeSaId,
+        realm: Arc<str>,
+        identity: Identity,
+        v4: bool,
+        hint: Option<IpAddr>,
+    ) -> Option<Token> {
+        let token = self.insert_ask(sa)?;
+        self.fx.push(Effect::WantAddress { token, realm, identity, v4, hint });
+        Some(token)
+    }
+
+    /// Who has this address in another realm than this one: the realm, and the identity.
+    pub(crate) fn holder_elsewhere(&self, realm: &str, address: IpAddr) -> Option<(Arc<str>, Identity)> {
+        let pools = self.pools.iter().map(|(name, (_, pool))| (name, pool)).chain(&self.grants);
+        let mut others = pools.filter(|(name, _)| ***name != *realm);
+        others.find_map(|(name, pool)| Some((Arc::clone(name), pool.holder_of(address)?.clone())))
+    }
+
+    /// Gives an address that an authentication server has named to a client of a realm without a pool. Nobody else in the realm may
+    /// have it; whether somebody elsewhere has it is asked before.
+    pub(crate) fn grant(
+        &mut self,
+        sa: IkeSaId,
+        realm: &policy::Realm,
+        identity: &Identity,
+        address: IpAddr,
+    ) -> Result<(), NoAddress> {
+        let none = || AddressPool::new(&Pool { granted_outside: true, ..Pool::default() });
+        let grants = self.grants.entry(Arc::clone(&realm.name)).or_insert_with(none);
+        let done = grants.assign(sa, identity, address, realm.unique);
+        // The server will name it again: there is nothing to remember.
+        grants.take_notes();
+        self.tidy_grants(&realm.name);
+        done
+    }
+
+    /// Takes back what was granted to the IKE SA.
+    pub(crate) fn ungrant(&mut self, sa: IkeSaId, realm: &Arc<str>) {
+        let Some(grants) = self.grants.get_mut(realm) else { return };
+        grants.withdraw(sa);
+        grants.take_notes();
+        self.tidy_grants(realm);
+    }
+
+    fn tidy_grants(&mut self, realm: &Arc<str>) {
+        if self.grants.get(realm).is_some_and(|grants| grants.in_use() == 0) {
+            self.grants.remove(realm);
+        }
     }
 }

@@ -42,10 +42,10 @@ pub mod window;
 pub use child::selectors_text;
 pub use config::{Config, SourceFor};
 pub use effect::{
-    ChildId, ChildInstall, ChildRemoved, Command, CommandId, Effect, EspSignal, Event, IkeSaId, InnerAddress,
-    KeyLogEntry, KnownLease, LeaseChange, Path, Why,
+    ChildId, ChildInstall, ChildRemoved, Command, CommandId, DhcpLease, Effect, EspSignal, Event, IkeSaId,
+    InnerAddress, KeyLogEntry, KnownLease, LeaseChange, Path, Why,
 };
 pub use engine::{Engine, Standing};
 pub use pool::{LeaseState, LeaseView};
 pub use session::Ending;
-pub use status::{ChildView, IkeSaView, Status};
+pub use status::{ChildView, IkeSaView, Repeats, Status};

@@ -104,6 +104,7 @@ impl IkeSa {
             match request.handle_timeout(cx.now, &policy) {
                 Retry::NotYet => {}
                 Retry::Resend(datagrams) => {
+                    cx.repeats.sent += 1;
                     cx.fx.extend(datagrams.iter().map(|m| Effect::Send { path, message: m.to_vec() }));
                 }
                 Retry::GiveUp => dead = Some(cx.now.duration_since(request.sent_at())),
@@ -157,10 +158,15 @@ impl IkeSa {
                     if !self.protection.as_ref().is_some_and(|p| p.is_authentic(&*cx.ops, bytes, &split)) {
                         return cx.dropped(path.remote, "integrity check failed");
                     }
+                    cx.repeats.received += 1;
                     cx.fx.extend(datagrams.iter().map(|m| Effect::Send { path, message: m.to_vec() }));
                     return;
                 }
-                Incoming::InProgress | Incoming::LaterFragment => return,
+                Incoming::InProgress => {
+                    cx.repeats.received += u64::from(split.fragment.is_none_or(|f| f.number == 1));
+                    return;
+                }
+                Incoming::LaterFragment => return,
                 Incoming::TooOld | Incoming::Future => {
                     return cx.dropped(path.remote, "message ID outside the window");
                 }

@@ -20,7 +20,8 @@ pub struct AddressPool {
     v6: Shelf,
     /// Whether addresses that are not in the pool may be assigned.
     outside: bool,
-    network: Option<wire::TrafficSelector>,
+    /// What DHCP servers give addresses of.
+    networks: Vec<wire::TrafficSelector>,
 }
 
 /// What a client asks for; an unspecified address means any.
@@ -56,7 +57,7 @@ impl std::fmt::Display for NoAddress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             NoAddress::Exhausted => "no address left in the pool",
-            NoAddress::Taken => "the address it was assigned is another client's in the pool",
+            NoAddress::Taken => "the address it was assigned is another client's",
             NoAddress::NotOurs => "the address it was assigned is not in the pool",
         })
     }
@@ -91,12 +92,11 @@ pub struct LeaseView {
 impl AddressPool {
     /// The pool of a realm. Costs nothing for the addresses nobody has asked for.
     pub fn new(pool: &Pool) -> Self {
-        let network = pool.dhcp.map(|dhcp| dhcp.network());
         AddressPool {
             v4: Shelf::new(pool, true),
             v6: Shelf::new(pool, false),
             outside: pool.granted_outside,
-            network,
+            networks: pool.dhcp_networks().collect(),
         }
     }
 
@@ -106,7 +106,8 @@ impl AddressPool {
     }
 
     /// Hands out addresses to an IKE SA. With `share` an identity that is here already gets the same address again, as when a
-    /// client sets up a new IKE SA before the old one is gone; without, every IKE SA has its own.
+    /// client sets up a new IKE SA before the old one is gone; without, every IKE SA has its own. What is `taken`, by clients of
+    /// other realms, is passed over.
     ///
     /// # Errors
     /// [`NoAddress::Exhausted`] when there is nothing in any of the families asked for.
@@ -117,14 +118,18 @@ impl AddressPool {
         identity: &Identity,
         wish: Wish,
         share: bool,
+        taken: &dyn Fn(IpAddr) -> bool,
     ) -> Result<Lease, NoAddress> {
-        let v4 = wish.v4.and_then(|hint| {
-            let hint = Some(hint).filter(|a| !a.is_unspecified()).map(|a| u32::from(a).into());
-            u32::try_from(self.v4.lease(now, holder, identity, hint, share)?).ok().map(Ipv4Addr::from)
+        let hint4 =
+            wish.v4.map(|hint| Some(hint).filter(|a| !a.is_unspecified()).map(|a| u32::from(a).into()));
+        let v4 = hint4.and_then(|hint| {
+            let address = self.v4.lease(now, holder, identity, hint, share, &|number| taken(v4(number)))?;
+            u32::try_from(address).ok().map(Ipv4Addr::from)
         });
-        let v6 = wish.v6.and_then(|hint| {
-            let hint = Some(hint).filter(|a| !a.is_unspecified()).map(u128::from);
-            self.v6.lease(now, holder, identity, hint, share).map(Ipv6Addr::from)
+        let hint6 = wish.v6.map(|hint| Some(hint).filter(|a| !a.is_unspecified()).map(u128::from));
+        let v6 = hint6.and_then(|hint| {
+            let address = self.v6.lease(now, holder, identity, hint, share, &|number| taken(v6(number)))?;
+            Some(Ipv6Addr::from(address))
         });
         match (v4, v6) {
             (None, None) => Err(NoAddress::Exhausted),
@@ -145,27 +150,34 @@ impl AddressPool {
         share: bool,
     ) -> Result<(), NoAddress> {
         let host = wire::TrafficSelector::host(address);
-        let outside = self.outside || self.network.is_some_and(|network| host.is_subset(&network));
+        let outside = self.outside || self.networks.iter().any(|network| host.is_subset(network));
         self.shelf(address).assign(holder, identity, policy::pool::number(address), outside, share)
     }
 
-    /// Whether an IKE SA other than `holder` has this address.
-    pub fn is_held_by_another(&self, address: IpAddr, holder: IkeSaId) -> bool {
+    /// Who has this address now.
+    pub fn holder_of(&self, address: IpAddr) -> Option<&Identity> {
         let shelf = if address.is_ipv4() { &self.v4 } else { &self.v6 };
-        let place = shelf.leases.get(&policy::pool::number(address));
-        place.is_some_and(|place| place.holders.iter().any(|h| *h != holder))
+        let place = shelf.leases.get(&policy::pool::number(address))?;
+        (!place.holders.is_empty()).then_some(&place.identity)
     }
 
-    /// The IPv4 address that an identity had last, to ask a server for it again.
-    pub fn last_v4(&self, identity: &Identity) -> Option<Ipv4Addr> {
-        let own = self.v4.by_identity.get(identity)?;
-        own.iter().next_back().and_then(|address| u32::try_from(*address).ok()).map(Ipv4Addr::from)
+    /// The address of a family that an identity had last, to ask a server for it again.
+    pub fn last(&self, identity: &Identity, v4: bool) -> Option<IpAddr> {
+        let (shelf, address): (_, fn(u128) -> IpAddr) =
+            if v4 { (&self.v4, self::v4) } else { (&self.v6, v6) };
+        shelf.by_identity.get(identity)?.iter().next_back().map(|number| address(*number))
     }
 
     /// Takes back what the IKE SA holds.
     pub fn release(&mut self, now: Instant, holder: IkeSaId) {
         self.v4.release(holder, Some(now));
         self.v6.release(holder, Some(now));
+    }
+
+    /// The same, and nobody's return is waited for.
+    pub fn withdraw(&mut self, holder: IkeSaId) {
+        self.v4.release(holder, None);
+        self.v6.release(holder, None);
     }
 
     /// Passes on what the IKE SA holds to the one that replaces it (RFC 7296 section 2.8).
@@ -216,7 +228,8 @@ impl AddressPool {
 
     /// Whether it has addresses of the family to give.
     pub fn has(&self, v4: bool) -> bool {
-        if v4 { !self.v4.is_empty() || self.network.is_some() } else { !self.v6.is_empty() }
+        let shelf = if v4 { &self.v4 } else { &self.v6 };
+        !shelf.is_empty() || self.networks.iter().any(|network| network.start.is_ipv4() == v4)
     }
 
     fn shelf(&mut self, address: IpAddr) -> &mut Shelf {

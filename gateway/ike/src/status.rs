@@ -28,6 +28,17 @@ pub struct Status {
     pub leases: Vec<(Arc<str>, usize)>,
     /// Messages dropped, by reason.
     pub dropped: Vec<(&'static str, u64)>,
+    /// Requests that were sent more than once.
+    pub repeats: Repeats,
+}
+
+/// Requests that were sent more than once: a message was lost, or an end was slow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Repeats {
+    /// Ours, each time again.
+    pub sent: u64,
+    /// Those of peers, each time again, whether they could be answered at once or not.
+    pub received: u64,
 }
 
 /// One IKE SA.
@@ -133,6 +144,7 @@ pub(crate) fn of(engine: &Engine) -> Status {
         in_flight: core.in_flight(),
         leases: core.pools.iter().map(|(realm, (_, pool))| (realm.clone(), pool.in_use())).collect(),
         dropped: core.dropped.iter().map(|(reason, count)| (*reason, *count)).collect(),
+        repeats: core.repeats,
     }
 }
 

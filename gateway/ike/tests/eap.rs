@@ -232,6 +232,117 @@ fn what_a_client_was_granted_is_its_address_and_its_time() {
     ));
 }
 
+/// Clients that are granted addresses by the server that let them in.
+fn granted(address: &str, realms: Vec<Realm>) -> World {
+    let mut client = client();
+    client.virtual_ip = VirtualIpRequest { v4: true, ..VirtualIpRequest::default() };
+    client.children[0].local = specs(&["dynamic"]);
+    let mut world = World::new(1, vec![client], realms);
+    world.nodes[1].eap.grant.addresses = vec![address.parse().unwrap()];
+    world
+}
+
+fn granting(name: &str) -> Realm {
+    let mut realm = server();
+    realm.name = name.into();
+    realm.unique = true;
+    realm.dpd.delay = 30 * S;
+    realm.children[0].remote = specs(&["dynamic"]);
+    realm
+}
+
+/// Another client from the same place, which knows nothing of the one before.
+fn next(world: &mut World, user: &str, realm: &str) -> Result<String, String> {
+    let mut client = client();
+    client.virtual_ip = VirtualIpRequest { v4: true, ..VirtualIpRequest::default() };
+    client.children[0].local = specs(&["dynamic"]);
+    let grant = world.nodes[1].eap.grant.clone();
+    world.crash(0, vec![client]);
+    world.nodes[0].alive = true;
+    let eap = &mut world.nodes[1].eap;
+    (eap.grant, eap.realm) = (grant, realm.to_owned());
+    eap.grant.identity = user.into();
+    let up = world.up(0);
+    world.run(20 * S);
+    world.answer(0, up).cloned().expect("an answer")
+}
+
+fn has(world: &World) -> Option<String> {
+    world.nodes[0].addresses.last().filter(|(add, _)| *add).map(|(_, ours)| ours[0].address.to_string())
+}
+
+fn refused(world: &World, words: &str) -> bool {
+    let why = |why: &Why| why.to_string().contains(words);
+    world.has_event(1, |e| matches!(e, Event::ChildFailed { why: w, .. } if why(w)))
+}
+
+#[test]
+fn an_address_granted_twice_in_a_realm_without_a_pool_is_the_first_ones() {
+    let mut world = granted("10.9.0.7", vec![granting("r")]);
+    let up = world.up(0);
+    world.run(20 * S);
+    world.assert_ok(0, up);
+    assert_eq!(has(&world).as_deref(), Some("10.9.0.7"));
+    let answer = next(&mut world, "dave", "r");
+    assert!(matches!(&answer, Err(why) if why.contains("INTERNAL_ADDRESS_FAILURE")), "{answer:?}");
+    assert!(
+        refused(&world, "10.9.0.7 was assigned by the authentication server, and carol has it in realm r"),
+        "{:#?}",
+        world.nodes[1].events
+    );
+    // Carol herself comes again, and has it after the IKE SA was rekeyed, too.
+    next(&mut world, "carol", "r").unwrap();
+    assert_eq!(has(&world).as_deref(), Some("10.9.0.7"));
+    let rekey = world.rekey_ike(0);
+    world.run(20 * S);
+    world.assert_ok(0, rekey);
+    assert!(next(&mut world, "dave", "r").is_err());
+    // When she is gone it is dave's.
+    world.nodes[0].alive = false;
+    world.run(2000 * S);
+    next(&mut world, "dave", "r").unwrap();
+    assert_eq!(has(&world).as_deref(), Some("10.9.0.7"));
+}
+
+#[test]
+fn an_address_granted_in_two_realms_is_the_first_ones() {
+    let mut world = granted("10.9.0.7", vec![granting("r"), granting("s")]);
+    let up = world.up(0);
+    world.run(20 * S);
+    world.assert_ok(0, up);
+    assert!(next(&mut world, "carol", "s").is_err(), "not even for one of the same name");
+    assert!(refused(&world, "carol has it in realm r"), "{:#?}", world.nodes[1].events);
+}
+
+#[test]
+fn a_pool_gives_nobody_what_was_granted_in_another_realm_and_the_other_way_round() {
+    let ranges = vec![PoolRange::Network("10.9.0.0".parse().unwrap(), 29)];
+    let pool = Pool { ranges, ..Pool::default() };
+    let with_pool = || Realm { pool: Some(pool.clone()), ..granting("s") };
+    // The pool's first address is granted elsewhere.
+    let mut world = granted("10.9.0.2", vec![granting("r"), with_pool()]);
+    let up = world.up(0);
+    world.run(20 * S);
+    world.assert_ok(0, up);
+    world.nodes[1].eap.grant.addresses.clear();
+    next(&mut world, "dave", "s").unwrap();
+    assert_eq!(has(&world).as_deref(), Some("10.9.0.3"));
+    // And what a client of the pool has is not granted.
+    world.nodes[1].eap.grant.addresses = vec!["10.9.0.3".parse().unwrap()];
+    assert!(next(&mut world, "erin", "r").is_err());
+    assert!(refused(&world, "10.9.0.3 was assigned to the peer, and dave has it in realm s"));
+    // What was passed over comes to be the pool's when it is free again.
+    world.nodes[0].alive = false;
+    world.run(4000 * S);
+    world.nodes[1].eap.grant.addresses.clear();
+    let mut seen = std::collections::BTreeSet::new();
+    for user in ["a", "b", "c", "d", "e"] {
+        next(&mut world, user, "s").unwrap();
+        seen.insert(has(&world).unwrap());
+    }
+    assert_eq!(seen.len(), 5, "all five are handed out: {seen:?}");
+}
+
 #[test]
 fn a_client_that_goes_in_the_middle_leaves_nothing() {
     for cut in 1..6 {

@@ -389,6 +389,11 @@ fn a_retransmitted_request_starts_no_second_key_exchange() {
         "it was retransmitted"
     );
     assert_eq!(world.nodes[1].jobs, 2, "one pair, one secret");
+    let [ours, theirs] = [0, 1].map(|node| world.nodes[node].engine.status().repeats);
+    assert!(
+        ours.sent > 0 && ours.sent == theirs.received,
+        "each is counted at both ends: {ours:?} {theirs:?}"
+    );
     world.assert_agreed();
 }
 

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use policy::{DhcpSource, Identity, Pool, PoolRange, Realm, VirtualIpRequest};
-use tussock_ike::{Command, Event, KnownLease, LeaseState};
+use tussock_ike::{Command, DhcpLease, Event, KnownLease, LeaseState};
 use world::World;
 use world::policy::{id, realm, specs};
 
@@ -113,14 +113,18 @@ fn operators_forget_leases_that_are_not_in_use() {
 }
 
 fn by_dhcp() -> Pool {
-    let (server, relay) = ("10.1.0.20".parse().unwrap(), "10.1.0.1".parse().unwrap());
-    Pool { ranges: vec![], dhcp: Some(DhcpSource { server, relay, prefix: 16 }), ..pool() }
+    let (server, relay) = (Some("10.1.0.20".parse().unwrap()), "10.1.0.1".parse().unwrap());
+    Pool { ranges: vec![], dhcp: Some(DhcpSource { server, relay, prefix: 16, device: None }), ..pool() }
+}
+
+fn offer(text: &str) -> Result<DhcpLease, String> {
+    Ok(DhcpLease { address: ip(text), dns: vec![], domains: vec![] })
 }
 
 #[test]
 fn the_exchange_waits_for_the_dhcp_server() {
     let mut world = World::new(1, vec![client(None)], vec![server(by_dhcp())]);
-    world.nodes[1].dhcp = Some(Ok("10.1.4.7".parse().unwrap()));
+    world.nodes[1].dhcp = Some(offer("10.1.4.7"));
     let up = world.up(0);
     world.run(5 * S);
     world.assert_ok(0, up);
@@ -142,10 +146,9 @@ fn the_exchange_waits_for_the_dhcp_server() {
 
 #[test]
 fn no_answer_of_a_dhcp_server_and_addresses_that_are_not_its_own_fail_the_child_alone() {
-    for (answer, why) in [
-        (Err("no answer".to_owned()), "no address by DHCP"),
-        (Ok("10.9.0.7".parse().unwrap()), "not in the pool"),
-    ] {
+    for (answer, why) in
+        [(Err("no answer".to_owned()), "no address by DHCP"), (offer("10.9.0.7"), "not in the pool")]
+    {
         let mut world = World::new(1, vec![client(None)], vec![server(by_dhcp())]);
         world.nodes[1].dhcp = Some(answer);
         let up = world.up(0);
@@ -167,4 +170,115 @@ fn a_dhcp_server_that_is_never_heard_of_leaves_nothing_behind() {
     world.run(600 * S);
     let status = world.nodes[1].engine.status();
     assert_eq!((status.in_flight, status.half_open), (0, 0));
+}
+
+/// Both families from DHCP servers, and nothing else.
+fn by_both() -> Pool {
+    let (server, relay) = (Some("fec1::20".parse().unwrap()), "fec1::1".parse().unwrap());
+    let dhcp6 = Some(DhcpSource { server, relay, prefix: 64, device: None });
+    Pool { dhcp6, dns: vec![], domains: vec![], ..by_dhcp() }
+}
+
+fn server_of_both() -> Realm {
+    let mut realm = server(by_both());
+    realm.children[0].local = specs(&["10.2.0.0/16", "fec2::/64"]);
+    realm
+}
+
+fn client_of_both() -> Realm {
+    let mut realm = client(None);
+    realm.virtual_ip.v6 = true;
+    realm.children[0].remote = specs(&["10.2.0.0/16", "fec2::/64"]);
+    realm
+}
+
+#[test]
+fn both_families_come_by_dhcp_with_name_servers_and_domains_whichever_server_is_first() {
+    for (slow, seed) in [(None, 1), (Some(true), 2), (Some(false), 3)] {
+        let mut world = World::new(seed, vec![client_of_both()], vec![server_of_both()]);
+        let node = &mut world.nodes[1];
+        let dns = |text: &str, name: &str| (vec![ip(text)], vec![name.into()]);
+        let (dns4, domains) = dns("10.1.0.53", "lan.example");
+        let four = DhcpLease { address: ip("10.1.4.7"), dns: dns4, domains };
+        let (dns6, domains) = dns("fec1::53", "six.example");
+        let six = DhcpLease { address: ip("fec1::4:7"), dns: dns6, domains };
+        // The one that is slow has not answered yet when the other has.
+        node.dhcp = Some(Ok(four.clone())).filter(|_| slow != Some(true));
+        node.dhcp6 = Some(Ok(six.clone())).filter(|_| slow != Some(false));
+        let up = world.up(0);
+        world.run(2 * S);
+        if let Some(v4) = slow {
+            assert_eq!(world.ike_sas(0), 0, "both are waited for");
+            let answer = if v4 { four } else { six };
+            world.address_comes(1, v4, Ok(answer));
+            world.run(2 * S);
+        }
+        world.assert_ok(0, up);
+        world.assert_agreed();
+        let addresses: Vec<IpAddr> = world.nodes[0].addresses[0].1.iter().map(|a| a.address).collect();
+        assert_eq!(addresses, [ip("10.1.4.7"), ip("fec1::4:7")]);
+        assert_eq!(world.nodes[0].domains, ["lan.example", "six.example"]);
+        assert_eq!(world.nodes[0].dns, [ip("10.1.0.53"), ip("fec1::53")]);
+        assert_eq!(world.nodes[1].engine.status().in_flight, 0);
+    }
+}
+
+#[test]
+fn one_family_is_enough_and_with_neither_both_reasons_are_told() {
+    let mut world = World::new(1, vec![client_of_both()], vec![server_of_both()]);
+    world.nodes[1].dhcp = Some(Err("silence".to_owned()));
+    world.nodes[1].dhcp6 = Some(offer("fec1::4:7"));
+    let up = world.up(0);
+    world.run(5 * S);
+    world.assert_ok(0, up);
+    assert_eq!(given(&world), ip("fec1::4:7"));
+    let mut world = World::new(1, vec![client_of_both()], vec![server_of_both()]);
+    world.nodes[1].dhcp = Some(Err("silence".to_owned()));
+    world.nodes[1].dhcp6 = Some(Err("no addresses".to_owned()));
+    world.up(0);
+    world.run(5 * S);
+    let failed = |e: &Event| matches!(e, Event::ChildFailed { why, .. } if why.to_string().contains("silence; no addresses"));
+    assert!(world.has_event(1, failed), "{:#?}", world.nodes[1].events);
+}
+
+#[test]
+fn a_client_that_goes_while_both_servers_are_asked_leaves_nothing() {
+    let mut world = World::new(1, vec![client_of_both()], vec![server_of_both()]);
+    world.up(0);
+    world.run(S);
+    assert_eq!(world.nodes[1].wanted.len(), 2);
+    world.nodes[0].alive = false;
+    world.run(600 * S);
+    let status = world.nodes[1].engine.status();
+    assert_eq!((status.in_flight, status.half_open), (0, 0));
+}
+
+#[test]
+fn networks_behind_the_server_have_routes_as_far_as_the_selectors_go() {
+    let (mut carol, mut moon) = (client(None), server(pool()));
+    carol.children[0].remote = specs(&["10.0.0.0/8", "192.168.0.0/16"]);
+    moon.children[0].local = specs(&["10.0.0.0/8"]);
+    let subnets = ["10.1.0.0/16", "10.1.0.0/16", "192.168.7.0/24", "172.16.0.0/12"];
+    let network = |text: &&str| {
+        let (address, len) = text.split_once('/').unwrap();
+        (ip(address), len.parse().unwrap())
+    };
+    moon.pool = Some(Pool { subnets: subnets.iter().map(network).collect(), ..pool() });
+    let mut world = World::new(1, vec![carol], vec![moon]);
+    let up = world.up(0);
+    world.run(5 * S);
+    world.assert_ok(0, up);
+    let child = world.nodes[0].children.values().next().unwrap();
+    assert_eq!(child.subnets, [(ip("10.1.0.0"), 16)]);
+    assert!(world.nodes[1].children.values().all(|child| child.subnets.is_empty()));
+    for words in ["172.16.0.0/12: not within a remote selector", "192.168.7.0/24: not within what child"] {
+        let ignored =
+            |e: &Event| matches!(e, Event::ConfigurationIgnored { what, .. } if what.contains(words));
+        assert_eq!(world.count_events(0, ignored), 1, "{words}: {:#?}", world.nodes[0].events);
+    }
+    // The next pair has them, too.
+    let rekey = world.rekey_child(0, "net");
+    world.run(30 * S);
+    world.assert_ok(0, rekey);
+    assert!(world.nodes[0].children.values().all(|child| child.subnets == [(ip("10.1.0.0"), 16)]));
 }

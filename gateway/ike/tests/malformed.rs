@@ -12,6 +12,8 @@ mod established;
 mod flood;
 #[path = "malformed/half_open.rs"]
 mod half_open;
+#[path = "malformed/nobody.rs"]
+mod nobody;
 mod puppet;
 #[path = "malformed/stranger.rs"]
 mod stranger;

@@ -1,6 +1,6 @@
 //! Inner addresses: what a server hands out and says with them, and what a client asks for (RFC 7296 section 3.15).
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,7 +31,9 @@ pub struct Pool {
     /// and there is no other.
     pub hold: Duration,
     /// Where IPv4 addresses come from instead of `ranges`.
-    pub dhcp: Option<DhcpSource>,
+    pub dhcp: Option<DhcpSource<Ipv4Addr>>,
+    /// Where IPv6 addresses come from instead of `ranges`.
+    pub dhcp6: Option<DhcpSource<Ipv6Addr>>,
     /// Whether a server that authenticates clients may name addresses which are in no range.
     pub granted_outside: bool,
     /// The device on which we answer for addresses that are in use, as if their holders were there.
@@ -56,15 +58,18 @@ pub enum PoolRange {
     Range(IpAddr, IpAddr),
 }
 
-/// A DHCP server that is asked on behalf of clients, as a relay asks it (RFC 2131).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DhcpSource {
-    /// The server.
-    pub server: Ipv4Addr,
-    /// Our address in the network the addresses are of: the server chooses by it, and answers there (`giaddr`).
-    pub relay: Ipv4Addr,
+/// A DHCP server that is asked on behalf of clients, as a relay asks it (RFC 2131, RFC 8415).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DhcpSource<A> {
+    /// The server; `None`: whichever answers on the network of `device`.
+    pub server: Option<A>,
+    /// Our address in the network the addresses are of: the server chooses by it, and with IPv4 answers there. Unspecified where the
+    /// device had none when the configuration was read: then nothing can be asked.
+    pub relay: A,
     /// The length of that network: what the server gives is in it, or not taken.
     pub prefix: u8,
+    /// The device of the network that is asked as a whole.
+    pub device: Option<Arc<str>>,
 }
 
 impl Pool {
@@ -72,7 +77,7 @@ impl Pool {
     pub fn has(&self, v4: bool) -> bool {
         self.ranges.iter().any(|range| range.is_ipv4() == v4)
             || self.reserved.iter().any(|(_, address)| address.is_ipv4() == v4)
-            || v4 && self.dhcp.is_some()
+            || self.by_dhcp(v4)
     }
 
     /// Whether all of these addresses may be a client's: those of a range, with what is not handed out of a network; reserved ones;
@@ -83,13 +88,28 @@ impl Pool {
         };
         self.ranges.iter().any(|range| within(range.whole()))
             || self.reserved.iter().any(|(_, address)| within(TrafficSelector::host(*address)))
-            || self.dhcp.is_some_and(|dhcp| within(dhcp.network()))
+            || self.dhcp_networks().any(within)
             || self.granted_outside && wanted.is_host()
+    }
+
+    /// Whether addresses of the family come from a DHCP server.
+    pub fn by_dhcp(&self, v4: bool) -> bool {
+        if v4 { self.dhcp.is_some() } else { self.dhcp6.is_some() }
+    }
+
+    /// The networks that DHCP servers give addresses of.
+    pub fn dhcp_networks(&self) -> impl Iterator<Item = TrafficSelector> + use<> {
+        let (v4, v6) = (self.dhcp.as_ref().map(DhcpSource::network), self.dhcp6.as_ref().map(DhcpSource::network));
+        v4.into_iter().chain(v6)
     }
 
     /// The prefix length that goes with an IPv6 address (RFC 7296 section 3.15.1).
     pub fn prefix_of(&self, address: IpAddr) -> u8 {
         let host = TrafficSelector::host(address);
+        let by_dhcp = self.dhcp6.as_ref().filter(|dhcp| host.is_subset(&dhcp.network()));
+        if let Some(dhcp) = by_dhcp {
+            return dhcp.prefix;
+        }
         let network = self.ranges.iter().find_map(|range| match range {
             PoolRange::Network(network, len)
                 if host.is_subset(&TrafficSelector::from_prefix(*network, *len)) =>
@@ -102,10 +122,20 @@ impl Pool {
     }
 }
 
-impl DhcpSource {
+impl<A: Copy + Into<IpAddr>> DhcpSource<A> {
     /// The network its addresses are of.
     pub fn network(&self) -> TrafficSelector {
         TrafficSelector::from_prefix(self.relay.into(), self.prefix)
+    }
+}
+
+impl<A: std::fmt::Display> std::fmt::Display for DhcpSource<A> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (&self.server, &self.device) {
+            (Some(server), _) => write!(f, "the DHCP server {server}"),
+            (None, Some(device)) => write!(f, "a DHCP server on {device}"),
+            (None, None) => f.write_str("a DHCP server"),
+        }
     }
 }
 

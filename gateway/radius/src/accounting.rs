@@ -2,7 +2,8 @@
 //!
 //! A record is kept until a server has said that it wrote it down. While none does, records wait, at most [`MAX_RECORDS`];
 //! an interim record gives way to the next one of its session, and what is lost after all is counted. Records of one session
-//! go one after the other; those of several at once.
+//! go one after the other; those of several at once. All of it is written down ([`journal`](crate::journal)), so that a process that is
+//! killed takes nothing with it.
 //!
 //! | attribute | |
 //! |---|---|
@@ -22,8 +23,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::attribute::{Kind, Written};
+use crate::attribute::{Attributes, Kind, Written};
 use crate::engine::{Answer, Question, Ticket};
+use crate::packet;
 
 /// Records that wait at most.
 pub const MAX_RECORDS: usize = 65_536;
@@ -99,6 +101,8 @@ pub enum Cause {
     AdminReset,
     /// The gateway ends.
     AdminReboot,
+    /// The gateway ended without a word, some time ago.
+    NasReboot,
     /// Something went wrong on our side.
     NasError,
     /// The same peer came anew.
@@ -114,6 +118,7 @@ impl Cause {
             Cause::AdminReset => 6,
             Cause::AdminReboot => 7,
             Cause::NasError => 9,
+            Cause::NasReboot => 11,
             Cause::Preempted => 13,
         }
     }
@@ -132,12 +137,76 @@ pub struct LedgerStatus {
     pub lost: u64,
 }
 
+/// A session that is up, as it is written down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// What its owner calls it.
+    pub name: u64,
+    /// Whose it is.
+    pub session: Session,
+    /// How often it is accounted for.
+    pub interim: Option<Duration>,
+    /// Since when it is up. To the second, like all times here.
+    pub began: SystemTime,
+    /// How long it had been up when it was accounted for last.
+    pub time: Duration,
+    /// What it had carried then.
+    pub traffic: Traffic,
+}
+
+impl Known {
+    pub(crate) fn to_octets(&self) -> Vec<u8> {
+        let mut attributes = Written::new();
+        describe(&mut attributes, &self.session);
+        if let Some(interim) = self.interim {
+            attributes.number(Kind::ACCT_INTERIM_INTERVAL, whole(interim));
+        }
+        attributes.number(Kind::EVENT_TIMESTAMP, seconds(self.began));
+        amounts(&mut attributes, self.traffic, self.time);
+        attributes.read().as_bytes().to_vec()
+    }
+
+    pub(crate) fn from_octets(name: u64, octets: &[u8]) -> Option<Known> {
+        let read = Attributes::parse(octets).ok()?;
+        let text = |kind| read.first(kind).and_then(|found| String::from_utf8(found.value.to_vec()).ok());
+        let number = |kind| read.first(kind).and_then(|found| found.number());
+        let count =
+            |low, high| u64::from(number(high).unwrap_or(0)) << 32 | u64::from(number(low).unwrap_or(0));
+        let framed = read.all(Kind::FRAMED_IP_ADDRESS).chain(read.all(Kind::FRAMED_IPV6_ADDRESS));
+        let session = Session {
+            id: text(Kind::ACCT_SESSION_ID)?,
+            user: text(Kind::USER_NAME).unwrap_or_default(),
+            peer: text(Kind::CALLING_STATION_ID)?.parse().ok()?,
+            called: text(Kind::CALLED_STATION_ID).unwrap_or_default(),
+            addresses: framed.filter_map(|found| found.address()).collect(),
+            class: read.all(Kind::CLASS).map(|class| class.value.to_vec()).collect(),
+        };
+        let traffic = Traffic {
+            octets_in: count(Kind::ACCT_INPUT_OCTETS, Kind::ACCT_INPUT_GIGAWORDS),
+            octets_out: count(Kind::ACCT_OUTPUT_OCTETS, Kind::ACCT_OUTPUT_GIGAWORDS),
+            packets_in: number(Kind::ACCT_INPUT_PACKETS).unwrap_or(0).into(),
+            packets_out: number(Kind::ACCT_OUTPUT_PACKETS).unwrap_or(0).into(),
+        };
+        let of_seconds = |kind| number(kind).map(|number| Duration::from_secs(number.into()));
+        Some(Known {
+            name,
+            session,
+            interim: of_seconds(Kind::ACCT_INTERIM_INTERVAL),
+            began: SystemTime::UNIX_EPOCH + of_seconds(Kind::EVENT_TIMESTAMP)?,
+            time: of_seconds(Kind::ACCT_SESSION_TIME)?,
+            traffic,
+        })
+    }
+}
+
 struct Entry {
     session: String,
     interim: bool,
     /// Without Acct-Delay-Time.
     attributes: Written,
     since: Instant,
+    /// How old it was then, for one that was made before this process.
+    age: Duration,
     /// Whether it is about all sessions: what came before it goes before, and what comes after it after.
     all: bool,
     out: bool,
@@ -158,27 +227,47 @@ pub(crate) struct Ledger {
     out: usize,
     pause: Option<(Instant, Duration)>,
     status: LedgerStatus,
+    /// What is to be written down: a record that came, or one that is done.
+    changes: Vec<(u64, Option<Vec<u8>>)>,
 }
 
 impl Ledger {
+    /// Takes records that were written down before this process began.
+    pub(crate) fn restore(&mut self, now: Instant, at: SystemTime, number: u64, octets: &[u8]) -> bool {
+        let Some(entry) = Entry::from_octets(now, at, octets) else { return false };
+        // Room for all that are to come.
+        if number >= 1 << 62 || number < self.next {
+            return false;
+        }
+        self.next = number;
+        self.insert(entry);
+        true
+    }
+
+    /// Nobody takes records any more.
+    pub(crate) fn clear(&mut self) -> usize {
+        let gone: Vec<u64> = self.entries.keys().copied().collect();
+        self.changes.extend(gone.iter().map(|number| (*number, None)));
+        let changes = std::mem::take(&mut self.changes);
+        let lost = self.status.lost + gone.len() as u64;
+        let status = LedgerStatus { lost, ..self.status };
+        *self = Ledger { next: self.next, status, changes, ..Ledger::default() };
+        gone.len()
+    }
+
+    /// What is to be written down since this was asked last.
+    pub(crate) fn take_changes(&mut self) -> Vec<(u64, Option<Vec<u8>>)> {
+        std::mem::take(&mut self.changes)
+    }
+
     /// Writes down what happened to a session.
     pub(crate) fn add(&mut self, now: Instant, at: SystemTime, nas: &Written, session: &Session, what: What) {
         let mut attributes = Written::new();
         attributes.number(Kind::ACCT_STATUS_TYPE, status(what));
-        attributes.text(Kind::ACCT_SESSION_ID, &session.id);
-        attributes.text(Kind::USER_NAME, &session.user);
+        describe(&mut attributes, session);
         attributes.append(nas);
         attributes.number(Kind::NAS_PORT_TYPE, 5);
         attributes.number(Kind::SERVICE_TYPE, 2);
-        attributes.text(Kind::CALLING_STATION_ID, &session.peer.to_string());
-        attributes.text(Kind::CALLED_STATION_ID, &session.called);
-        for address in session.addresses.iter().take(16) {
-            attributes.address(Kind::FRAMED_IP_ADDRESS, Kind::FRAMED_IPV6_ADDRESS, *address);
-        }
-        for class in session.class.iter().take(8) {
-            // It came as an attribute, so it fits into one.
-            let _ = attributes.push(Kind::CLASS, class);
-        }
         // RADIUS (RFC 2866 section 5.6).
         attributes.number(Kind::ACCT_AUTHENTIC, 1);
         match what {
@@ -196,6 +285,7 @@ impl Ledger {
             interim,
             attributes,
             since: now,
+            age: Duration::ZERO,
             all: false,
             out: false,
         });
@@ -208,7 +298,15 @@ impl Ledger {
         attributes.text(Kind::ACCT_SESSION_ID, &session);
         attributes.append(nas);
         attributes.number(Kind::EVENT_TIMESTAMP, seconds(at));
-        self.insert(Entry { session, interim: false, attributes, since: now, all: true, out: false });
+        self.insert(Entry {
+            session,
+            interim: false,
+            attributes,
+            since: now,
+            age: Duration::ZERO,
+            all: true,
+            out: false,
+        });
     }
 
     /// Records to send now.
@@ -229,8 +327,8 @@ impl Ledger {
             entry.out = true;
             self.out += 1;
             let mut attributes = entry.attributes.clone();
-            let delay = now.saturating_duration_since(entry.since).as_secs();
-            attributes.number(Kind::ACCT_DELAY_TIME, u32::try_from(delay).unwrap_or(u32::MAX));
+            let delay = entry.age + now.saturating_duration_since(entry.since);
+            attributes.number(Kind::ACCT_DELAY_TIME, whole(delay));
             questions.push((Ticket(number), Question { attributes, only: None }));
         }
         questions
@@ -301,6 +399,7 @@ impl Ledger {
         if entry.all {
             self.all.insert(number);
         }
+        self.changes.push((number, Some(entry.to_octets())));
         self.entries.insert(number, entry);
     }
 
@@ -308,6 +407,7 @@ impl Ledger {
         self.ready.remove(&number);
         self.all.remove(&number);
         let Some(entry) = self.entries.remove(&number) else { return };
+        self.changes.push((number, None));
         let Some(numbers) = self.sessions.get_mut(&entry.session) else { return };
         numbers.retain(|n| *n != number);
         match numbers.front() {
@@ -319,6 +419,51 @@ impl Ledger {
                 self.sessions.remove(&entry.session);
             }
         }
+    }
+}
+
+impl Entry {
+    /// Flags, when it happened, attributes.
+    fn to_octets(&self) -> Vec<u8> {
+        let happened = self.attributes.read().first(Kind::EVENT_TIMESTAMP).and_then(|found| found.number());
+        let flags = u8::from(self.interim) | u8::from(self.all) << 1;
+        [&[flags][..], &happened.unwrap_or(0).to_be_bytes(), self.attributes.read().as_bytes()].concat()
+    }
+
+    fn from_octets(now: Instant, at: SystemTime, octets: &[u8]) -> Option<Entry> {
+        let (head, attributes) = octets.split_first_chunk::<5>()?;
+        let [flags, happened @ ..] = head;
+        let read = Attributes::parse(attributes).ok()?;
+        let session = String::from_utf8(read.first(Kind::ACCT_SESSION_ID)?.value.to_vec()).ok()?;
+        let mut attributes = Written::new();
+        attributes.copy(read);
+        packet::fits(&attributes).ok()?;
+        // A clock that was put back makes it young, not older than time.
+        let age = seconds(at).saturating_sub(u32::from_be_bytes(*happened));
+        Some(Entry {
+            session,
+            interim: flags & 1 != 0,
+            attributes,
+            since: now,
+            age: Duration::from_secs(age.into()),
+            all: flags & 2 != 0,
+            out: false,
+        })
+    }
+}
+
+/// Whose session it is.
+fn describe(attributes: &mut Written, session: &Session) {
+    attributes.text(Kind::ACCT_SESSION_ID, &session.id);
+    attributes.text(Kind::USER_NAME, &session.user);
+    attributes.text(Kind::CALLING_STATION_ID, &session.peer.to_string());
+    attributes.text(Kind::CALLED_STATION_ID, &session.called);
+    for address in session.addresses.iter().take(16) {
+        attributes.address(Kind::FRAMED_IP_ADDRESS, Kind::FRAMED_IPV6_ADDRESS, *address);
+    }
+    for class in session.class.iter().take(8) {
+        // It came as an attribute, so it fits into one.
+        let _ = attributes.push(Kind::CLASS, class);
     }
 }
 
@@ -344,7 +489,12 @@ fn amounts(attributes: &mut Written, traffic: Traffic, time: Duration) {
     // A count of packets has no upper half: it goes around.
     attributes.number(Kind::ACCT_INPUT_PACKETS, packets_in as u32);
     attributes.number(Kind::ACCT_OUTPUT_PACKETS, packets_out as u32);
-    attributes.number(Kind::ACCT_SESSION_TIME, u32::try_from(time.as_secs()).unwrap_or(u32::MAX));
+    attributes.number(Kind::ACCT_SESSION_TIME, whole(time));
+}
+
+/// Whole seconds.
+fn whole(time: Duration) -> u32 {
+    u32::try_from(time.as_secs()).unwrap_or(u32::MAX)
 }
 
 /// RFC 2869 section 5.3: seconds since 1970.
@@ -544,5 +694,75 @@ mod tests {
         assert!(!book.ledger.sessions.contains_key("i") && book.ledger.sessions.contains_key("new"));
         book.add("newer", What::Start);
         assert_eq!((book.ledger.status().lost, book.ledger.status().waiting), (2, MAX_RECORDS));
+    }
+
+    #[test]
+    fn records_that_were_written_down_go_on_in_their_order_and_know_their_age() {
+        let mut book = Book::new();
+        let noon = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let nas = Written::new();
+        book.ledger.add(book.now, noon, &nas, &session("s1"), What::Start);
+        book.ledger.add(book.now, noon, &nas, &session("s2"), What::Start);
+        book.ledger.add(book.now, noon, &nas, &session("s1"), stop());
+        book.ledger.add_own(book.now, noon, &nas, "gw".into(), false);
+        // What is done is not written down any more.
+        let (first, _) = book.ledger.poll(book.now).remove(0);
+        book.ledger.on_answer(book.now, first, &written());
+        let mut kept = BTreeMap::new();
+        for (number, change) in book.ledger.take_changes() {
+            match change {
+                Some(octets) => drop(kept.insert(number, octets)),
+                None => drop(kept.remove(&number)),
+            }
+        }
+        assert_eq!(kept.len(), 3);
+        let mut next = Book::new();
+        let later = noon + Duration::from_secs(60);
+        for (number, octets) in &kept {
+            assert!(next.ledger.restore(next.now, later, *number, octets));
+            for end in 0..octets.len() {
+                assert!(!Ledger::default().restore(next.now, later, *number, &octets[..end]) || end > 5);
+            }
+        }
+        let numbers: Vec<u64> = next.ledger.take_changes().into_iter().map(|(number, _)| number).collect();
+        assert_eq!(numbers, kept.keys().copied().collect::<Vec<_>>(), "a record keeps its number");
+        next.ledger.add_own(next.now, later, &nas, "gw".into(), true);
+        let mut kinds = Vec::new();
+        loop {
+            let questions = next.ledger.poll(next.now);
+            if questions.is_empty() {
+                break;
+            }
+            for (ticket, question) in questions {
+                let number = |kind| number(&question, kind).unwrap();
+                kinds.push((number(Kind::ACCT_STATUS_TYPE), number(Kind::ACCT_DELAY_TIME)));
+                next.ledger.on_answer(next.now, ticket, &written());
+            }
+        }
+        assert_eq!(kinds, [(1, 60), (2, 60), (8, 60), (7, 0)]);
+        // Nobody takes them any more.
+        next.ledger.add(next.now, later, &nas, &session("s1"), What::Start);
+        assert_eq!((next.ledger.clear(), next.ledger.status().waiting), (1, 0));
+        assert_eq!(next.ledger.take_changes().last(), Some(&(5, None)));
+    }
+
+    #[test]
+    fn a_session_is_read_as_it_was_written() {
+        let known = Known {
+            name: 7,
+            session: session("s1"),
+            interim: Some(Duration::from_secs(600)),
+            began: SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000),
+            time: Duration::from_secs(77),
+            traffic: Traffic { octets_in: (3 << 32) + 7, octets_out: 8, packets_in: 9, packets_out: 10 },
+        };
+        let octets = known.to_octets();
+        assert_eq!(Known::from_octets(7, &octets), Some(known.clone()));
+        let never = Known { interim: None, ..known };
+        assert_eq!(Known::from_octets(7, &never.to_octets()), Some(never));
+        for end in 0..octets.len() {
+            // No panic; what it is without its end does not matter.
+            let _ = Known::from_octets(7, &octets[..end]);
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -9,15 +10,17 @@ use std::time::{Duration, Instant, SystemTime};
 
 use spi::Doorbell;
 
-use crate::accounting::{LedgerStatus, Session, What};
+use crate::accounting::{Known, LedgerStatus, Session, What};
 use crate::attribute::{Kind, Written};
 use crate::config::Config;
 use crate::dynamic::{Demand, DemandId, DynamicCounters, Verdict};
 use crate::engine::{Answer, Counters, Question, ServerStatus, Ticket};
-use crate::thread::Io;
+use crate::thread::{Io, listen};
 
 /// Questions and records that wait to be looked at by the thread.
 const INBOX: usize = 8192;
+/// The same with what is said of sessions: more than there may be of those.
+const FULL: usize = 1 << 18;
 
 /// Where the answer to one question is put.
 pub(crate) type Slot = Arc<Mutex<Option<Answer>>>;
@@ -28,6 +31,19 @@ pub(crate) enum Order {
     Forget(Ticket),
     Account(Box<Session>, What, Instant, SystemTime),
     Answer(DemandId, Verdict),
+    Know(Box<Known>),
+    Unknow(u64),
+    Replace(Box<Config>, Listen),
+}
+
+/// What becomes of the socket for requests to us.
+pub(crate) enum Listen {
+    /// It stays.
+    Same,
+    /// This one takes its place.
+    At(UdpSocket),
+    /// There is none.
+    Nowhere,
 }
 
 /// How the client is.
@@ -52,14 +68,14 @@ pub(crate) struct Shared {
     orders: Mutex<VecDeque<Order>>,
     demands: Mutex<VecDeque<Demand>>,
     status: Mutex<Status>,
-    /// When the thread has to be done, once it is to end.
-    end: Mutex<Option<Instant>>,
+    /// When the thread has to be done, once it is to end; and whether the gateway ends with it.
+    end: Mutex<Option<(Instant, bool)>>,
     /// Wakes the thread.
     pub(crate) to_thread: Doorbell,
     /// Wakes whoever has the handles.
     to_owner: Doorbell,
     tickets: AtomicU64,
-    nas: Written,
+    nas: Mutex<Arc<Written>>,
 }
 
 /// Asks, and hears what was answered. Clones ask the same thread.
@@ -68,10 +84,13 @@ pub struct Client {
     shared: Arc<Shared>,
 }
 
-/// The thread; dropped, it ends at once.
+/// The thread; dropped, it ends at once, and says nothing to servers: what is written down is for the next one.
 pub struct Running {
     /// To ask it.
     pub client: Client,
+    /// Sessions that were written down, of a gateway that still has them.
+    pub known: Vec<Known>,
+    listens: Option<SocketAddr>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -94,11 +113,7 @@ impl Running {
     /// # Errors
     /// No thread, no file descriptor, or the address for requests to us cannot be had.
     pub fn start(config: Config, bell: Doorbell) -> io::Result<Running> {
-        let mut nas = Written::new();
-        nas.text(Kind::NAS_IDENTIFIER, &config.nas_identifier);
-        if let Some(address) = config.nas_address {
-            nas.address(Kind::NAS_IP_ADDRESS, Kind::NAS_IPV6_ADDRESS, address);
-        }
+        let listens = config.dynamic.as_ref().map(|dynamic| dynamic.listen);
         let shared = Arc::new(Shared {
             orders: Mutex::default(),
             demands: Mutex::default(),
@@ -107,21 +122,43 @@ impl Running {
             to_thread: Doorbell::between_threads()?,
             to_owner: bell,
             tickets: AtomicU64::new(0),
-            nas,
+            nas: Mutex::new(nas(&config)),
         });
-        let io = Io::new(config, Arc::clone(&shared))?;
+        let (io, known) = Io::new(config, Arc::clone(&shared))?;
         let thread = std::thread::Builder::new().name("radius".into()).spawn(move || io.run())?;
-        Ok(Running { client: Client { shared }, thread: Some(thread) })
+        Ok(Running { client: Client { shared }, known, listens, thread: Some(thread) })
     }
 
-    /// Ends the thread when the last record is with a server, or after `limit`. Returns how many were lost.
+    /// Puts other servers in the place of these, and others who may have sessions ended. Servers that stay as they are keep their
+    /// questions; sessions and records stay.
+    ///
+    /// # Errors
+    /// The address for requests to us cannot be had: there are none then. All else is as it should be.
+    pub fn reload(&mut self, config: Config) -> io::Result<()> {
+        let wanted = config.dynamic.as_ref().map(|dynamic| dynamic.listen);
+        let (socket, result) = match wanted {
+            Some(at) if self.listens == wanted => (Listen::Same, Ok(Some(at))),
+            Some(at) => match listen(at) {
+                Ok(socket) => (Listen::At(socket), Ok(Some(at))),
+                Err(error) => (Listen::Nowhere, Err(error)),
+            },
+            None => (Listen::Nowhere, Ok(None)),
+        };
+        self.listens = result.as_ref().ok().copied().flatten();
+        *lock(&self.client.shared.nas) = nas(&config);
+        self.client.urge(Order::Replace(Box::new(config), socket));
+        result.map(drop)
+    }
+
+    /// The gateway ends: ends the thread when servers know that and have the last record, or after `limit`. Returns how many records no
+    /// server has.
     pub fn finish(mut self, limit: Duration) -> usize {
-        self.end(Instant::now() + limit);
+        self.end(Instant::now() + limit, true);
         self.client.status().ledger.waiting
     }
 
-    fn end(&mut self, at: Instant) {
-        *lock(&self.client.shared.end) = Some(at);
+    fn end(&mut self, at: Instant, for_good: bool) {
+        *lock(&self.client.shared.end) = Some((at, for_good));
         self.client.shared.to_thread.ring();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -131,7 +168,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.end(Instant::now());
+        self.end(Instant::now(), false);
     }
 }
 
@@ -155,6 +192,16 @@ impl Client {
         self.order(Order::Account(Box::new(session), what, Instant::now(), SystemTime::now()))
     }
 
+    /// A session is up, or has carried more; it is written down for a process that comes after this one.
+    pub fn know(&self, known: Known) {
+        self.urge(Order::Know(Box::new(known)));
+    }
+
+    /// A session is over.
+    pub fn unknow(&self, name: u64) {
+        self.urge(Order::Unknow(name));
+    }
+
     /// Something that a server wants done, if there is something.
     pub fn poll_demand(&self) -> Option<Demand> {
         lock(&self.shared.demands).pop_front()
@@ -174,8 +221,18 @@ impl Client {
     }
 
     /// What we are called, as attributes.
-    pub(crate) fn nas(&self) -> &Written {
-        &self.shared.nas
+    pub(crate) fn nas(&self) -> Arc<Written> {
+        self.shared.nas()
+    }
+
+    /// Tells what has no room of its own. A thread that is so far behind has a disk that does not answer.
+    fn urge(&self, order: Order) {
+        let mut orders = lock(&self.shared.orders);
+        if orders.len() < FULL || matches!(order, Order::Replace(..)) {
+            orders.push_back(order);
+        }
+        drop(orders);
+        self.shared.to_thread.ring();
     }
 
     fn order(&self, order: Order) -> Result<(), Full> {
@@ -213,12 +270,12 @@ impl Shared {
         std::mem::take(&mut *lock(&self.orders))
     }
 
-    pub(crate) fn end(&self) -> Option<Instant> {
+    pub(crate) fn end(&self) -> Option<(Instant, bool)> {
         *lock(&self.end)
     }
 
-    pub(crate) fn nas(&self) -> &Written {
-        &self.nas
+    pub(crate) fn nas(&self) -> Arc<Written> {
+        Arc::clone(&lock(&self.nas))
     }
 
     pub(crate) fn give(&self, slot: &Slot, answer: Answer) {
@@ -234,6 +291,15 @@ impl Shared {
     pub(crate) fn show(&self, status: Status) {
         *lock(&self.status) = status;
     }
+}
+
+fn nas(config: &Config) -> Arc<Written> {
+    let mut nas = Written::new();
+    nas.text(Kind::NAS_IDENTIFIER, &config.nas_identifier);
+    if let Some(address) = config.nas_address {
+        nas.address(Kind::NAS_IP_ADDRESS, Kind::NAS_IPV6_ADDRESS, address);
+    }
+    Arc::new(nas)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,6 +1,7 @@
 //! What the client is told. Plain data; whoever reads the configuration file fills it.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,18 @@ pub struct Config {
     pub patience: Patience,
     /// Who may tell us to send somebody away, and where they do so.
     pub dynamic: Option<Dynamic>,
+    /// The folder in which accounting is written down, and whether the sessions there are of a gateway that still runs. Looked at in the
+    /// beginning only.
+    pub journal: Option<(PathBuf, Whose)>,
+}
+
+/// Whose sessions were written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// Those of a gateway that still has them.
+    Ours,
+    /// Those of one that is gone, and they with it.
+    NobodysNow,
 }
 
 /// A server.
@@ -41,6 +54,8 @@ pub struct Tls {
     pub config: Arc<rustls::ClientConfig>,
     /// Whose certificate it has to have.
     pub name: rustls::pki_types::ServerName<'static>,
+    /// The same for the same roots, certificate, key and name.
+    pub(crate) fingerprint: [u8; 32],
 }
 
 impl Tls {
@@ -50,6 +65,7 @@ impl Tls {
     /// # Errors
     /// What does not fit together.
     pub fn new(roots: Vec<Vec<u8>>, own: Option<(Vec<Vec<u8>>, &Secret)>, name: &str) -> Result<Tls, String> {
+        let fingerprint = fingerprint(&roots, own.as_ref(), name);
         let mut store = rustls::RootCertStore::empty();
         for root in roots {
             store.add(root.into()).map_err(|error| format!("a CA cannot be used: {error}"))?;
@@ -70,8 +86,26 @@ impl Tls {
         };
         let name = rustls::pki_types::ServerName::try_from(name.to_owned())
             .map_err(|_| format!("`{name}` is no name that a certificate can have"))?;
-        Ok(Tls { config: Arc::new(config), name })
+        Ok(Tls { config: Arc::new(config), name, fingerprint })
     }
+}
+
+fn fingerprint(roots: &[Vec<u8>], own: Option<&(Vec<Vec<u8>>, &Secret)>, name: &str) -> [u8; 32] {
+    let mut hash = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+    let mut add = |octets: &[u8]| {
+        hash.update(&octets.len().to_be_bytes());
+        hash.update(octets);
+    };
+    add(name.as_bytes());
+    roots.iter().for_each(|root| add(root));
+    if let Some((chain, key)) = own {
+        add(b"own");
+        chain.iter().for_each(|cert| add(cert));
+        add(key.expose());
+    }
+    let mut out = [0; 32];
+    out.copy_from_slice(hash.finish().as_ref());
+    out
 }
 
 /// How long a server is waited for. A question is sent `tries` times, each time waited for twice as long.

@@ -195,6 +195,12 @@ impl Desk {
         }
     }
 
+    /// Others may ask from now on. What was asked before is remembered.
+    pub(crate) fn replace(&mut self, config: Dynamic, nas_identifier: String, nas_address: Option<IpAddr>) {
+        (self.clients, self.strict) = (config.clients, config.strict);
+        (self.nas_identifier, self.nas_address) = (nas_identifier, nas_address);
+    }
+
     pub(crate) fn on_datagram(
         &mut self,
         now: Instant,

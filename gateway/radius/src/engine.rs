@@ -11,8 +11,12 @@
 //!    after a minute.
 //!
 //! There is one engine for authentication and one for accounting: a server may do the one and not the other.
+//!
+//! Other servers can take the place of these at any time ([`Engine::replace`]). One that stays keeps all it has; what waits for one that
+//! goes is given to another, or is not answered if only that one could.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::{Index, IndexMut};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -46,7 +50,7 @@ pub enum Service {
     Accounting,
 }
 
-/// A server among those the engine was made with.
+/// A server. Not used for another one, also after it is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServerId(pub usize);
 
@@ -187,11 +191,46 @@ struct Flight {
     due: Instant,
 }
 
+/// Servers by their names, in the order in which they are wanted.
+#[derive(Default)]
+struct Servers(Vec<(ServerId, Server)>);
+
+impl Servers {
+    fn iter(&self) -> impl Iterator<Item = &(ServerId, Server)> {
+        self.0.iter()
+    }
+
+    fn ids(&self) -> Vec<ServerId> {
+        self.0.iter().map(|(id, _)| *id).collect()
+    }
+
+    fn get(&self, id: ServerId) -> Option<&Server> {
+        self.0.iter().find(|(of, _)| *of == id).map(|(_, server)| server)
+    }
+}
+
+/// For names that a lane, a flight or a list has just given: with a server go all of these.
+impl Index<ServerId> for Servers {
+    type Output = Server;
+
+    fn index(&self, id: ServerId) -> &Server {
+        self.get(id).expect("what has a lane or a flight is there")
+    }
+}
+
+impl IndexMut<ServerId> for Servers {
+    fn index_mut(&mut self, id: ServerId) -> &mut Server {
+        let found = self.0.iter_mut().find(|(of, _)| *of == id).map(|(_, server)| server);
+        found.expect("what has a lane or a flight is there")
+    }
+}
+
 /// See the module.
 pub struct Engine {
     service: Service,
     patience: Patience,
-    servers: Vec<Server>,
+    servers: Servers,
+    next_server: usize,
     asked: BTreeMap<Ticket, Asked>,
     /// Questions without a server yet, in their order.
     line: VecDeque<Ticket>,
@@ -213,11 +252,13 @@ impl Engine {
         lanes: u32,
         random: Box<dyn FnMut() -> [u8; 16] + Send>,
     ) -> Self {
-        let server = |peer| Server { peer, lanes: BTreeMap::new(), out: 0, dead: None, heard: None };
+        let next_server = servers.len();
+        let servers = servers.into_iter().enumerate().map(|(id, peer)| (ServerId(id), Server::new(peer)));
         Engine {
             service,
             patience,
-            servers: servers.into_iter().map(server).collect(),
+            servers: Servers(servers.collect()),
+            next_server,
             asked: BTreeMap::new(),
             line: VecDeque::new(),
             timers: BTreeSet::new(),
@@ -228,6 +269,50 @@ impl Engine {
             // Above all tickets of others.
             next_probe: 1 << 63,
         }
+    }
+
+    /// Puts other servers in the place of these, most wanted first; a name in the place of a server is of one that stays. Returns their
+    /// names. What a server that goes was asked goes to the others; what only it could answer has no answer.
+    pub fn replace(
+        &mut self,
+        now: Instant,
+        patience: Patience,
+        servers: Vec<Result<ServerId, Peer>>,
+    ) -> Vec<ServerId> {
+        self.patience = patience;
+        let mut before = std::mem::take(&mut self.servers.0);
+        for server in servers {
+            match server {
+                Ok(stays) => {
+                    let at = before.iter().position(|(id, _)| *id == stays);
+                    self.servers.0.extend(at.map(|at| before.remove(at)));
+                }
+                Err(peer) => {
+                    self.servers.0.push((ServerId(self.next_server), Server::new(peer)));
+                    self.next_server += 1;
+                }
+            }
+        }
+        let mut again = Vec::new();
+        for (key, lane) in before.into_iter().flat_map(|(_, server)| server.lanes) {
+            self.effects.push_back(Effect::Close(key));
+            again.extend(lane.tickets());
+        }
+        // The oldest first, as they came.
+        again.sort_unstable();
+        for ticket in again.into_iter().rev() {
+            let Some(asked) = self.asked.get_mut(&ticket) else { continue };
+            if let Some(flight) = asked.flight.take() {
+                self.timers.remove(&(flight.due, ticket));
+            }
+            if asked.probe {
+                self.asked.remove(&ticket);
+            } else {
+                self.line.push_front(ticket);
+            }
+        }
+        self.place(now);
+        self.servers.ids()
     }
 
     /// Asks. The answer comes as [`Effect::Done`].
@@ -260,7 +345,7 @@ impl Engine {
     /// A lane is connected.
     pub fn on_opened(&mut self, now: Instant, key: LaneKey) {
         let Some(server) = self.server_of(key) else { return };
-        if let Some(lane) = self.servers[server.0].lanes.get_mut(&key) {
+        if let Some(lane) = self.servers[server].lanes.get_mut(&key) {
             lane.open = true;
             for ticket in lane.tickets() {
                 self.send_first(now, ticket);
@@ -271,9 +356,9 @@ impl Engine {
     /// A lane could not be connected, or broke off.
     pub fn on_failed(&mut self, now: Instant, key: LaneKey, why: &str) {
         let Some(server) = self.server_of(key) else { return };
-        let Some(lane) = self.servers[server.0].lanes.remove(&key) else { return };
+        let Some(lane) = self.servers[server].lanes.remove(&key) else { return };
         let tickets = lane.tickets();
-        if !lane.open && !self.servers[server.0].lanes.values().any(|lane| lane.open) {
+        if !lane.open && !self.servers[server].lanes.values().any(|lane| lane.open) {
             // Nobody there to connect to.
             self.server_died(now, server, why);
         }
@@ -294,7 +379,7 @@ impl Engine {
     /// The lane's port at the server is closed, says the network. Anybody may say so, thus it only makes us less patient.
     pub fn on_refused(&mut self, now: Instant, key: LaneKey) {
         let Some(server) = self.server_of(key) else { return };
-        let Some(lane) = self.servers[server.0].lanes.get(&key) else { return };
+        let Some(lane) = self.servers[server].lanes.get(&key) else { return };
         for ticket in lane.tickets() {
             let Some(flight) = self.asked.get_mut(&ticket).and_then(|asked| asked.flight.as_mut()) else {
                 continue;
@@ -314,7 +399,7 @@ impl Engine {
             return;
         };
         let Some(server) = self.server_of(key) else { return };
-        let ticket = self.servers[server.0].lanes.get(&key).and_then(|lane| lane.ticket(packet.identifier));
+        let ticket = self.servers[server].lanes.get(&key).and_then(|lane| lane.ticket(packet.identifier));
         let flight = ticket
             .and_then(|ticket| self.asked.get(&ticket).map(|asked| (ticket, asked)))
             .and_then(|(ticket, asked)| asked.flight.as_ref().map(|flight| (ticket, asked.probe, flight)));
@@ -333,7 +418,7 @@ impl Engine {
             self.counters.unexpected += 1;
             return;
         }
-        let secret = &self.servers[server.0].peer.secret;
+        let secret = &self.servers[server].peer.secret;
         // What lets somebody in has to be signed. That a server is alive may be said without, as many older ones do; who
         // forges it gains a question that is sent in vain.
         let signed = self.service == Service::Access && !probe;
@@ -358,7 +443,7 @@ impl Engine {
             self.counters.answered += 1;
             let mut attributes = Written::new();
             attributes.copy(packet.attributes);
-            let name = Arc::clone(&self.servers[server.0].peer.name);
+            let name = Arc::clone(&self.servers[server].peer.name);
             let reply = Reply { server, name, code: packet.code, attributes, msk };
             self.effects.push_back(Effect::Done(ticket, Answer::Reply(Box::new(reply))));
         }
@@ -371,9 +456,9 @@ impl Engine {
             self.timers.pop_first();
             self.flight_is_due(now, ticket);
         }
-        for id in (0..self.servers.len()).map(ServerId) {
+        for id in self.servers.ids() {
             self.probe(now, id);
-            let server = &mut self.servers[id.0];
+            let server = &mut self.servers[id];
             let idle: Vec<LaneKey> =
                 server.lanes.iter().filter(|(_, l)| l.idle(now, IDLE)).map(|(k, _)| *k).collect();
             for key in idle {
@@ -392,11 +477,12 @@ impl Engine {
     /// When [`Engine::on_time`] wants to be called.
     pub fn due(&self) -> Option<Instant> {
         let timer = self.timers.first().map(|(due, _)| *due);
-        let probes = self.servers.iter().filter_map(|server| {
+        let probes = self.servers.iter().filter_map(|(_, server)| {
             let dead = server.dead.as_ref()?;
             (!dead.probing).then_some(dead.probe_at)
         });
-        let lanes = self.servers.iter().flat_map(|s| s.lanes.values()).filter_map(|lane| lane.idle_at(IDLE));
+        let lanes =
+            self.servers.iter().flat_map(|(_, s)| s.lanes.values()).filter_map(|lane| lane.idle_at(IDLE));
         timer.into_iter().chain(probes).chain(lanes).min()
     }
 
@@ -407,7 +493,7 @@ impl Engine {
 
     /// How the servers are.
     pub fn status(&self) -> Vec<ServerStatus> {
-        let status = |server: &Server| ServerStatus {
+        let status = |(_, server): &(ServerId, Server)| ServerStatus {
             name: Arc::clone(&server.peer.name),
             dead: server.dead.as_ref().map(|dead| (dead.since, dead.why.clone())),
             out: server.out,
@@ -439,7 +525,7 @@ impl Engine {
                 continue;
             }
             match self.choose(now, ticket) {
-                Some(server) if self.servers[server.0].out < WINDOW && self.launch(now, ticket, server) => {}
+                Some(server) if self.servers[server].out < WINDOW && self.launch(now, ticket, server) => {}
                 Some(_) => {
                     full |= first;
                     still.push_back(ticket);
@@ -454,15 +540,15 @@ impl Engine {
     fn choose(&self, now: Instant, ticket: Ticket) -> Option<ServerId> {
         let asked = self.asked.get(&ticket)?;
         let usable = |id: &ServerId| {
-            let worth = self.servers.get(id.0).is_some_and(|server| server.is_worth_a_try(now));
+            let worth = self.servers.get(*id).is_some_and(|server| server.is_worth_a_try(now));
             (worth || asked.probe) && asked.failed.iter().all(|(failed, _)| failed != id)
         };
         match asked.only {
             // Begun with it: even if it was found dead since, this is for it to answer.
             Some(only) => Some(only).filter(|id| {
-                id.0 < self.servers.len() && asked.failed.iter().all(|(failed, _)| failed != id)
+                self.servers.get(*id).is_some() && asked.failed.iter().all(|(failed, _)| failed != id)
             }),
-            None => (0..self.servers.len()).map(ServerId).find(usable),
+            None => self.servers.iter().map(|(id, _)| *id).find(usable),
         }
     }
 
@@ -470,7 +556,7 @@ impl Engine {
     fn launch(&mut self, now: Instant, ticket: Ticket, id: ServerId) -> bool {
         let authenticator = (self.random)();
         let due = now + self.patience.whole();
-        let server = &mut self.servers[id.0];
+        let server = &mut self.servers[id];
         let best = server.lanes.iter().max_by_key(|(_, lane)| lane.free()).map(|(k, lane)| (*k, lane.free()));
         let key = match best {
             // An identifier rests before it is used again, so that a late answer is not taken for another's.
@@ -512,7 +598,7 @@ impl Engine {
     fn send_first(&mut self, now: Instant, ticket: Ticket) {
         let Some(asked) = self.asked.get_mut(&ticket) else { return };
         let Some(flight) = asked.flight.as_mut().filter(|flight| flight.tries == 0) else { return };
-        let Peer { secret, stream, .. } = &self.servers[flight.server.0].peer;
+        let Peer { secret, stream, .. } = &self.servers[flight.server].peer;
         let made = match (self.service, asked.probe) {
             (Service::Accounting, false) => packet::digested_request(
                 Code::ACCOUNTING_REQUEST,
@@ -556,7 +642,7 @@ impl Engine {
             self.timers.insert((flight.due, ticket));
             return;
         }
-        let stream = self.servers[flight.server.0].peer.stream;
+        let stream = self.servers[flight.server].peer.stream;
         if flight.tries == 0 {
             self.no_answer(now, ticket, "no connection");
             return;
@@ -582,7 +668,7 @@ impl Engine {
         let probe = self.asked.get(&ticket).is_some_and(|asked| asked.probe);
         self.give_up_on(now, ticket, why);
         // It may dislike this one question and be well.
-        if !probe && self.servers[server.0].heard.is_none_or(|heard| heard <= began) {
+        if !probe && self.servers[server].heard.is_none_or(|heard| heard <= began) {
             self.server_died(now, server, why);
         }
         self.place(now);
@@ -595,7 +681,7 @@ impl Engine {
         if asked.probe {
             self.asked.remove(&ticket);
             if let Some(server) = flight
-                && let Some(dead) = &mut self.servers[server.0].dead
+                && let Some(dead) = &mut self.servers[server].dead
             {
                 dead.probing = false;
                 dead.probe_at = now + PROBE;
@@ -604,13 +690,14 @@ impl Engine {
         }
         if let Some(server) = flight {
             asked.failed.push((server, why.to_owned()));
-            self.counters.moved += u64::from(asked.only.is_none() && self.servers.len() > asked.failed.len());
+            self.counters.moved +=
+                u64::from(asked.only.is_none() && self.servers.0.len() > asked.failed.len());
         }
         self.line.push_front(ticket);
     }
 
     fn server_died(&mut self, now: Instant, id: ServerId, why: &str) {
-        let server = &mut self.servers[id.0];
+        let server = &mut self.servers[id];
         let probe_at = now + PROBE;
         if let Some(dead) = &mut server.dead {
             // It had its minute, and failed again.
@@ -630,7 +717,7 @@ impl Engine {
     }
 
     fn heard(&mut self, now: Instant, id: ServerId) {
-        let server = &mut self.servers[id.0];
+        let server = &mut self.servers[id];
         server.heard = Some(now);
         if server.dead.take().is_some() {
             self.effects.push_back(Effect::Back(Arc::clone(&server.peer.name)));
@@ -639,7 +726,7 @@ impl Engine {
 
     /// Asks a dead server whether it is there.
     fn probe(&mut self, now: Instant, id: ServerId) {
-        let server = &mut self.servers[id.0];
+        let server = &mut self.servers[id];
         let Some(dead) = server.dead.as_mut().filter(|dead| !dead.probing && dead.probe_at <= now) else {
             return;
         };
@@ -665,19 +752,22 @@ impl Engine {
     fn nobody(&mut self, ticket: Ticket) {
         let Some(asked) = self.asked.remove(&ticket) else { return };
         self.counters.unanswered += 1;
-        let why = |(id, server): (usize, &Server)| {
+        let why = |(id, server): &(ServerId, Server)| {
             let name = &server.peer.name;
-            let tried = asked.failed.iter().find(|(failed, _)| failed.0 == id);
+            let tried = asked.failed.iter().find(|(failed, _)| failed == id);
             match (tried, &server.dead, asked.only) {
-                (_, _, Some(only)) if only.0 != id => None,
+                (_, _, Some(only)) if only != *id => None,
                 (Some((_, why)), _, Some(_)) => Some(format!("{name} began with it and fell silent: {why}")),
                 (Some((_, why)), _, None) => Some(format!("{name}: {why}")),
                 (None, Some(dead), _) => Some(format!("{name} is down: {}", dead.why)),
                 (None, None, _) => None,
             }
         };
-        let reasons: Vec<String> = self.servers.iter().enumerate().filter_map(why).collect();
+        let reasons: Vec<String> = self.servers.iter().filter_map(why).collect();
         let text = match reasons.as_slice() {
+            [] if asked.only.is_some() => {
+                "the server that began with it is no server of ours any more".to_owned()
+            }
             [] => "no server is configured for it".to_owned(),
             _ => reasons.join("; "),
         };
@@ -688,7 +778,7 @@ impl Engine {
     fn end_flight(&mut self, now: Instant, ticket: Ticket) -> Option<ServerId> {
         let flight = self.asked.get_mut(&ticket)?.flight.take()?;
         self.timers.remove(&(flight.due, ticket));
-        let server = &mut self.servers[flight.server.0];
+        let server = &mut self.servers[flight.server];
         server.out -= 1;
         if let Some(lane) = server.lanes.get_mut(&flight.lane) {
             lane.give_back(now, flight.identifier);
@@ -697,11 +787,15 @@ impl Engine {
     }
 
     fn server_of(&self, key: LaneKey) -> Option<ServerId> {
-        self.servers.iter().position(|server| server.lanes.contains_key(&key)).map(ServerId)
+        self.servers.iter().find(|(_, server)| server.lanes.contains_key(&key)).map(|(id, _)| *id)
     }
 }
 
 impl Server {
+    fn new(peer: Peer) -> Self {
+        Server { peer, lanes: BTreeMap::new(), out: 0, dead: None, heard: None }
+    }
+
     fn is_worth_a_try(&self, now: Instant) -> bool {
         // A dead one gets one question at a time.
         self.dead.as_ref().is_none_or(|dead| {

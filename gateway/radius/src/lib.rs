@@ -10,6 +10,7 @@
 //! | [`granted`](eap::Granted) | the attributes that we understand, in `granted.rs` |
 //! | [`engine`], `lane` | which server, which identifier, again, or the next one; no socket and no clock |
 //! | [`accounting`] | records, kept until a server has them |
+//! | [`journal`] | what of that outlives this process |
 //! | [`dynamic`] | Disconnect and CoA: requests that come to us |
 //! | [`client`] | handles; they ask a thread, which has the sockets (`thread`, `tls`) |
 //! | [`config`] | what it is told |
@@ -22,6 +23,7 @@ pub mod config;
 pub mod dynamic;
 pub mod engine;
 mod granted;
+pub mod journal;
 mod lane;
 mod mppe;
 pub mod packet;
@@ -29,8 +31,8 @@ pub mod passthrough;
 mod thread;
 mod tls;
 
-pub use accounting::{Cause, Session, Traffic, What};
+pub use accounting::{Cause, Known, Session, Traffic, What};
 pub use client::{Client, Running, Status};
-pub use config::{Config, Dynamic, DynamicClient, Patience, Server, Tls};
+pub use config::{Config, Dynamic, DynamicClient, Patience, Server, Tls, Whose};
 pub use dynamic::{Demand, DemandId, Demanded, ErrorCause, Verdict, Which};
 pub use passthrough::{Details, Passthrough};

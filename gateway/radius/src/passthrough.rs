@@ -124,7 +124,7 @@ impl Passthrough {
         if attributes.push(Kind::USER_NAME, &self.name).is_err() {
             return self.refuse(identifier, "an identity that does not fit".to_owned());
         }
-        attributes.append(self.client.nas());
+        attributes.append(&self.client.nas());
         attributes.number(Kind::NAS_PORT_TYPE, VIRTUAL);
         attributes.number(Kind::SERVICE_TYPE, FRAMED);
         attributes.text(Kind::CALLING_STATION_ID, &self.details.peer.to_string());

@@ -11,11 +11,12 @@ use std::time::{Duration, Instant, SystemTime};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use spi::{Doorbell, Secret};
 
-use crate::accounting::Ledger;
-use crate::client::{Order, Shared, Slot, Status};
-use crate::config::{Config, Server, Tls};
+use crate::accounting::{Cause, Known, Ledger, What};
+use crate::client::{Listen, Order, Shared, Slot, Status};
+use crate::config::{Config, Dynamic, Server, Tls, Whose};
 use crate::dynamic::{Desk, Heard};
 use crate::engine::{Answer, Effect, Engine, Peer, ServerId, Service, Ticket};
+use crate::journal::{Journal, Kept};
 use crate::lane::LaneKey;
 use crate::packet::MAX_PACKET;
 use crate::tls::{Looked, TlsLane};
@@ -29,8 +30,30 @@ const BUFFER: usize = 1 << 20;
 /// Lanes of accounting are numbered from here.
 const ACCOUNTING: u32 = 1 << 31;
 
+/// Where a server is, and by what it is known.
+struct Place {
+    name: String,
+    at: SocketAddr,
+    secret: Secret,
+    tls: Option<Tls>,
+}
+
+impl Place {
+    fn is_same(&self, other: &Place) -> bool {
+        let print = |place: &Place| place.tls.as_ref().map(|tls| tls.fingerprint);
+        self.name == other.name
+            && self.at == other.at
+            && self.secret.ct_eq(other.secret.expose())
+            && print(self) == print(other)
+    }
+
+    fn peer(&self) -> Peer {
+        Peer { name: self.name.as_str().into(), secret: self.secret.duplicate(), stream: self.tls.is_some() }
+    }
+}
+
 /// Where an engine's servers are.
-struct Places(Vec<(SocketAddr, Option<Tls>)>);
+type Places = BTreeMap<ServerId, Place>;
 
 enum Socket {
     Udp(UdpSocket),
@@ -46,18 +69,21 @@ pub(crate) struct Io {
     sockets: BTreeMap<LaneKey, Socket>,
     slots: BTreeMap<Ticket, Slot>,
     ledger: Ledger,
+    journal: Journal,
     desk: Option<(UdpSocket, Desk)>,
+    /// Whether another gateway runs on with what was written down.
+    inherits: bool,
     /// Of this run, for the records of the gateway itself.
     session: String,
 }
 
 impl Io {
-    pub(crate) fn new(config: Config, shared: Arc<Shared>) -> io::Result<Io> {
-        let Config { nas_identifier, nas_address, servers, patience, dynamic } = config;
+    /// With the sessions of a gateway that goes on.
+    pub(crate) fn new(config: Config, shared: Arc<Shared>) -> io::Result<(Io, Vec<Known>)> {
+        let Config { nas_identifier, nas_address, servers, patience, dynamic, journal } = config;
         let desk = match dynamic {
             Some(dynamic) => {
-                let socket = UdpSocket::bind(dynamic.listen)?;
-                socket.set_nonblocking(true)?;
+                let socket = listen(dynamic.listen)?;
                 Some((socket, Desk::new(dynamic, nas_identifier, nas_address)))
             }
             None => None,
@@ -65,14 +91,18 @@ impl Io {
         // Fails now, if it ever does.
         random()?;
         let engine = |service, lanes| {
-            let (peers, places) = of_service(&servers, service);
+            let places = of_service(&servers, service);
             let random = Box::new(|| random().unwrap_or_default());
+            let peers = places.iter().map(Place::peer).collect();
+            let places = places.into_iter().enumerate().map(|(n, place)| (ServerId(n), place)).collect();
             (Engine::new(service, patience, peers, lanes, random), places)
         };
         let (access, access_places) = engine(Service::Access, 0);
         let (accounting, accounting_places) = engine(Service::Accounting, ACCOUNTING);
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Ok(Io {
+        let started = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let (folder, whose) = journal.unzip();
+        let journal = Journal::open(folder.as_deref(), Instant::now());
+        let mut io = Io {
             shared,
             access,
             accounting,
@@ -80,32 +110,88 @@ impl Io {
             sockets: BTreeMap::new(),
             slots: BTreeMap::new(),
             ledger: Ledger::default(),
+            journal,
             desk,
-            session: format!("gateway-{:x}", now.as_secs()),
-        })
+            inherits: whose == Some(Whose::Ours),
+            session: format!("gateway-{:x}", started.as_secs()),
+        };
+        let known = io.restore();
+        Ok((io, known))
+    }
+
+    /// Takes what was written down by the process before. Sessions of a gateway that is gone are over.
+    fn restore(&mut self) -> Vec<Known> {
+        let (now, at) = (Instant::now(), SystemTime::now());
+        let contents = self.journal.contents().clone();
+        let (mut records, mut sessions, mut useless) = (0, Vec::new(), Vec::new());
+        for ((kind, number), octets) in contents {
+            match kind {
+                Kept::Record if self.ledger.restore(now, at, number, &octets) => records += 1,
+                Kept::Session => match Known::from_octets(number, &octets) {
+                    Some(known) => sessions.push(known),
+                    None => useless.push((kind, number)),
+                },
+                Kept::Record => useless.push((kind, number)),
+            }
+        }
+        useless.into_iter().for_each(|(kind, number)| self.journal.note(kind, number, None));
+        if records + sessions.len() > 0 {
+            let (sessions, inherits) = (sessions.len(), self.inherits);
+            tracing::info!(records, sessions, inherits, "RADIUS accounting goes on where it was");
+        }
+        if !self.keeps_accounts() {
+            self.ledger.clear();
+        }
+        if self.inherits {
+            return sessions;
+        }
+        let nas = self.shared.nas();
+        for Known { name, session, time, traffic, began, .. } in sessions {
+            // The last that is known of it.
+            let last = (began + time).min(at);
+            if self.keeps_accounts() {
+                let what = What::Stop { traffic, time, cause: Cause::NasReboot };
+                self.ledger.add(now, last, &nas, &session, what);
+            }
+            self.journal.note(Kept::Session, name, None);
+        }
+        Vec::new()
+    }
+
+    fn keeps_accounts(&self) -> bool {
+        !self.places[1].is_empty()
+    }
+
+    /// The gateway begins or ends, as servers see it.
+    fn say_own(&mut self, on: bool) {
+        if self.keeps_accounts() {
+            let (now, at, session) = (Instant::now(), SystemTime::now(), self.session.clone());
+            self.ledger.add_own(now, at, &self.shared.nas(), session, on);
+        }
     }
 
     pub(crate) fn run(mut self) {
-        let keeps_accounts = !self.places[1].0.is_empty();
-        if keeps_accounts {
-            let (now, at) = (Instant::now(), SystemTime::now());
-            self.ledger.add_own(now, at, self.shared.nas(), self.session.clone(), true);
+        // Sessions that go on are not to be closed by it.
+        if !self.inherits {
+            self.say_own(true);
         }
         let mut ending = false;
         loop {
             self.shared.to_thread.answer();
             let now = Instant::now();
             for order in self.shared.take_orders() {
-                self.take(now, order, keeps_accounts);
+                self.take(now, order);
             }
             let end = self.shared.end();
-            if end.is_some() && !ending {
+            if let Some((_, for_good)) = end
+                && !ending
+            {
                 ending = true;
-                if keeps_accounts {
-                    let session = self.session.clone();
-                    self.ledger.add_own(now, SystemTime::now(), self.shared.nas(), session, false);
+                if for_good {
+                    self.say_own(false);
                 }
             }
+            let end = end.map(|(at, _)| at);
             self.access.on_time(now);
             self.accounting.on_time(now);
             for (ticket, question) in self.ledger.poll(now) {
@@ -113,6 +199,7 @@ impl Io {
             }
             self.tend(now);
             self.carry_out(now);
+            self.write_down(now);
             self.show();
             if end.is_some_and(|end| now >= end || self.ledger.status().waiting == 0) {
                 return;
@@ -121,7 +208,72 @@ impl Io {
         }
     }
 
-    fn take(&mut self, now: Instant, order: Order, keeps_accounts: bool) {
+    /// Whatever became of records and sessions is in the journal before anybody sleeps.
+    fn write_down(&mut self, now: Instant) {
+        for (number, record) in self.ledger.take_changes() {
+            self.journal.note(Kept::Record, number, record);
+        }
+        self.journal.write(now);
+    }
+
+    /// Other servers, and others who ask us.
+    fn replace(&mut self, now: Instant, config: Config, socket: Listen) {
+        let Config { nas_identifier, nas_address, servers, patience, dynamic, journal: _ } = config;
+        let kept_accounts = self.keeps_accounts();
+        for (service, engine) in
+            [(Service::Access, &mut self.access), (Service::Accounting, &mut self.accounting)]
+        {
+            let places = of_service(&servers, service);
+            let before = &mut self.places[usize::from(service == Service::Accounting)];
+            let mut free: Vec<ServerId> = before.keys().copied().collect();
+            let same = |place: &Place| {
+                let at = free.iter().position(|id| before.get(id).is_some_and(|old| old.is_same(place)))?;
+                Some(free.swap_remove(at))
+            };
+            let same: Vec<Option<ServerId>> = places.iter().map(same).collect();
+            let told = same.into_iter().zip(&places).map(|(same, place)| same.ok_or_else(|| place.peer()));
+            let names = engine.replace(now, patience, told.collect());
+            *before = names.into_iter().zip(places).collect();
+        }
+        match (kept_accounts, self.keeps_accounts()) {
+            (false, true) => self.say_own(true),
+            (true, false) => {
+                let lost = self.ledger.clear();
+                if lost > 0 {
+                    tracing::warn!(
+                        lost,
+                        "records for RADIUS accounting: there is no server for them any more"
+                    );
+                }
+            }
+            _ => {}
+        }
+        self.desk = self.listen(dynamic, (nas_identifier, nas_address), socket);
+    }
+
+    fn listen(
+        &mut self,
+        dynamic: Option<Dynamic>,
+        (name, address): (String, Option<IpAddr>),
+        socket: Listen,
+    ) -> Option<(UdpSocket, Desk)> {
+        let (dynamic, before) = (dynamic?, self.desk.take());
+        let socket = match socket {
+            Listen::Nowhere => return None,
+            Listen::At(socket) => Some(socket),
+            Listen::Same => None,
+        };
+        match (before, socket) {
+            (Some((old, mut desk)), new) => {
+                desk.replace(dynamic, name, address);
+                Some((new.unwrap_or(old), desk))
+            }
+            (None, Some(socket)) => Some((socket, Desk::new(dynamic, name, address))),
+            (None, None) => None,
+        }
+    }
+
+    fn take(&mut self, now: Instant, order: Order) {
         match order {
             Order::Ask(ticket, question, slot) => {
                 self.slots.insert(ticket, slot);
@@ -132,10 +284,13 @@ impl Io {
                     self.access.forget(now, ticket);
                 }
             }
-            Order::Account(session, what, since, at) if keeps_accounts => {
-                self.ledger.add(since, at, self.shared.nas(), &session, what);
+            Order::Account(session, what, since, at) if self.keeps_accounts() => {
+                self.ledger.add(since, at, &self.shared.nas(), &session, what);
             }
             Order::Account(..) => {}
+            Order::Know(known) => self.journal.note(Kept::Session, known.name, Some(known.to_octets())),
+            Order::Unknow(name) => self.journal.note(Kept::Session, name, None),
+            Order::Replace(config, socket) => self.replace(now, *config, socket),
             Order::Answer(id, verdict) => {
                 if let Some((socket, desk)) = &mut self.desk
                     && let Some((to, reply)) = desk.answer(id, verdict)
@@ -189,10 +344,10 @@ impl Io {
 
     fn open(&mut self, now: Instant, service: Service, key: LaneKey, server: ServerId) {
         let places = &self.places[usize::from(service == Service::Accounting)];
-        let Some((to, tls)) = places.0.get(server.0) else { return };
+        let Some(Place { at, tls, .. }) = places.get(&server) else { return };
         let socket = match tls {
-            None => udp(*to).map(Socket::Udp),
-            Some(tls) => TlsLane::connect(*to, tls)
+            None => udp(*at).map(Socket::Udp),
+            Some(tls) => TlsLane::connect(*at, tls)
                 .map(|lane| Socket::Tls { lane: Box::new(lane), until: Some(now + CONNECT) }),
         };
         match socket {
@@ -313,7 +468,8 @@ impl Io {
             Socket::Udp(_) => None,
         });
         let desk = self.desk.as_ref().and_then(|(_, desk)| desk.due());
-        let due = [self.access.due(), self.accounting.due(), self.ledger.due(), desk, end];
+        let due =
+            [self.access.due(), self.accounting.due(), self.ledger.due(), self.journal.due(), desk, end];
         let due = due.into_iter().flatten().chain(lanes).min();
         let limit = due.map(|due| due.saturating_duration_since(now)).map(|left| Timespec {
             tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
@@ -384,18 +540,23 @@ impl Drop for Io {
 }
 
 /// The servers that do one thing, and where.
-fn of_service(servers: &[Server], service: Service) -> (Vec<Peer>, Places) {
+fn of_service(servers: &[Server], service: Service) -> Vec<Place> {
     let of = |server: &Server| {
-        let place = match service {
+        let at = match service {
             Service::Access => server.access?,
             Service::Accounting => server.accounting?,
         };
-        let secret = Secret::from_slice(server.secret.expose());
-        let peer = Peer { name: server.name.as_str().into(), secret, stream: server.tls.is_some() };
-        Some((peer, (place, server.tls.clone())))
+        let secret = server.secret.duplicate();
+        Some(Place { name: server.name.clone(), at, secret, tls: server.tls.clone() })
     };
-    let (peers, places) = servers.iter().filter_map(of).unzip();
-    (peers, Places(places))
+    servers.iter().filter_map(of).collect()
+}
+
+/// The socket for requests to us.
+pub(crate) fn listen(at: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind(at)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
 }
 
 /// A socket that hears one server only; everybody else's packets the kernel drops and counts.

@@ -12,7 +12,7 @@ use eap::{Conversation, Grant, MethodKind, Password, Peer, PeerConfig, Step};
 use lab::{FreeRadius, SECRET, Set, is_there, radclient, until};
 use radius::{
     Cause, Client, Config, Demanded, Details, Dynamic, DynamicClient, ErrorCause, Passthrough, Patience,
-    Running, Session, Traffic, Verdict, What,
+    Running, Session, Traffic, Verdict, What, Whose,
 };
 use spi::{Doorbell, Secret};
 
@@ -35,16 +35,20 @@ fn users() -> Set {
     Set { users: USERS.into(), ..Set::default() }
 }
 
-fn start(servers: Vec<radius::Server>, dynamic: Option<Dynamic>) -> (Running, Doorbell) {
-    let bell = Doorbell::between_threads().unwrap();
-    let config = Config {
+fn config(servers: Vec<radius::Server>, dynamic: Option<Dynamic>) -> Config {
+    Config {
         nas_identifier: "gw.lab.test".into(),
         nas_address: Some("192.0.2.1".parse().unwrap()),
         servers,
         patience: Patience { first: Duration::from_millis(500), tries: 3 },
         dynamic,
-    };
-    (Running::start(config, bell.clone()).unwrap(), bell)
+        journal: None,
+    }
+}
+
+fn start(servers: Vec<radius::Server>, dynamic: Option<Dynamic>) -> (Running, Doorbell) {
+    let bell = Doorbell::between_threads().unwrap();
+    (Running::start(config(servers, dynamic), bell.clone()).unwrap(), bell)
 }
 
 fn details(session: &str) -> Details {
@@ -374,6 +378,140 @@ fn records_wait_while_no_server_takes_them() {
     for n in 0..50 {
         assert!(records.contains(&format!("Acct-Session-Id = \"s{n}\"")), "s{n} was lost");
     }
+}
+
+#[test]
+fn what_one_process_knew_the_next_one_knows_and_tells_the_server() {
+    if !is_there("what_one_process_knew_the_next_one_knows_and_tells_the_server") {
+        return;
+    }
+    let server = FreeRadius::start("journal", &users());
+    let folder = server.folder.join("ours");
+    std::fs::create_dir(&folder).unwrap();
+    let begin = |server: radius::Server, whose| {
+        let journal = Some((folder.clone(), whose));
+        Running::start(Config { journal, ..config(vec![server], None) }, Doorbell::new().unwrap()).unwrap()
+    };
+    let traffic = Traffic { octets_in: 5, octets_out: 6, packets_in: 7, packets_out: 8 };
+    let known = |name: u64, id: &str| radius::Known {
+        name,
+        session: session(id),
+        interim: None,
+        began: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
+        time: Duration::from_secs(61),
+        traffic,
+    };
+    // The server is not there; the process goes without a word.
+    let running = begin(silent("one"), Whose::NobodysNow);
+    running.client.account(session("done"), What::Start).unwrap();
+    let time = Duration::from_secs(9);
+    running.client.account(session("done"), What::Stop { traffic, time, cause: Cause::UserRequest }).unwrap();
+    running.client.account(session("up"), What::Start).unwrap();
+    running.client.know(known(1, "up"));
+    running.client.know(known(2, "gone"));
+    running.client.unknow(2);
+    drop(running);
+    // One that takes its place beside the same gateway.
+    let running = begin(silent("one"), Whose::Ours);
+    assert_eq!(running.known, [known(1, "up")]);
+    drop(running);
+    // And one after the gateway itself has gone.
+    let running = begin(server.server("one"), Whose::NobodysNow);
+    assert!(running.known.is_empty());
+    assert_eq!(running.finish(lab::PATIENCE), 0);
+    let records = server.records();
+    let of = |record: &String, name: &str| {
+        record
+            .lines()
+            .find_map(|l| l.trim().strip_prefix(name))
+            .unwrap_or_default()
+            .trim_matches('"')
+            .to_owned()
+    };
+    let told: Vec<(String, String)> = records
+        .iter()
+        .map(|record| (of(record, "Acct-Session-Id = "), of(record, "Acct-Status-Type = ")))
+        .map(|(id, kind)| (if id.starts_with("gateway-") { "gateway".into() } else { id }, kind))
+        .collect();
+    let at = |id: &str, kind: &str| {
+        let wanted = (id.to_owned(), kind.to_owned());
+        let found: Vec<usize> = (0..told.len()).filter(|n| told[*n] == wanted).collect();
+        assert_eq!(found.len(), if id == "gateway" && kind == "Accounting-On" { 2 } else { 1 }, "{told:?}");
+        found
+    };
+    // What each process has begun or ended goes between: first the beginning of the one before, last the end of this one.
+    assert!(at("gateway", "Accounting-On")[0] < at("done", "Start")[0]);
+    assert!(at("done", "Start")[0] < at("done", "Stop")[0] && at("up", "Start")[0] < at("up", "Stop")[0]);
+    assert!(at("up", "Stop")[0] < at("gateway", "Accounting-On")[1], "{told:?}");
+    assert!(at("gateway", "Accounting-Off")[0] == told.len() - 1, "{told:?}");
+    let stop = &records[at("up", "Stop")[0]];
+    for line in ["Acct-Terminate-Cause = NAS-Reboot", "Acct-Session-Time = 61", "Acct-Input-Octets = 5"] {
+        assert!(stop.contains(line), "no {line} in {stop}");
+    }
+    // All is said, and nothing is left of it.
+    drop(begin(silent("one"), Whose::Ours));
+    assert_eq!(std::fs::read_to_string(folder.join(radius::journal::FILE)).unwrap(), "");
+}
+
+#[test]
+fn other_servers_take_the_place_of_these_and_what_is_under_way_goes_on() {
+    if !is_there("other_servers_take_the_place_of_these_and_what_is_under_way_goes_on") {
+        return;
+    }
+    let (one, two) = (FreeRadius::start("one", &users()), FreeRadius::start("two", &users()));
+    let (mut running, _) = start(vec![one.server("one")], None);
+    let client = running.client.clone();
+    // A conversation that has begun.
+    let mut begun = Passthrough::new(client.clone(), details("s1"));
+    let mut its = peer(ALICE);
+    let Step::Send(packet) = begun.receive(None) else { panic!() };
+    let step = begun.receive(Some(&answer(&mut its, &packet)));
+    let Step::Send(challenge) = on(&mut begun, step) else { panic!() };
+    // Its server stays, behind another; it goes on.
+    running.reload(config(vec![two.server("two"), one.server("one")], None)).unwrap();
+    let step = begun.receive(Some(&answer(&mut its, &challenge)));
+    assert!(matches!(on(&mut begun, step), Step::Send(_)));
+    talk(&client, details("s2"), ALICE).unwrap();
+    let told = |server: &FreeRadius| std::fs::read_to_string(server.folder.join("log")).unwrap();
+    assert!(
+        told(&two).contains("Acct-Session-Id = \"s2\"") && !told(&one).contains("Acct-Session-Id = \"s2\"")
+    );
+    // A conversation whose server goes ends, and says so.
+    let mut begun = Passthrough::new(client.clone(), details("s3"));
+    let mut its = peer(ALICE);
+    let Step::Send(packet) = begun.receive(None) else { panic!() };
+    let step = begun.receive(Some(&answer(&mut its, &packet)));
+    let Step::Send(challenge) = on(&mut begun, step) else { panic!() };
+    running.reload(config(vec![one.server("one")], None)).unwrap();
+    let step = begun.receive(Some(&answer(&mut its, &challenge)));
+    let Step::Refused { why, .. } = on(&mut begun, step) else { panic!() };
+    assert!(why.contains("no server of ours any more"), "{why}");
+    talk(&client, details("s4"), ALICE).unwrap();
+    // Another secret is another server; the right one is found again.
+    let wrong = radius::Server { secret: Secret::from_slice(b"other"), ..one.server("one") };
+    running.reload(config(vec![wrong], None)).unwrap();
+    assert_eq!(talk(&client, details("s5"), ALICE).err().unwrap(), "RADIUS: one: no answer to 3 tries");
+    running.reload(config(vec![one.server("one")], None)).unwrap();
+    talk(&client, details("s6"), ALICE).unwrap();
+    // Requests to us: at an address that is somebody else's there are none, and the rest is as it should be.
+    let taken = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let listen = taken.local_addr().unwrap();
+    let dynamic = |secret: &[u8]| Dynamic {
+        listen,
+        clients: vec![DynamicClient {
+            address: "127.0.0.1".parse().unwrap(),
+            secret: Secret::from_slice(secret),
+        }],
+        strict: false,
+    };
+    assert!(running.reload(config(vec![two.server("two")], Some(dynamic(b"first")))).is_err());
+    talk(&client, details("s7"), ALICE).unwrap();
+    drop(taken);
+    running.reload(config(vec![two.server("two")], Some(dynamic(b"first")))).unwrap();
+    running.reload(config(vec![two.server("two")], Some(dynamic(b"second")))).unwrap();
+    let ask = |secret| radclient(listen, "disconnect", secret, "Filter-Id = nothing");
+    assert!(ask("second").contains("Received Disconnect-NAK"));
+    assert!(ask("first").contains("No reply"));
 }
 
 #[test]

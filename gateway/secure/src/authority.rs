@@ -11,6 +11,7 @@
 //! nothing else.
 
 mod belief;
+mod check;
 mod first_use;
 mod in_tls;
 mod own;
@@ -18,43 +19,41 @@ mod papers;
 
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use ipc::{
-    AuthInput, Binding, CertData, DnsChange, IkeSaRef, NeighbourChange, Offered, PeerProof, Refusal, Reply,
-    Request, RouteChange, Table, TunSpec,
+    AuthInput, Binding, DnsChange, IkeSaRef, NeighbourChange, Offered, Refusal, Reply, Request, RouteChange,
+    Table, TunSpec,
 };
-use policy::{AuthPolicy, Claims, Identity, Realm, SignMethod, dn};
-use spi::cert::{CertDone, CertError, CertInfo, CertJob, CertQueue};
-use spi::{CryptoDone, CryptoJob, CryptoOp, Doorbell, InFlight, Outcome, SignScheme, Token};
-use wire::numbers::{AuthMethod, CertEncoding};
+use policy::{AuthPolicy, Identity, Realm};
+use radius::Whose;
+use spi::cert::{CertDone, CertJob, CertQueue};
+use spi::{CryptoDone, CryptoJob, CryptoOp, Doorbell, InFlight, Token};
+use wire::numbers::AuthMethod;
 
-use self::belief::{Belief, Disbelief, untaken};
-use crate::candidates::{Candidates, proof_of};
-use crate::cert::Cert;
 use crate::config::Config;
 use crate::devices::{Devices, Place};
 use crate::eap::Host;
 use crate::eap_judge::Asked;
-use crate::identity;
-use crate::key::{self, KeyKind};
-use crate::method;
 use crate::octets::{self, Prover};
 use crate::psk::{self, no_psk};
 use crate::radius::Radius;
 use crate::revocation::Checks;
 use crate::validator::Validator;
 use crate::vault::{Problem, Vault};
+use check::{Chain, Verifying};
 use own::Signing;
 #[cfg(feature = "fuzzing")]
 pub(crate) use papers::bundle;
-use papers::{Parked, Unchecked, Waiting};
+use papers::{Parked, Waiting};
 
 /// Operations at once.
 const MAX_OPEN: usize = 4096;
 /// Times that what a device has done is followed up in one turn.
 const ROUNDS: usize = 8;
+
 /// Makes and checks proofs.
 pub(crate) struct Authority {
     vault: Vault,
@@ -75,7 +74,9 @@ pub(crate) struct Authority {
     /// EAP conversations.
     pub(crate) eap: Host,
     /// Servers that some of them go through.
-    pub(crate) radius: Option<Radius>,
+    radius: Option<Radius>,
+    /// Where it writes down what it knows of sessions, and whose those are that are there when it is started.
+    journal: Option<(PathBuf, Whose)>,
     /// And one that did not.
     by_nothing: Arc<str>,
 }
@@ -88,76 +89,11 @@ enum Stage {
     Status(Token),
 }
 
-/// A peer whose proof is being checked.
-struct Peer {
-    token: Token,
-    sa: IkeSaRef,
-    /// The realm, and others it may be.
-    realms: Box<Candidates>,
-    id: Identity,
-    /// Its key is to be remembered when it has turned out to have it.
-    first_use: Option<Vec<u8>>,
-}
-
-impl Peer {
-    fn realm(&self) -> &Arc<Realm> {
-        &self.realms.realm
-    }
-
-    /// Which realms it may be in, the best first. What its certificate says is not believed yet, but it says which realm would have
-    /// to believe it.
-    fn sort_realms(&mut self, method: AuthMethod, certs: &[CertData]) -> Result<(), String> {
-        let said = match certs.first() {
-            Some(cert) if cert.encoding == CertEncoding::X509_SIGNATURE.0 => {
-                Cert::parse(&cert.data).ok().map(|cert| cert.info())
-            }
-            _ => None,
-        };
-        self.realms.sort(&self.id, method, said.as_ref())
-    }
-}
-
-struct Verifying {
-    peer: Peer,
-    octets: Vec<u8>,
-    current: Attempt,
-    rest: VecDeque<Attempt>,
-    /// What is still to be found out of the certificates.
-    unchecked: Option<Box<Unchecked>>,
-}
-
-/// One way a signature may turn out to be good.
-struct Attempt {
-    spki: Vec<u8>,
-    scheme: SignScheme,
-    signature: Vec<u8>,
-    place: Place,
-    how: String,
-}
-
-/// A signature to be checked.
-struct Proof {
-    octets: Vec<u8>,
-    method: AuthMethod,
-    data: Vec<u8>,
-    certs: Vec<CertData>,
-    /// OCSP answers and lists that came with them.
-    responses: Vec<Vec<u8>>,
-    lists: Vec<Vec<u8>>,
-    at: SystemTime,
-}
-
 /// Whose certificates are being looked at.
 enum Chained {
     InIke(Box<Chain>),
     /// Of somebody in EAP.
     InTls(Asked),
-}
-
-/// A proof that waits for the verdict on its certificates.
-struct Chain {
-    peer: Peer,
-    proof: Proof,
 }
 
 impl Authority {
@@ -168,10 +104,12 @@ impl Authority {
         checks: Checks,
         table: Table,
         bell: Doorbell,
+        journal: Option<(PathBuf, Whose)>,
     ) -> Self {
         Authority {
             eap: Host::new(bell),
             radius: None,
+            journal,
             vault,
             devices,
             certs,
@@ -305,15 +243,34 @@ impl Authority {
     }
 
     /// Puts another configuration in place. Proofs under way go on with what they began with.
-    pub(crate) fn reload(&mut self, config: Config, at: SystemTime) -> Vec<Problem> {
-        let (mut vault, problems) = Vault::open(config, &self.devices, at);
-        vault.radius = self.radius.as_ref().map(|radius| Arc::clone(radius.opens()));
+    pub(crate) fn reload(&mut self, mut config: Config, at: SystemTime) -> Vec<Problem> {
+        let radius = config.radius.take();
+        let (vault, mut problems) = Vault::open(config, &self.devices, at);
         if vault.rules.min_rsa_bits != self.vault.rules.min_rsa_bits {
             self.renew_validator(vault.rules.min_rsa_bits);
         }
         std::mem::replace(&mut self.vault, vault).close(&self.devices);
+        problems.extend(self.reload_radius(radius));
         self.checks.refresh();
         problems
+    }
+
+    /// Other RADIUS servers, or none. What is wrong with them.
+    pub(crate) fn reload_radius(&mut self, told: Option<crate::config::Radius>) -> Option<Problem> {
+        let result = match (&mut self.radius, told) {
+            (Some(radius), told) => radius.reload(told),
+            (None, Some(told)) => {
+                let started = Radius::start(told, self.eap.bell().clone(), self.journal.clone());
+                started.map(|radius| {
+                    self.radius = Some(radius);
+                    // Whatever is there from now on is of a gateway that is there.
+                    self.journal.iter_mut().for_each(|(_, whose)| *whose = Whose::Ours);
+                })
+            }
+            (None, None) => Ok(()),
+        };
+        self.vault.radius = self.radius.as_ref().map(|radius| Arc::clone(radius.opens()));
+        result.err().map(Problem::of_radius)
     }
 
     fn radius(&mut self) -> Result<&mut Radius, Refusal> {
@@ -386,204 +343,6 @@ impl Authority {
         }
     }
 
-    #[allow(clippy::too_many_arguments)] // The fields of one request.
-    fn check(
-        &mut self,
-        at: SystemTime,
-        token: Token,
-        sa: IkeSaRef,
-        realms: &[Arc<str>],
-        asked: Option<Identity>,
-        peer_id: Identity,
-        input: &AuthInput,
-        proof: PeerProof,
-    ) -> Result<(), Refusal> {
-        let realms = Candidates::of(&self.vault, realms, asked)?;
-        let (octets, binding) = build(input, Prover::peer(input.role))?;
-        self.table.check_auth(sa, input.role, binding)?;
-        let peer = Peer { token, sa, realms: Box::new(realms), id: peer_id, first_use: None };
-        match self.check_further(at, peer, input, octets, proof) {
-            Ok(()) => {}
-            Err((peer, refusal)) => self.refuse(peer, refusal),
-        }
-        Ok(())
-    }
-
-    fn check_further(
-        &mut self,
-        at: SystemTime,
-        mut peer: Peer,
-        input: &AuthInput,
-        octets: Vec<u8>,
-        proof: PeerProof,
-    ) -> Result<(), (Peer, String)> {
-        let method = AuthMethod(proof.method);
-        if let Err(what) = peer.sort_realms(method, &proof.certs) {
-            return Err((peer, what));
-        }
-        let wants = peer.realm().remote_auth;
-        match (wants, proof_of(method)) {
-            (AuthPolicy::Null, AuthPolicy::Null) => {
-                self.accept(peer, Arc::clone(&self.by_nothing));
-                Ok(())
-            }
-            (AuthPolicy::Psk, AuthPolicy::Psk) => match self.check_psk(&peer, input, &octets, &proof) {
-                Ok(()) => {
-                    self.accept(peer, Arc::clone(&self.by_psk));
-                    Ok(())
-                }
-                Err(what) => Err((peer, what)),
-            },
-            (AuthPolicy::Pubkey, AuthPolicy::Pubkey) => {
-                let PeerProof { data, certs, .. } = proof;
-                let proof =
-                    Proof { octets, method, data, certs, responses: Vec::new(), lists: Vec::new(), at };
-                match self.fetch_for(peer, proof)? {
-                    Some((peer, proof)) => self.check_papers(peer, proof),
-                    None => Ok(()),
-                }
-            }
-            (wants, _) => {
-                let wants = match wants {
-                    AuthPolicy::Psk => "a PSK",
-                    AuthPolicy::Pubkey => "a signature",
-                    AuthPolicy::Eap => "EAP",
-                    AuthPolicy::Null => "nothing",
-                };
-                let came = match method {
-                    AuthMethod::SHARED_KEY_MIC => "a PSK".to_owned(),
-                    other => other.to_string(),
-                };
-                let realm = &peer.realm().name;
-                let what = format!("realm `{realm}` wants {wants}, the peer came with {came}");
-                Err((peer, what))
-            }
-        }
-    }
-
-    /// Goes from realm to realm until one believes somebody who vouches for the peer, or the key itself.
-    fn check_signature(&mut self, mut peer: Peer, proof: Proof) -> Result<(), (Peer, String)> {
-        loop {
-            match self.believed(proof.at, &peer, &proof.certs) {
-                Ok(Belief::Keys(keys)) => {
-                    return match self.attempts(peer.realm(), &keys, proof.method, &proof.data) {
-                        Ok(attempts) => self.verify(peer, proof.octets, attempts, None),
-                        Err(what) => Err((peer, what)),
-                    };
-                }
-                Ok(Belief::First(key)) => {
-                    return match self.attempts(
-                        peer.realm(),
-                        std::slice::from_ref(&key),
-                        proof.method,
-                        &proof.data,
-                    ) {
-                        Ok(attempts) => {
-                            peer.first_use = Some(key.0);
-                            self.verify(peer, proof.octets, attempts, None)
-                        }
-                        Err(what) => Err((peer, what)),
-                    };
-                }
-                Ok(Belief::Chain(anchors, between, usages)) => {
-                    let chain = proof.certs.iter().map(|c| c.data.clone()).chain(between).collect();
-                    let at = proof.at;
-                    return match self.chains.insert(Chained::InIke(Box::new(Chain { peer, proof }))) {
-                        Ok(token) => {
-                            self.chain_jobs.push_back(CertJob { token, chain, anchors, at, usages });
-                            let _ = self.certs.submit(&mut self.chain_jobs);
-                            Ok(())
-                        }
-                        Err(Chained::InIke(chain)) => {
-                            Err((chain.peer, "too many proofs are being checked".into()))
-                        }
-                        Err(Chained::InTls(_)) => Ok(()),
-                    };
-                }
-                Err(Disbelief::Unknown(what)) => {
-                    if let Err(what) = peer.realms.next(what) {
-                        return Err((peer, what));
-                    }
-                }
-                Err(Disbelief::Refused(what)) => return Err((peer, what)),
-            }
-        }
-    }
-
-    /// Every way the proof may be good, with devices that can tell.
-    fn attempts(
-        &self,
-        realm: &Realm,
-        keys: &[(Vec<u8>, KeyKind, String)],
-        method: AuthMethod,
-        data: &[u8],
-    ) -> Result<VecDeque<Attempt>, String> {
-        let mut attempts = VecDeque::new();
-        let mut why = None;
-        for (spki, kind, described) in keys {
-            match method::attempts(method, data, *kind, self.vault.rules) {
-                Ok(ways) => {
-                    for (scheme, signature) in ways {
-                        if !SignMethod::of(scheme).is_some_and(|method| realm.takes(method)) {
-                            why = Some(untaken(realm, &method::scheme_text(scheme, *kind)));
-                            continue;
-                        }
-                        let how = format!("{}, {described}", method::scheme_text(scheme, *kind));
-                        match self.devices.verifies(scheme) {
-                            Some(place) => {
-                                attempts.push_back(Attempt {
-                                    spki: spki.clone(),
-                                    scheme,
-                                    signature,
-                                    place,
-                                    how,
-                                });
-                            }
-                            None => {
-                                why =
-                                    Some(format!("no device verifies {}", method::scheme_text(scheme, *kind)))
-                            }
-                        }
-                    }
-                }
-                Err(e) => why = Some(e.to_string()),
-            }
-        }
-        if attempts.is_empty() {
-            Err(why.unwrap_or_else(|| "nothing to verify".into()))
-        } else {
-            Ok(attempts)
-        }
-    }
-
-    fn verify(
-        &mut self,
-        peer: Peer,
-        octets: Vec<u8>,
-        mut attempts: VecDeque<Attempt>,
-        unchecked: Option<Box<Unchecked>>,
-    ) -> Result<(), (Peer, String)> {
-        let Some(current) = attempts.pop_front() else {
-            return Err((peer, "the signature does not verify".into()));
-        };
-        let op = CryptoOp::Verify {
-            spki: current.spki.clone(),
-            scheme: current.scheme,
-            octets: octets.clone(),
-            signature: current.signature.clone(),
-        };
-        let place = current.place;
-        let stage = Stage::Verify(Box::new(Verifying { peer, octets, current, rest: attempts, unchecked }));
-        match self.open.insert(stage) {
-            Ok(token) => {
-                self.devices.submit(place, CryptoJob { token, op });
-                Ok(())
-            }
-            Err(Stage::Verify(v)) => Err((v.peer, "too many proofs are being checked".into())),
-            Err(_) => Ok(()),
-        }
-    }
-
     fn begin(&mut self, stage: Stage, place: Place, op: CryptoOp) -> Result<(), Refusal> {
         match self.open.insert(stage) {
             Ok(token) => {
@@ -602,97 +361,6 @@ impl Authority {
             Some(Stage::Status(check)) => self.on_status_signature(check, done.outcome),
             None => tracing::warn!("a device answered what was not asked"),
         }
-    }
-
-    fn on_verified(&mut self, verifying: Verifying, outcome: Outcome) {
-        let Verifying { peer, octets, current, rest, unchecked } = verifying;
-        match outcome {
-            Outcome::Done => match (&peer.first_use, unchecked) {
-                (None, None) => self.accept(peer, current.how.into()),
-                (None, Some(unchecked)) => self.check_status(peer, current.how.into(), *unchecked),
-                (Some(spki), _) => match self.remember(&peer, spki, SystemTime::now()) {
-                    Ok(()) => self.accept(peer, current.how.into()),
-                    Err(what) => self.refuse(peer, what),
-                },
-            },
-            Outcome::Rejected(_) => {
-                if let Err((peer, what)) = self.verify(peer, octets, rest, unchecked) {
-                    self.refuse(peer, what);
-                }
-            }
-            Outcome::Failed(fault) => {
-                self.refuse(peer, format!("the signature could not be verified: {fault}"))
-            }
-            Outcome::Pending => self.refuse(peer, "a device gave no verdict".into()),
-        }
-    }
-
-    fn on_verdict(&mut self, verdict: CertDone) {
-        let (mut peer, proof) = match self.chains.take(verdict.token) {
-            Some(Chained::InIke(chain)) => (chain.peer, chain.proof),
-            Some(Chained::InTls(asked)) => return self.on_path_in_tls(asked, verdict.verdict),
-            None => return,
-        };
-        let result = match verdict.verdict {
-            // Another realm may have the CA that vouches for it.
-            Err(e @ CertError::Untrusted(_)) => match peer.realms.next(e.to_string()) {
-                Ok(()) => self.check_signature(peer, proof),
-                Err(what) => Err((peer, what)),
-            },
-            Err(e) => Err((peer, e.to_string())),
-            Ok(info) => match self.attempts_by_cert(&info, &peer, proof.method, &proof.data) {
-                Ok(attempts) => {
-                    let policy = self.vault.believes(&peer.realm().name).and_then(|b| b.revocation.clone());
-                    let Proof { octets, responses, lists, at, .. } = proof;
-                    let unchecked = policy
-                        .map(|policy| Box::new(Unchecked { path: info.path, policy, responses, lists, at }));
-                    self.verify(peer, octets, attempts, unchecked)
-                }
-                Err(what) => Err((peer, what)),
-            },
-        };
-        if let Err((peer, what)) = result {
-            self.refuse(peer, what);
-        }
-    }
-
-    fn attempts_by_cert(
-        &self,
-        info: &CertInfo,
-        peer: &Peer,
-        method: AuthMethod,
-        data: &[u8],
-    ) -> Result<VecDeque<Attempt>, String> {
-        let (realm, id) = (peer.realm(), &peer.id);
-        // What was verified is what was looked at before; the rules count by this and not by that.
-        let claims = Claims { cert: Some(info), ..Claims::of(id, AuthPolicy::Pubkey) };
-        if realm.rank(&claims).is_none() {
-            return Err(format!(
-                "the certificate of {} fits no rule of the realm",
-                identity::spoken_for(info)
-            ));
-        }
-        // RFC 7296 section 4: the identity of the ID payload has to be that of the certificate.
-        if !identity::covers(info, id) {
-            return Err(format!("the certificate speaks for {}, not for `{id}`", identity::spoken_for(info)));
-        }
-        let kind = key::inspect(&info.spki, self.vault.rules.min_rsa_bits).map_err(|e| e.to_string())?;
-        let described = format!("certificate of {}", dn::to_text(&info.subject));
-        self.attempts(realm, &[(info.spki.clone(), kind, described)], method, data)
-    }
-
-    fn accept(&mut self, peer: Peer, how: Arc<str>) {
-        let realm = Arc::clone(&peer.realm().name);
-        self.table.checked(peer.sa, Some(&realm));
-        // The network side says that the IKE SA is up, and how the peer proved itself.
-        tracing::debug!(realm = %realm, peer = %peer.id, sa = peer.sa.0, how = %how, "peer accepted");
-        self.replies.push_back((peer.token, Reply::PeerAccepted { realm, how }));
-    }
-
-    fn refuse(&mut self, peer: Peer, what: String) {
-        self.table.checked(peer.sa, None);
-        tracing::warn!(realm = %peer.realm().name, peer = %peer.id, sa = peer.sa.0, why = %what, "peer refused");
-        self.replies.push_back((peer.token, Reply::Refused(Refusal::AuthenticationFailed(what))));
     }
 }
 

@@ -22,15 +22,15 @@ pub struct Config {
     pub users: Vec<EapUser>,
     /// Keys, certificates and trust of realms that authenticate by public key, by realm name.
     pub credentials: BTreeMap<String, Credentials>,
-    /// RADIUS servers. What a reload says of them is not looked at.
+    /// RADIUS servers.
     pub radius: Option<Radius>,
     /// What is too weak.
     pub rules: Rules,
     /// Mark of the gateway's own packets, which keep out of tunnel routes; 0: there is none, and tunnel routes stand in the
     /// main table. What a reload says of it is not looked at.
     pub mark: u32,
-    /// Where keys of peers are remembered that were believed at first use, fetched lists of revoked certificates, and what must be put
-    /// back after a crash: the name servers of before. `None`: nowhere, and no name servers are changed.
+    /// Where keys of peers are remembered that were believed at first use, fetched lists of revoked certificates, sessions that RADIUS
+    /// servers let in and what those are still to be told, and what must be put back after a crash: the name servers of before. `None`: nowhere, and no name servers are changed.
     pub state_dir: Option<PathBuf>,
     /// The machine's resolv.conf, opened by somebody who still could.
     #[serde(skip)]

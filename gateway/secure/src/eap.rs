@@ -520,7 +520,10 @@ impl Talk {
         // Of equals the first: they are in their order.
         let best = ranked.reduce(|best, next| if next.0 > best.0 { next } else { best });
         let (_, realm, users) = best.ok_or_else(|| {
-            format!("`{}` by {} belongs to no realm that came into question", grant.identity, grant.method)
+            format!(
+                "`{}` by {} belongs to no realm that came into question; `{}` accepts `{}`",
+                grant.identity, grant.method, self.realm.name, self.realm.remote_id
+            )
         })?;
         // The certificate was judged as the first realm has it.
         if by_method(&grant.method, EapMethod::Tls)

@@ -79,6 +79,6 @@ pub fn open_resolv_conf() -> std::io::Result<std::fs::File> {
     names::open(std::path::Path::new("/etc/resolv.conf"))
 }
 
-pub use run::{Handle, Running, Served, check, serve, spawn, spawn_on};
+pub use run::{Handle, Passwords, Running, Served, check, serve, spawn, spawn_on};
 pub use validator::Validator;
 pub use vault::{Problem, authorities};

@@ -2,9 +2,11 @@
 //!
 //! A session is what a server let in. It is named by the IKE SA that it began with, also after that was rekeyed; who it is, its
 //! Class and its times are kept here, so that the network side can say what a session has carried and when it is over, and
-//! nothing else about it.
+//! nothing else about it. It is written down, too (`radius::journal`): a key side that takes the place of one that was killed goes on with
+//! the sessions of a gateway that still has them.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -14,7 +16,7 @@ use ipc::{
 };
 use radius::{
     Cause, Client, Config, Demand, DemandId, Demanded, Details, Dynamic, DynamicClient, ErrorCause,
-    Passthrough, Patience, Running, Server, Session, Tls, Traffic, Verdict, What,
+    Passthrough, Patience, Running, Server, Session, Tls, Traffic, Verdict, What, Whose,
 };
 use spi::{Doorbell, KeySource, Token};
 
@@ -34,6 +36,10 @@ const SHORTEST_INTERIM: Duration = Duration::from_secs(1);
 pub(crate) struct Radius {
     running: Option<Running>,
     sessions: Sessions,
+    /// Whether what is known outlives this process.
+    journal: bool,
+    /// When the client was started, for names of sessions.
+    since: u64,
     /// What makes conversations.
     opens: Arc<dyn Opens>,
     /// Whoever waits for an order.
@@ -52,34 +58,103 @@ type Sessions = Arc<Mutex<BTreeMap<IkeSaRef, Known>>>;
 struct Known {
     session: Session,
     interim: Option<Duration>,
-    /// Since when it is up.
-    began: Option<Instant>,
-    /// When it was accounted for last.
+    /// Once it is up.
+    up: Option<Up>,
+}
+
+#[derive(Clone, Copy)]
+struct Up {
+    /// Since when.
+    at: SystemTime,
+    /// How long it had been up when this process came to know it, and when that was.
+    before: Duration,
+    since: Instant,
+    /// When it was accounted for last, and with what.
     accounted: Instant,
+    traffic: Traffic,
+}
+
+impl Up {
+    fn time(&self, now: Instant) -> Duration {
+        self.before + now.saturating_duration_since(self.since)
+    }
+}
+
+impl Known {
+    /// As it is written down, once it is up.
+    fn written(&self, now: Instant, name: IkeSaRef) -> Option<radius::Known> {
+        let Known { session, interim, up } = self;
+        let up = (*up)?;
+        let (session, interim) = (session.clone(), *interim);
+        let (began, time, traffic) = (up.at, up.time(now), up.traffic);
+        Some(radius::Known { name: name.0, session, interim, began, time, traffic })
+    }
+
+    /// One that was written down.
+    fn restored(now: Instant, at: SystemTime, known: radius::Known) -> Known {
+        let radius::Known { name: _, session, interim, began, time, traffic } = known;
+        // It went on while nobody looked; a clock that was put back knows nothing of that.
+        let before = at.duration_since(began).unwrap_or_default().max(time);
+        Known { session, interim, up: Some(Up { at: began, before, since: now, accounted: now, traffic }) }
+    }
 }
 
 impl Radius {
-    /// Starts the client. `bell` is rung when a conversation can go on, or when [`Radius::poll`] has something to do.
+    /// Starts the client. `bell` is rung when a conversation can go on, or when [`Radius::poll`] has something to do. `journal`: the
+    /// folder in which sessions and records are written down, and whose those are that are there.
     ///
     /// # Errors
     /// No thread, no socket, or certificates that do not fit.
-    pub(crate) fn start(told: Told, bell: Doorbell) -> Result<Radius, String> {
-        let (interim, accounted) =
-            (told.interim, told.servers.iter().any(|server| server.accounting.is_some()));
-        let running = Running::start(config(told)?, bell).map_err(|error| error.to_string())?;
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-        let sessions = Sessions::default();
+    pub(crate) fn start(
+        told: Told,
+        bell: Doorbell,
+        journal: Option<(PathBuf, Whose)>,
+    ) -> Result<Radius, String> {
+        let (interim, accounted) = (told.interim, accounted(&told));
+        let kept = journal.is_some();
+        let config = Config { journal, ..config(told)? };
+        let mut running = Running::start(config, bell).map_err(|error| error.to_string())?;
+        let (now, at) = (Instant::now(), SystemTime::now());
+        let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let restored = std::mem::take(&mut running.known).into_iter();
+        let restored = restored.map(|known| (IkeSaRef(known.name), Known::restored(now, at, known)));
+        let sessions: Sessions = Arc::new(Mutex::new(restored.collect()));
         let (client, known) = (running.client.clone(), Arc::clone(&sessions));
         let opens = Arc::new(Through { client, sessions: known, since, accounted, interim });
         Ok(Radius {
             running: Some(running),
             sessions,
+            journal: kept,
+            since,
             opens,
             waiting: None,
             orders: VecDeque::new(),
             at_work: None,
             replies: VecDeque::new(),
         })
+    }
+
+    /// Other servers, or none. Sessions stay, and so do conversations with servers that stay as they are.
+    ///
+    /// # Errors
+    /// What is wrong with it. With certificates that do not fit all stays as it was; where only the address for requests to us cannot be
+    /// had, there are no such requests from now on.
+    pub(crate) fn reload(&mut self, told: Option<Told>) -> Result<(), String> {
+        let told = told.unwrap_or_else(|| Told {
+            nas_identifier: String::new(),
+            nas_address: None,
+            servers: Vec::new(),
+            timeout: Patience::default().first,
+            tries: Patience::default().tries,
+            interim: None,
+            dynamic: None,
+        });
+        let (interim, accounted) = (told.interim, accounted(&told));
+        let config = config(told).map_err(|why| format!("{why}; the servers are those of before"))?;
+        let Some(running) = &mut self.running else { return Ok(()) };
+        let (client, sessions) = (running.client.clone(), Arc::clone(&self.sessions));
+        self.opens = Arc::new(Through { client, sessions, since: self.since, accounted, interim });
+        running.reload(config).map_err(|error| format!("requests to us (`dynamic`): {error}"))
     }
 
     /// Whether it would start, short of its sockets.
@@ -103,34 +178,43 @@ impl Radius {
         let refused = |why: &str| Err(Refusal::OutOfTurn(why.into()));
         let mut sessions = lock(&self.sessions);
         let Some(known) = sessions.get_mut(&name) else { return refused("no server let in such a session") };
-        let (session, what) = match (what, known.began) {
-            (Account::Start(addresses), None) => {
-                known.began = Some(now);
-                known.accounted = now;
+        let (session, what) = match (what, &mut known.up) {
+            (Account::Start(addresses), up @ None) => {
+                *up = Some(Up {
+                    at: SystemTime::now(),
+                    before: Duration::ZERO,
+                    since: now,
+                    accounted: now,
+                    traffic: Traffic::default(),
+                });
                 known.session.addresses = addresses.into_iter().take(MAX_EAP_LIST).collect();
                 (known.session.clone(), What::Start)
             }
             (Account::Start(_), Some(_)) => return refused("a session begins once"),
             (Account::Interim(_) | Account::Stop(..), None) => return refused("the session has not begun"),
-            (Account::Interim(_), Some(_)) if now < known.accounted + SHORTEST_INTERIM => {
+            (Account::Interim(_), Some(up)) if now < up.accounted + SHORTEST_INTERIM => {
                 return refused("too soon after the last record");
             }
-            (Account::Interim(carried), Some(began)) => {
-                known.accounted = now;
-                (known.session.clone(), What::Interim { traffic: traffic(carried), time: now - began })
+            (Account::Interim(carried), Some(up)) => {
+                (up.accounted, up.traffic) = (now, traffic(carried));
+                (known.session.clone(), What::Interim { traffic: up.traffic, time: up.time(now) })
             }
-            (Account::Stop(carried, why), Some(began)) => {
-                let what = What::Stop { traffic: traffic(carried), time: now - began, cause: cause(why) };
+            (Account::Stop(carried, why), Some(up)) => {
+                let (traffic, time) = (traffic(carried), up.time(now));
                 let session = known.session.clone();
                 sessions.remove(&name);
-                (session, what)
+                (session, What::Stop { traffic, time, cause: cause(why) })
             }
         };
+        let written = sessions.get(&name).and_then(|known| known.written(now, name));
         drop(sessions);
-        match self.running.as_ref().map(|running| running.client.account(session, what)) {
-            Some(Ok(())) => Ok(()),
-            _ => Err(Refusal::System("a record for RADIUS accounting was lost".into())),
+        let lost = || Refusal::System("a record for RADIUS accounting was lost".into());
+        let client = &self.running.as_ref().ok_or_else(lost)?.client;
+        match written {
+            Some(known) => client.know(known),
+            None => client.unknow(name.0),
         }
+        client.account(session, what).map_err(|_| lost())
     }
 
     /// Whoever has the IKE SAs waits for an order; the last one is done.
@@ -152,7 +236,7 @@ impl Radius {
     /// An IKE SA is gone. If its session has begun, [`Account::Stop`] says so.
     pub(crate) fn forget(&mut self, sa: IkeSaRef) {
         let mut sessions = lock(&self.sessions);
-        if sessions.get(&sa).is_some_and(|known| known.began.is_none()) {
+        if sessions.get(&sa).is_some_and(|known| known.up.is_none()) {
             sessions.remove(&sa);
         }
     }
@@ -169,7 +253,7 @@ impl Radius {
         let Demand { id, which, what } = demand;
         let fits = |(name, known): (&IkeSaRef, &mut Known)| {
             let session = &known.session;
-            let fits = known.began.is_some()
+            let fits = known.up.is_some()
                 && which.session.as_ref().is_none_or(|id| *id == session.id)
                 && which.user.as_ref().is_none_or(|user| *user == session.user)
                 && which.peer.as_ref().is_none_or(|peer| peer.parse() == Ok(session.peer))
@@ -220,18 +304,25 @@ impl Drop for Radius {
         let now = Instant::now();
         let sessions = std::mem::take(&mut *lock(&self.sessions));
         let Some(running) = self.running.take() else { return };
-        // The network side has gone without a word about these.
-        for known in sessions.into_values() {
-            if let Some(began) = known.began {
-                let (traffic, time) = (Traffic::default(), now - began);
-                let _ = running
-                    .client
-                    .account(known.session, What::Stop { traffic, time, cause: Cause::NasError });
+        let up = sessions.into_iter().filter(|(_, known)| known.up.is_some());
+        let up: Vec<(IkeSaRef, Known)> = up.collect();
+        // The network side has gone without a word about these. Whoever comes next knows whether it took them with it.
+        if self.journal && !up.is_empty() {
+            let written = up.iter().filter_map(|(name, known)| known.written(now, *name));
+            written.for_each(|known| running.client.know(known));
+            return;
+        }
+        for (_, Known { session, up, .. }) in up {
+            if let Some(up) = up {
+                let what = What::Stop { traffic: up.traffic, time: up.time(now), cause: Cause::NasError };
+                let _ = running.client.account(session, what);
             }
         }
-        let lost = running.finish(LAST_WORDS);
-        if lost > 0 {
-            tracing::warn!(lost, "records for RADIUS accounting that no server has taken");
+        let waiting = running.finish(LAST_WORDS);
+        match self.journal {
+            _ if waiting == 0 => {}
+            true => tracing::info!(waiting, "records for RADIUS accounting wait for the next start"),
+            false => tracing::warn!(lost = waiting, "records for RADIUS accounting that no server has taken"),
         }
     }
 }
@@ -303,9 +394,7 @@ impl Recorded {
         let mut sessions = lock(&self.sessions);
         if sessions.len() < MAX_SESSIONS {
             let interim = grant.granted.interim;
-            let known =
-                Known { session: self.session.clone(), interim, began: None, accounted: Instant::now() };
-            sessions.insert(self.name, known);
+            sessions.insert(self.name, Known { session: self.session.clone(), interim, up: None });
             grant.granted.accounted = self.accounted;
         }
         Step::Accepted { packet, grant }
@@ -322,6 +411,11 @@ impl Conversation for Recorded {
         let step = self.inner.poll();
         self.note(step)
     }
+}
+
+/// Whether some server keeps accounts.
+fn accounted(told: &Told) -> bool {
+    told.servers.iter().any(|server| server.accounting.is_some())
 }
 
 fn config(told: Told) -> Result<Config, String> {
@@ -350,6 +444,7 @@ fn config(told: Told) -> Result<Config, String> {
         servers: servers.into_iter().map(server).collect::<Result<_, _>>()?,
         patience: Patience { first: timeout, tries },
         dynamic,
+        journal: None,
     })
 }
 
@@ -403,9 +498,8 @@ mod tests {
     const A: IkeSaRef = IkeSaRef(7);
     const B: IkeSaRef = IkeSaRef(8);
 
-    /// Servers that are not there, and two sessions that one of them has let in.
-    fn radius() -> Radius {
-        let told = Told {
+    fn told() -> Told {
+        Told {
             nas_identifier: "gw".into(),
             nas_address: None,
             servers: Vec::new(),
@@ -413,8 +507,15 @@ mod tests {
             tries: 1,
             interim: None,
             dynamic: None,
-        };
-        let radius = Radius::start(told, Doorbell::new().unwrap()).unwrap();
+        }
+    }
+
+    /// Servers that are not there, and two sessions that one of them has let in.
+    fn radius() -> Radius {
+        sessions_in(Radius::start(told(), Doorbell::new().unwrap(), None).unwrap())
+    }
+
+    fn sessions_in(radius: Radius) -> Radius {
         for (name, user) in [(A, "alice"), (B, "bob")] {
             let session = Session {
                 id: user.to_uppercase(),
@@ -424,8 +525,7 @@ mod tests {
                 addresses: Vec::new(),
                 class: Vec::new(),
             };
-            let known = Known { session, interim: None, began: None, accounted: Instant::now() };
-            lock(&radius.sessions).insert(name, known);
+            lock(&radius.sessions).insert(name, Known { session, interim: None, up: None });
         }
         radius
     }
@@ -489,5 +589,53 @@ mod tests {
         let both = Which { session: Some("BOB".into()), ..user("alice") };
         radius.take(disconnect(3, both));
         assert!(radius.orders.is_empty());
+    }
+
+    #[test]
+    fn a_key_side_that_was_killed_leaves_its_sessions_to_the_next() {
+        let folder = std::env::temp_dir().join(format!("tussock-sessions-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let journal = |whose| Some((folder.clone(), whose));
+        let start = |whose| Radius::start(told(), Doorbell::new().unwrap(), journal(whose)).unwrap();
+        let now = Instant::now();
+        let mut first = sessions_in(start(Whose::NobodysNow));
+        first.account(now, A, Account::Start(vec!["10.0.0.1".parse().unwrap()])).unwrap();
+        first.account(now + SHORTEST_INTERIM, A, Account::Interim(carried())).unwrap();
+        // Bob has not begun: whoever let him in knows nothing of him any more.
+        drop(first);
+        let mut next = start(Whose::Ours);
+        assert_eq!(lock(&next.sessions).keys().copied().collect::<Vec<_>>(), [A]);
+        {
+            let sessions = lock(&next.sessions);
+            let known = &sessions[&A];
+            assert_eq!((known.session.id.as_str(), known.session.user.as_str()), ("ALICE", "alice"));
+            assert_eq!(known.up.unwrap().traffic.octets_in, 1);
+        }
+        // A server's request finds it.
+        next.take(disconnect(1, Which { addresses: vec!["10.0.0.1".parse().unwrap()], ..user("alice") }));
+        assert_eq!(next.orders.pop_front().unwrap().1.sessions, [A]);
+        // It goes on, and ends once.
+        let now = Instant::now() + SHORTEST_INTERIM;
+        assert!(out_of_turn(next.account(now, A, Account::Start(Vec::new()))), "it has begun");
+        next.account(now, A, Account::Interim(carried())).unwrap();
+        next.account(now, A, Account::Stop(carried(), StopCause::Peer)).unwrap();
+        drop(next);
+        assert!(lock(&start(Whose::Ours).sessions).is_empty());
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn sessions_stay_whatever_becomes_of_the_servers() {
+        let mut radius = radius();
+        let now = Instant::now();
+        radius.account(now, A, Account::Start(Vec::new())).unwrap();
+        let mut other = told();
+        other.interim = Some(Duration::from_secs(7));
+        radius.reload(Some(other)).unwrap();
+        radius.reload(None).unwrap();
+        radius.take(disconnect(1, user("alice")));
+        assert_eq!(radius.orders.len(), 1);
+        radius.reload(Some(told())).unwrap();
+        radius.account(now, A, Account::Stop(carried(), StopCause::Peer)).unwrap();
     }
 }

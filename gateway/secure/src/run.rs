@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::SystemTime;
 
 use ipc::{DnsChange, NeighbourChange, NetworkEnd, Received, Refusal, Reply, Request, SecureEnd, Table};
+use radius::Whose;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use spi::cert::CertQueue;
 use spi::{Device, Doorbell, Secret, Token};
@@ -72,11 +73,24 @@ impl Handle {
 }
 
 impl Handle {
-    /// Gives a password of a user of a realm, for EAP; without a user that of whoever's is wanted there.
+    /// Where passwords are given.
+    pub fn passwords(&self) -> Passwords {
+        Passwords { inbox: Arc::clone(&self.inbox), bell: self.bell.clone() }
+    }
+}
+
+/// Where passwords are given to a running key side. Does not keep it running.
+pub struct Passwords {
+    inbox: Arc<Mutex<Inbox>>,
+    bell: Doorbell,
+}
+
+impl Passwords {
+    /// Gives that of a user of a realm, for EAP; without a user that of whoever's is wanted there.
     ///
     /// # Errors
     /// The key side is gone, or has not taken the last ones.
-    pub fn give_password(&self, realm: String, user: Option<String>, password: Secret) -> io::Result<()> {
+    pub fn give(&self, realm: String, user: Option<String>, password: Secret) -> io::Result<()> {
         let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
         if inbox.gone {
             return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the key side is gone"));
@@ -193,7 +207,7 @@ pub fn check(mut config: Config) -> io::Result<Vec<Problem>> {
     let radius = config.radius.take();
     let (_, mut problems) = authority(config, devices, missing)?;
     if let Some(Err(why)) = radius.map(Radius::check) {
-        problems.push(Problem { realm: "radius".into(), what: why });
+        problems.push(Problem::of_radius(why));
     }
     Ok(problems)
 }
@@ -210,21 +224,12 @@ fn authority(
     let certs: Box<CertQueue> = Box::new(validator);
     let checks = Checks::new(config.state_dir.as_deref(), Arc::clone(devices.short()))?;
     let radius = config.radius.take();
-    let (mut vault, mut problems) = Vault::open(config, &devices, SystemTime::now());
+    let whose = if config.inherits { Whose::Ours } else { Whose::NobodysNow };
+    let journal = config.state_dir.clone().map(|folder| (folder, whose));
+    let (vault, mut problems) = Vault::open(config, &devices, SystemTime::now());
     let bell = Doorbell::new()?;
-    let radius = match radius.map(|radius| Radius::start(radius, bell.clone())) {
-        Some(Ok(radius)) => {
-            vault.radius = Some(Arc::clone(radius.opens()));
-            Some(radius)
-        }
-        Some(Err(what)) => {
-            problems.push(Problem { realm: "radius".into(), what });
-            None
-        }
-        None => None,
-    };
-    let mut authority = Authority::new(vault, devices, certs, checks, Table::default(), bell);
-    authority.radius = radius;
+    let mut authority = Authority::new(vault, devices, certs, checks, Table::default(), bell, journal);
+    problems.extend(authority.reload_radius(radius));
     Ok((authority, problems))
 }
 

@@ -134,7 +134,8 @@ impl Side {
         let checks = Checks::new(config.state_dir.as_deref(), Arc::clone(devices.short())).unwrap();
         let (vault, problems) = Vault::open(config, &devices, now());
         let bell = spi::Doorbell::new().unwrap();
-        let authority = Authority::new(vault, devices, Box::new(validator), checks, Table::default(), bell);
+        let authority =
+            Authority::new(vault, devices, Box::new(validator), checks, Table::default(), bell, None);
         Side { authority, problems, at: now(), next: 1 }
     }
 

@@ -37,8 +37,21 @@ pub struct Problem {
     pub what: String,
 }
 
+impl Problem {
+    /// Of servers, which belong to no realm.
+    pub(crate) fn of_radius(what: String) -> Problem {
+        Problem { realm: RADIUS.into(), what }
+    }
+}
+
+/// In the place of a realm.
+const RADIUS: &str = "[radius]";
+
 impl std::fmt::Display for Problem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if *self.realm == *RADIUS {
+            return write!(f, "{RADIUS}: {}", self.what);
+        }
         write!(f, "realm `{}`: {}", self.realm, self.what)
     }
 }

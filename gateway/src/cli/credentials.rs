@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use super::{Reach, print};
 use crate::control::client::Client;
+use crate::control::passwords::{self, Password};
 use crate::control::protocol::{Answer, Hidden, Request};
 use crate::events::{Notice, Record};
 
@@ -118,8 +119,7 @@ fn once(
 }
 
 fn send(reach: &Reach, realm: &str, user: Option<String>, password: Hidden) -> anyhow::Result<()> {
-    let request = Request::Password { realm: realm.to_owned(), user, password };
-    Client::connect(&reach.socket)?.ask(&request).map(drop)
+    passwords::give(&reach.socket, &Password { realm: realm.to_owned(), user, password })
 }
 
 /// Reads a line from standard input; from a terminal without showing it.

@@ -178,12 +178,14 @@ pub fn status(status: &Status) -> String {
     text += &table.text("  ");
     let ike = &status.ike;
     text += &format!(
-        "\nIKE   {} SAs, {} half-open, cookies {}, {} operations and {} questions out\n",
+        "\nIKE   {} SAs, {} half-open, cookies {}, {} operations and {} questions out; requests sent again {}, came again {}\n",
         ike.sas,
         ike.half_open,
         if ike.cookies { "on" } else { "off" },
         ike.in_flight,
         ike.questions,
+        ike.sent_again,
+        ike.came_again,
     );
     let esp = &status.esp;
     text += &format!(

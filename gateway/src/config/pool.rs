@@ -1,6 +1,8 @@
 //! `pool = { … }` and `virtual_ip = { … }`: inner addresses, given and asked for.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::Range;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,15 +48,20 @@ pub(crate) fn pool(raw: &Spanned<raw::Pool>, reader: &mut Reader<'_>) -> Option<
     let v6 = raw.ipv6.as_ref().and_then(|word| reader.parse(word, network_v6));
     ranges.extend(v6.map(|(network, len)| PoolRange::Network(network.into(), len)));
     ranges.extend(raw.ranges.as_deref().map(|words| reader.list(words, range)).unwrap_or_default());
-    let dhcp = raw.dhcp.as_ref().and_then(|raw| dhcp(raw, reader));
+    let dhcp = raw.dhcp.as_ref().and_then(|raw| dhcp::<Ipv4Addr>(raw, reader));
+    let dhcp6 = raw.dhcp6.as_ref().and_then(|raw| self::dhcp::<Ipv6Addr>(raw, reader));
     let reserved = reserved(raw, reader);
-    let named = raw.ipv4.is_some() || raw.ipv6.is_some() || raw.ranges.is_some() || raw.dhcp.is_some();
+    let by_dhcp = raw.dhcp.is_some() || raw.dhcp6.is_some();
+    let named = raw.ipv4.is_some() || raw.ipv6.is_some() || raw.ranges.is_some() || by_dhcp;
     if !named && reserved.is_empty() {
-        reader.error(at, "the pool has neither `ipv4` nor `ipv6`, `ranges`, `dhcp` or `reserve`");
+        reader.error(at, "the pool has neither `ipv4` nor `ipv6`, `ranges`, `dhcp`, `dhcp6` or `reserve`");
         return None;
     }
     if dhcp.is_some() && ranges.iter().any(PoolRange::is_ipv4) {
         reader.error(at.clone(), "IPv4 addresses come from `dhcp` or from ranges, not from both");
+    }
+    if dhcp6.is_some() && ranges.iter().any(|range| !range.is_ipv4()) {
+        reader.error(at.clone(), "IPv6 addresses come from `dhcp6` or from ranges, not from both");
     }
     let address = |text: &str| text.parse::<IpAddr>().map_err(|_| format!("`{text}` is not an address"));
     let v4_address =
@@ -74,6 +81,7 @@ pub(crate) fn pool(raw: &Spanned<raw::Pool>, reader: &mut Reader<'_>) -> Option<
         reserved,
         hold: reader.duration(raw.hold.as_ref(), HOLD),
         dhcp,
+        dhcp6,
         granted_outside: raw.granted_outside.unwrap_or(false),
         proxy: raw.proxy.as_ref().and_then(|word| reader.parse(word, device_name)).map(Arc::from),
         dns,
@@ -134,24 +142,88 @@ fn reserved(raw: &raw::Pool, reader: &mut Reader<'_>) -> Vec<(Identity, IpAddr)>
     all
 }
 
-fn dhcp(raw: &Spanned<raw::DhcpPool>, reader: &mut Reader<'_>) -> Option<DhcpSource> {
-    let (at, raw) = (raw.span(), raw.get_ref());
-    let missing = "write dhcp = { server = \"10.1.0.20\", relay = \"10.1.0.1/16\" }: the server, and our address with the \
-                   length of the network the addresses are of";
-    let (Some(server), Some(relay)) = (&raw.server, &raw.relay) else {
+/// A family of addresses that DHCP is for.
+trait Family: Copy + Into<IpAddr> + FromStr {
+    const NONE: Self;
+    const BITS: u8;
+    const NAME: &str;
+    const EXAMPLE: &str;
+
+    /// Of this family, and good for all of a network and beyond.
+    fn of(address: IpAddr) -> Option<Self>;
+}
+
+impl Family for Ipv4Addr {
+    const NONE: Self = Ipv4Addr::UNSPECIFIED;
+    const BITS: u8 = 32;
+    const NAME: &str = "IPv4";
+    const EXAMPLE: &str = "dhcp = { server = \"10.1.0.20\", relay = \"10.1.0.1/16\" }";
+
+    fn of(address: IpAddr) -> Option<Self> {
+        if let IpAddr::V4(address) = address { Some(address) } else { None }
+    }
+}
+
+impl Family for Ipv6Addr {
+    const NONE: Self = Ipv6Addr::UNSPECIFIED;
+    const BITS: u8 = 128;
+    const NAME: &str = "IPv6";
+    const EXAMPLE: &str = "dhcp6 = { server = \"fec1::20\", relay = \"fec1::1/64\" }";
+
+    fn of(address: IpAddr) -> Option<Self> {
+        match address {
+            IpAddr::V6(address) if !address.is_unicast_link_local() => Some(address),
+            _ => None,
+        }
+    }
+}
+
+fn dhcp<A: Family>(raw: &Spanned<raw::DhcpPool>, reader: &mut Reader<'_>) -> Option<DhcpSource<A>> {
+    let (at, example) = (raw.span(), A::EXAMPLE);
+    let relay = match raw.get_ref() {
+        raw::DhcpPool::Relay(relay) => relay,
+        raw::DhcpPool::Device(device) => return on_device(at, device, reader),
+    };
+    let missing = format!(
+        "write {example}: the server, and our address with the length of the network the addresses are of; or the name of a \
+         device of that network"
+    );
+    let (Some(server), Some(relay)) = (&relay.server, &relay.relay) else {
         reader.error(at, missing);
         return None;
     };
-    let v4 = |text: &str| text.parse::<Ipv4Addr>().map_err(|_| format!("`{text}` is not an IPv4 address"));
+    let address =
+        |text: &str| text.parse::<A>().map_err(|_| format!("`{text}` is not an {} address", A::NAME));
     let with_length = |text: &str| {
-        let (address, len) = text.split_once('/').ok_or(missing.to_owned())?;
+        let (host, len) = text.split_once('/').ok_or(missing.clone())?;
         let len: u8 =
-            len.parse().ok().filter(|len| *len <= 32).ok_or_else(|| format!("`{len}` is no length"))?;
-        Ok::<_, String>((v4(address)?, len))
+            len.parse().ok().filter(|len| *len <= A::BITS).ok_or_else(|| format!("`{len}` is no length"))?;
+        Ok::<_, String>((address(host)?, len))
     };
-    let server = reader.parse(server, v4)?;
+    let server = reader.parse(server, address)?;
     let (relay, prefix) = reader.parse(relay, with_length)?;
-    Some(DhcpSource { server, relay, prefix })
+    Some(DhcpSource { server: Some(server), relay, prefix, device: None })
+}
+
+/// Whichever server there is on a network: we are a relay at the device's first address.
+fn on_device<A: Family>(at: Range<usize>, device: &str, reader: &mut Reader<'_>) -> Option<DhcpSource<A>> {
+    let name = match device_name(device) {
+        Ok(name) => name,
+        Err(error) => {
+            reader.error(at, error);
+            return None;
+        }
+    };
+    let all = crate::io::sys::addresses().unwrap_or_default();
+    let own = all.into_iter().filter(|own| *own.name == *name);
+    let first = own.filter_map(|own| Some((A::of(own.address)?, own.prefix))).next();
+    if first.is_none() {
+        let text =
+            format!("{name} has no {} address now: nobody is asked there until a reload finds one", A::NAME);
+        reader.warn(at, text);
+    }
+    let (relay, prefix) = first.unwrap_or((A::NONE, A::BITS));
+    Some(DhcpSource { server: None, relay, prefix, device: Some(name.into()) })
 }
 
 /// What a pool is, for people.
@@ -164,7 +236,8 @@ pub(crate) fn text(pool: &Pool) -> String {
             PoolRange::Range(first, last) => format!("{first}-{last}"),
         })
         .collect();
-    words.extend(pool.dhcp.map(|dhcp| format!("DHCP of {}", dhcp.server)));
+    words.extend(pool.dhcp.as_ref().map(|dhcp| format!("IPv4 of {dhcp}")));
+    words.extend(pool.dhcp6.as_ref().map(|dhcp| format!("IPv6 of {dhcp}")));
     if !pool.reserved.is_empty() {
         words.push(format!("{} reserved", pool.reserved.len()));
     }

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use serde::de::{SeqAccess, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
@@ -272,6 +273,7 @@ pub(crate) struct Pool {
     pub(crate) reserve: Option<super::pool::Reserve>,
     pub(crate) hold: Option<Word>,
     pub(crate) dhcp: Option<Spanned<DhcpPool>>,
+    pub(crate) dhcp6: Option<Spanned<DhcpPool>>,
     pub(crate) granted_outside: Option<bool>,
     pub(crate) proxy: Option<Word>,
     pub(crate) dns: Option<Vec<Word>>,
@@ -280,12 +282,40 @@ pub(crate) struct Pool {
     pub(crate) subnets: Option<Vec<Word>>,
 }
 
-/// `dhcp = { … }` in a pool
+/// `dhcp = "eth1"` or `dhcp = { … }` in a pool, and `dhcp6` alike
+pub(crate) enum DhcpPool {
+    Device(String),
+    Relay(DhcpRelay),
+}
+
+/// A server, and our address in the network the addresses are of.
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
-pub(crate) struct DhcpPool {
+pub(crate) struct DhcpRelay {
     pub(crate) server: Option<Word>,
     pub(crate) relay: Option<Word>,
+}
+
+impl<'de> Deserialize<'de> for DhcpPool {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = DhcpPool;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of a device, or { server = …, relay = … }")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, word: &str) -> Result<DhcpPool, E> {
+                Ok(DhcpPool::Device(word.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<DhcpPool, A::Error> {
+                DhcpRelay::deserialize(MapAccessDeserializer::new(map)).map(DhcpPool::Relay)
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
 }
 
 /// `[[realm.NAME.child]]`

@@ -175,6 +175,11 @@ impl Settings {
         self.state_dir.join("control.sock")
     }
 
+    /// The key side's own.
+    pub fn key_socket(&self) -> PathBuf {
+        crate::control::passwords::beside(&self.socket())
+    }
+
     /// Where a process may keep files of its own.
     pub fn own_folder(&self, side: Side) -> PathBuf {
         own_folder(&self.state_dir, side)

@@ -20,18 +20,7 @@ impl Client {
     /// # Errors
     /// Nobody there, or not allowed to; the message says what to do.
     pub fn connect(path: &Path) -> anyhow::Result<Client> {
-        let stream = UnixStream::connect(path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                anyhow!(
-                    "no gateway answers at {}; is `tussock run` running, and is --socket right?",
-                    path.display()
-                )
-            }
-            io::ErrorKind::PermissionDenied => {
-                anyhow!("{}: permission denied; are you root?", path.display())
-            }
-            _ => anyhow!("{}: {error}", path.display()),
-        })?;
+        let stream = connect(path)?;
         let lines = BufReader::new(stream.try_clone()?);
         Ok(Client { stream, lines })
     }
@@ -78,4 +67,20 @@ impl Client {
             self.lines.consume(length);
         }
     }
+}
+
+/// A connection to a socket of a running gateway.
+pub(super) fn connect(path: &Path) -> anyhow::Result<UnixStream> {
+    UnixStream::connect(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            anyhow!(
+                "no gateway answers at {}; is `tussock run` running, and is --socket right?",
+                path.display()
+            )
+        }
+        io::ErrorKind::PermissionDenied => {
+            anyhow!("{}: permission denied; are you root?", path.display())
+        }
+        _ => anyhow!("{}: {error}", path.display()),
+    })
 }

@@ -2,17 +2,16 @@
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener as StdListener;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use serde::Serialize;
-use spi::Secret;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, broadcast, oneshot};
-use zeroize::{Zeroize, Zeroizing};
 
 use super::protocol::{Answer, MAX_REQUEST, Request};
 use crate::backlog;
@@ -34,9 +33,6 @@ const IDLE: Duration = Duration::from_secs(60);
 /// Reads the configuration again; says what came of it.
 pub type Reloader = Arc<dyn Fn() -> Result<String, String> + Send + Sync>;
 
-/// Takes a password for a realm, and whose it is, to the key side.
-pub type Passwords = Arc<dyn Fn(String, Option<String>, Secret) -> Result<(), String> + Send + Sync>;
-
 /// How devices are that hold keys. May take a moment: a token is asked who it is.
 pub type Looker = Arc<dyn Fn() -> Vec<AccelDevice> + Send + Sync>;
 
@@ -51,25 +47,23 @@ pub struct Server {
     pub reloader: Reloader,
     /// Devices that hold keys.
     pub keys: Looker,
-    /// Where passwords go.
-    pub passwords: Passwords,
 }
 
-/// Makes the socket, in the place of one that a killed gateway left; only its owner may use it.
+/// Makes a socket, in the place of one that a killed gateway left; only its owner may use it.
 ///
 /// # Errors
 /// What the file system says.
-pub fn listen(path: &Path) -> anyhow::Result<UnixListener> {
+pub fn listen(path: &Path) -> anyhow::Result<StdListener> {
     match std::fs::remove_file(path) {
-        Ok(()) => tracing::debug!(path = %path.display(), "removed the control socket of an earlier run"),
+        Ok(()) => tracing::debug!(path = %path.display(), "removed a socket of an earlier run"),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error).with_context(|| format!("cannot remove {}", path.display())),
     }
     // The mask sees to it that there is no moment in which others may connect.
     let mask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
-    let listener = UnixListener::bind(path);
+    let listener = StdListener::bind(path);
     rustix::process::umask(mask);
-    let listener = listener.with_context(|| format!("cannot make the control socket {}", path.display()))?;
+    let listener = listener.with_context(|| format!("cannot make the socket {}", path.display()))?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
     Ok(listener)
 }
@@ -109,10 +103,9 @@ impl Server {
         mut to: impl AsyncWriteExt + Unpin,
     ) -> io::Result<()> {
         let mut from = BufReader::new(from);
-        // A line may have a password in it; with all the room there can be, none is left behind elsewhere.
-        let mut line = Zeroizing::new(Vec::with_capacity(MAX_REQUEST));
+        let mut line = Vec::new();
         loop {
-            line.zeroize();
+            line.clear();
             let mut limited = (&mut from).take(MAX_REQUEST as u64);
             let request = limited.read_until(b'\n', &mut line);
             let got = tokio::time::timeout(IDLE, request).await.map_err(too_slow)??;
@@ -185,13 +178,6 @@ impl Server {
                 }
             }
             Request::Reload {} => self.reload().await,
-            Request::Password { realm, user, password } => {
-                let secret = Secret::from_slice(password.0.as_bytes());
-                match (self.passwords)(realm, user, secret) {
-                    Ok(()) => Answer::done("the key side has it"),
-                    Err(why) => Answer::failed(why),
-                }
-            }
             _ => Answer::failed("not here"),
         }
     }
@@ -293,11 +279,7 @@ mod tests {
         let (orders, taker) = channel().unwrap();
         let reloader: Reloader = Arc::new(|| Err("g.toml:3:1: unknown key `x`".to_owned()));
         let keys: Looker = Arc::new(Vec::new);
-        let passwords: Passwords = Arc::new(|realm, user, secret| match secret.expose() {
-            b"right" if realm == "home" && user.as_deref() == Some("carol") => Ok(()),
-            _ => Err("another".to_owned()),
-        });
-        (Server { orders, events: Events::default(), reloader, keys, passwords }, taker)
+        (Server { orders, events: Events::default(), reloader, keys }, taker)
     }
 
     /// Answers orders as a worker would, until the test drops the server.
@@ -408,8 +390,8 @@ mod tests {
         assert_eq!(answer.error.as_deref(), Some("the gateway is ending"));
     }
 
-    #[tokio::test]
-    async fn the_socket_is_for_its_owner_alone_and_an_old_one_is_replaced() {
+    #[test]
+    fn the_socket_is_for_its_owner_alone_and_an_old_one_is_replaced() {
         let path = std::env::temp_dir().join(format!("tussock-control-{}.sock", std::process::id()));
         let first = listen(&path).unwrap();
         drop(first);

@@ -94,11 +94,22 @@ pub fn path_mtu(fd: BorrowedFd<'_>, v6: bool) -> io::Result<u32> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(value.max(0) as u32) }
 }
 
-/// The addresses of this machine's interfaces, with the interface's name.
+/// An address of this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InterfaceAddress {
+    /// The interface's name.
+    pub name: String,
+    /// The address.
+    pub address: IpAddr,
+    /// The length of the network it is of.
+    pub prefix: u8,
+}
+
+/// The addresses of this machine's interfaces.
 ///
 /// # Errors
 /// What the kernel says.
-pub fn addresses() -> io::Result<Vec<(String, IpAddr)>> {
+pub fn addresses() -> io::Result<Vec<InterfaceAddress>> {
     let mut head: *mut libc::ifaddrs = std::ptr::null_mut();
     // SAFETY: the pointer is written on success only, and freed below.
     if unsafe { libc::getifaddrs(&raw mut head) } < 0 {
@@ -110,33 +121,47 @@ pub fn addresses() -> io::Result<Vec<(String, IpAddr)>> {
         // SAFETY: getifaddrs gave a list of valid entries that ends with a null pointer.
         let entry = unsafe { &*at };
         at = entry.ifa_next;
-        if entry.ifa_addr.is_null() || entry.ifa_name.is_null() {
+        if entry.ifa_name.is_null() {
             continue;
         }
-        // SAFETY: an entry's address is as long as its family says; only the octets of that family are copied.
-        let address = unsafe {
-            let mut storage: sockaddr_storage = zeroed();
-            let length = match c_int::from((*entry.ifa_addr).sa_family) {
-                libc::AF_INET => size_of::<sockaddr_in>(),
-                libc::AF_INET6 => size_of::<sockaddr_in6>(),
-                _ => continue,
-            };
-            std::ptr::copy_nonoverlapping(
-                entry.ifa_addr.cast::<u8>(),
-                (&raw mut storage).cast::<u8>(),
-                length,
-            );
-            address_of(&storage)
-        };
+        // SAFETY: address and mask are null, or as long as the address's family says.
+        let (address, mask) = unsafe { (copied(entry.ifa_addr), copied(entry.ifa_netmask)) };
         // SAFETY: an entry's name is a C string.
         let name = unsafe { std::ffi::CStr::from_ptr(entry.ifa_name) };
         if let Some(address) = address {
-            found.push((name.to_string_lossy().into_owned(), address.ip()));
+            let prefix = match mask {
+                Some(IpAddr::V4(mask)) => u32::from(mask).count_ones() as u8,
+                Some(IpAddr::V6(mask)) => u128::from(mask).count_ones() as u8,
+                None if address.is_ipv4() => 32,
+                None => 128,
+            };
+            found.push(InterfaceAddress { name: name.to_string_lossy().into_owned(), address, prefix });
         }
     }
     // SAFETY: `head` came from getifaddrs, and nothing refers to the list any more.
     unsafe { libc::freeifaddrs(head) };
     Ok(found)
+}
+
+/// The address in a `sockaddr`, if it is of a family of ours.
+///
+/// # Safety
+/// It is null, or there are as many octets as its family says.
+unsafe fn copied(from: *const libc::sockaddr) -> Option<IpAddr> {
+    if from.is_null() {
+        return None;
+    }
+    // SAFETY: see above; only the octets of the family are copied, into storage that is larger.
+    unsafe {
+        let mut storage: sockaddr_storage = zeroed();
+        let length = match c_int::from((*from).sa_family) {
+            libc::AF_INET => size_of::<sockaddr_in>(),
+            libc::AF_INET6 => size_of::<sockaddr_in6>(),
+            _ => return None,
+        };
+        std::ptr::copy_nonoverlapping(from.cast::<u8>(), (&raw mut storage).cast::<u8>(), length);
+        Some(address_of(&storage)?.ip())
+    }
 }
 
 #[cfg(test)]
@@ -222,7 +247,10 @@ mod tests {
     #[test]
     fn the_loopback_address_and_its_mtu_are_found() {
         let all = addresses().unwrap();
-        assert!(all.iter().any(|(name, address)| name == "lo" && address.is_loopback()), "{all:?}");
+        assert!(
+            all.iter().any(|own| own.name == "lo" && own.address.is_loopback() && own.prefix > 0),
+            "{all:?}"
+        );
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.connect("127.0.0.1:9").unwrap();
         assert!(path_mtu(socket.as_fd(), false).unwrap() >= 1500);

@@ -88,7 +88,7 @@ pub fn address_within(selectors: &[TrafficSelector]) -> Option<IpAddr> {
     }
     ADDRESSES.with_borrow_mut(|known| {
         if known.as_ref().is_none_or(|(at, _)| at.elapsed() >= BELIEVED) {
-            let all = sys::addresses().ok()?.into_iter().map(|(_, address)| address).collect();
+            let all = sys::addresses().ok()?.into_iter().map(|own| own.address).collect();
             *known = Some((Instant::now(), all));
         }
         let (_, all) = known.as_ref()?;
@@ -162,7 +162,7 @@ mod tests {
     #[test]
     fn ways_do_not_depend_on_what_was_asked_before() {
         // The kernel sends to each of its own addresses from that address.
-        let own: Vec<IpAddr> = sys::addresses().unwrap().into_iter().map(|(_, address)| address).collect();
+        let own: Vec<IpAddr> = sys::addresses().unwrap().into_iter().map(|own| own.address).collect();
         let own: Vec<IpAddr> = own.into_iter().filter(IpAddr::is_ipv4).collect();
         assert!(!own.is_empty(), "no address, not even loopback");
         for mark in [0, 7, 0] {

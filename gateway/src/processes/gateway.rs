@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use ipc::{NetworkEnd, Party};
-use rustix::thread::CapabilitySet;
 use spi::Token;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -20,8 +19,7 @@ use super::reader::talk_on_stdin;
 use super::upward::Upward;
 use super::words::{Begin, Word};
 use crate::config::Settings;
-use crate::control::protocol::Hidden;
-use crate::control::server::{Looker, Passwords, Reloader, Server};
+use crate::control::server::{Looker, Reloader, Server};
 use crate::dhcp::{self, Dhcp};
 use crate::events::Events;
 use crate::leases::{self, Ledger};
@@ -105,7 +103,7 @@ fn give_up(begin: Begin) -> anyhow::Result<Room> {
     let (pid, uid) = begin.party;
     let channel = NetworkEnd::of_socket(channel, Some(Party { pid, uid }))?;
     if let Some(user) = &begin.user {
-        sandbox::become_user(user, CapabilitySet::empty(), begin.supervisor)?;
+        sandbox::become_user(user, Side::Network.keeps(), begin.supervisor)?;
     }
     let needs = Needs::of(Side::Network, &settings);
     notes.extend(sandbox::shut_in(Side::Network, &settings, &needs)?);
@@ -159,16 +157,7 @@ async fn serve(token: Token, room: Room, upward: Upward) -> anyhow::Result<()> {
         Ok(Word::Devices(text)) => serde_json::from_str(&text).unwrap_or_default(),
         _ => Vec::new(),
     });
-    let give = upward.clone();
-    let passwords: Passwords = Arc::new(move |realm, user, password| {
-        let text = String::from_utf8_lossy(password.expose()).into_owned();
-        match give.ask(Word::Password { realm, user, password: Hidden(text) }, LOOK)? {
-            Word::Taken(None) => Ok(()),
-            Word::Taken(Some(why)) => Err(why),
-            _ => Err("the supervisor does not know".to_owned()),
-        }
-    });
-    let server = Server { orders: orders.clone(), events, reloader, keys, passwords };
+    let server = Server { orders: orders.clone(), events, reloader, keys };
     listener.set_nonblocking(true)?;
     tokio::spawn(server.serve(UnixListener::from_std(listener)?));
     let up = upward.clone();

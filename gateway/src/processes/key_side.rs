@@ -7,13 +7,13 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use ipc::{Party, SecureEnd, Talk};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::thread::CapabilitySet;
 use spi::Token;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::parts::{self, Private};
 use super::reader::{talk_on_stdin, wait};
 use super::words::{BUILD, Begin, Word};
+use crate::control::passwords;
 use crate::keyside::KeyDevices;
 use crate::log;
 use crate::sandbox::{self, Needs, Side};
@@ -91,11 +91,6 @@ fn run(talk: &mut Talk) -> anyhow::Result<()> {
                     let text = serde_json::to_string(&devices.look()).unwrap_or_default();
                     talk.say(token, Word::Devices(text))?;
                 }
-                Word::Password { realm, user, password } => {
-                    let secret = spi::Secret::from_slice(password.0.as_bytes());
-                    let taken = handle.give_password(realm, user, secret);
-                    talk.say(token, Word::Taken(taken.err().map(|error| error.to_string())))?;
-                }
                 // Dropping the handle takes the rules for routes back.
                 Word::Stop => return Ok(()),
                 _ => {}
@@ -118,14 +113,15 @@ fn run(talk: &mut Talk) -> anyhow::Result<()> {
 }
 
 fn serve(begin: Begin) -> anyhow::Result<(secure::Served, Vec<String>)> {
-    let [part, channel] = <[OwnedFd; 2]>::try_from(begin.fds).map_err(|_| anyhow!("told too little"))?;
+    let [part, channel, listener] =
+        <[OwnedFd; 3]>::try_from(begin.fds).map_err(|_| anyhow!("told too little"))?;
     let mut notes = sandbox::harden();
     sandbox::lift_limits();
     notes.extend(sandbox::keep_in_memory());
     // Without it no name servers of peers are used; whoever wants that is told then.
     let resolv_conf = secure::open_resolv_conf().ok();
     if let Some(user) = &begin.user {
-        sandbox::become_user(user, CapabilitySet::NET_ADMIN, begin.supervisor)?;
+        sandbox::become_user(user, Side::Keys.keeps(), begin.supervisor)?;
     }
     // Read by whoever we are now: until here nobody saw a secret.
     let Private { settings, mut config } = parts::unpack(part)?;
@@ -139,6 +135,7 @@ fn serve(begin: Begin) -> anyhow::Result<(secure::Served, Vec<String>)> {
     config.resolv_conf = resolv_conf;
     config.shut_in = true;
     let served = secure::serve(config, end).context("the key side does not start")?;
+    passwords::serve(listener.into(), served.handle.passwords()).context("no thread")?;
     notes.extend(served.problems.iter().map(ToString::to_string));
     Ok((served, notes))
 }

@@ -12,6 +12,7 @@ use super::reader::wait;
 use super::users;
 use super::words::{BUILD, Begin, Word};
 use crate::config::{Loaded, Settings};
+use crate::control::server::listen;
 
 /// How long it may take to begin, or to end.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -36,7 +37,8 @@ impl KeySide {
         let (channel, keys) = ipc::socket_pair()?;
         let settings: Settings = loaded.settings.clone();
         let user = users::users(&settings)?.secure;
-        let part = parts::pack(&Private { settings, config: loaded.secure })?;
+        let part = parts::pack(&Private { settings: settings.clone(), config: loaded.secure })?;
+        let listener = listen(&settings.key_socket())?;
         let me = rustix::process::getpid().as_raw_nonzero().get();
         let begin = Begin {
             build: BUILD.into(),
@@ -44,7 +46,7 @@ impl KeySide {
             supervisor: me,
             party: (me, rustix::process::geteuid().as_raw()),
             inherits: false,
-            fds: vec![part, keys],
+            fds: vec![part, keys, listener.into()],
         };
         let mut talk = Talk::new(ours, None)?;
         talk.say(spi::Token(1), Word::Begin(begin))?;

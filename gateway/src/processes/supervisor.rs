@@ -24,6 +24,7 @@ use crate::control::server;
 use crate::log;
 use crate::run::RunError;
 use crate::sandbox::{Side, harden};
+use crate::terminal::Terminal;
 
 /// Longest time from the first signal to the end.
 const GOODBYE: Duration = Duration::from_secs(6);
@@ -64,10 +65,15 @@ async fn supervise(path: &Path, read: Read, mut signals: Ends, mut hang_up: Sign
         tracing::warn!("not root: all processes run as this user, and each may look at what the others have");
     }
     make_folders(&settings, &users)?;
-    let listener = OwnedFd::from(server::listen(&settings.socket())?.into_std()?);
+    let listener = OwnedFd::from(server::listen(&settings.socket())?);
     let _socket = SocketFile(settings.socket());
+    let key_listener = OwnedFd::from(server::listen(&settings.key_socket())?);
+    let _key_socket = SocketFile(settings.key_socket());
     let programs = (Program::find("tussock-gateway")?, Program::find("tussock-secure")?);
     let lender = Lender::new(&settings, users.gateway.clone());
+    // At which the key side asks for PINs; it may be killed while it does.
+    let terminal = settings.accel.iter().any(|accel| accel.flag("pin_prompt") == Some(true));
+    let terminal = terminal.then(Terminal::own).flatten();
     let mut supervisor = Supervisor {
         programs,
         lender,
@@ -76,11 +82,13 @@ async fn supervise(path: &Path, read: Read, mut signals: Ends, mut hang_up: Sign
         settings,
         users,
         listener,
+        key_listener,
         public: read.public,
         secret: read.secret,
         secure: None,
         gateway: None,
         patience: Patience::default(),
+        terminal,
     };
     let begun = tokio::select! {
         begun = supervisor.begin() => Some(begun),
@@ -114,12 +122,16 @@ struct Supervisor {
     users: Users,
     /// The control socket; the gateway's process has it too, and each that comes after it.
     listener: OwnedFd,
+    /// The key side's own, likewise.
+    key_listener: OwnedFd,
     /// The configuration that is in use. The second part is passed on as it is.
     public: OwnedFd,
     secret: OwnedFd,
     secure: Option<Child>,
     gateway: Option<Child>,
     patience: Patience,
+    /// As it was at the start, if anything is asked at it.
+    terminal: Option<Terminal>,
 }
 
 impl Supervisor {
@@ -148,7 +160,7 @@ impl Supervisor {
 
     async fn begin_secure(&mut self, channel: OwnedFd, gateway: i32, inherits: bool) -> anyhow::Result<()> {
         let begin = Begin {
-            fds: vec![self.secret.try_clone()?, channel],
+            fds: vec![self.secret.try_clone()?, channel, self.key_listener.try_clone()?],
             ..begin_of(self.users.secure.as_ref(), (gateway, uid(self.users.gateway.as_ref())), inherits)
         };
         let secure = self.secure.as_mut().context("no process")?;
@@ -184,7 +196,6 @@ impl Supervisor {
                 }
                 // The answer finds its way by the token.
                 Heard::Word(token, Word::PleaseLook) => drop(secure.answer(token, Word::PleaseLook)),
-                Heard::Word(token, word @ Word::Password { .. }) => drop(secure.answer(token, word)),
                 Heard::Word(..) => {}
                 Heard::Ended(how) => {
                     tracing::error!(%how, "tussock-gateway has ended: everything begins anew");
@@ -193,9 +204,11 @@ impl Supervisor {
             },
             heard = secure.hear() => match heard {
                 Heard::Word(token, Word::Devices(text)) => drop(gateway.answer(token, Word::Devices(text))),
-                Heard::Word(token, Word::Taken(why)) => drop(gateway.answer(token, Word::Taken(why))),
                 Heard::Word(..) => {}
                 Heard::Ended(how) => {
+                    if let Some(terminal) = &self.terminal {
+                        terminal.put_right();
+                    }
                     tracing::error!(%how, "tussock-secure has ended: another one begins");
                     self.secure = None;
                 }
@@ -278,6 +291,9 @@ impl Supervisor {
         tokio::select! {
             () = all => {}
             () = signals.end() => tracing::warn!("stopping at once"),
+        }
+        if let Some(terminal) = &self.terminal {
+            terminal.put_right();
         }
         Ok(())
     }

@@ -75,9 +75,7 @@ impl Upward {
                 let _ = poll(&mut [PollFd::new(&bell, PollFlags::IN)], None);
                 while let Some((token, word)) = own.next() {
                     match word {
-                        Word::Done(_) | Word::Failed(_) | Word::Devices(_) | Word::Taken(_) => {
-                            own.answered(token, word)
-                        }
+                        Word::Done(_) | Word::Failed(_) | Word::Devices(_) => own.answered(token, word),
                         word => obey(token, word),
                     }
                 }

@@ -6,7 +6,6 @@ use ipc::codec::{Broken, Message};
 use serde::{Deserialize, Serialize};
 
 use super::users::User;
-use crate::control::protocol::Hidden;
 
 /// Which build this is; processes of two builds do not talk.
 pub(super) const BUILD: &str = env!("CARGO_PKG_VERSION");
@@ -48,10 +47,6 @@ pub(super) enum Word {
     PleaseLook,
     /// `report::AccelDevice`s, in JSON.
     Devices(String),
-    /// From the gateway, and to the key side: somebody has typed a password. Answered by `Taken`.
-    Password { realm: String, user: Option<String>, password: Hidden },
-    /// Whether the key side has it; otherwise why not.
-    Taken(Option<String>),
 }
 
 /// What a process needs to begin.
@@ -67,7 +62,7 @@ pub(super) struct Begin {
     pub(super) party: (i32, u32),
     /// Whether another key side was here before, for a gateway that still runs.
     pub(super) inherits: bool,
-    /// The configuration, the channel; for the gateway also the listening control socket.
+    /// The configuration, the channel, the listening socket: the gateway's or the key side's.
     #[serde(skip)]
     pub(super) fds: Vec<OwnedFd>,
 }

@@ -243,6 +243,7 @@ pub(super) fn shut_in(side: Side, needs: &Needs) -> anyhow::Result<()> {
     let mut rules = allow(ALWAYS.iter().chain(ALWAYS_OLD).chain(OUTSIDE_LANES).chain(OUTSIDE_LANES_OLD));
     rules.insert(libc::SYS_socket, sockets(side)?);
     rules.insert(libc::SYS_clone, vec![threads_only()?]);
+    rules.insert(libc::SYS_ioctl, vec![no_typing()?]);
     rules.insert(libc::SYS_prctl, harmless_prctl()?);
     if needs.dpdk {
         rules.extend(allow(DPDK));
@@ -293,6 +294,12 @@ fn sockets(side: Side) -> anyhow::Result<Vec<SeccompRule>> {
 fn threads_only() -> anyhow::Result<SeccompRule> {
     let thread = libc::CLONE_THREAD as u64;
     Ok(SeccompRule::new(vec![masked(0, thread, thread)?])?)
+}
+
+/// The log may go to a terminal, and whoever types into that is the one who sits there, who may be root.
+fn no_typing() -> anyhow::Result<SeccompRule> {
+    let unless = |request| SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, request);
+    Ok(SeccompRule::new(vec![unless(libc::TIOCSTI)?, unless(libc::TIOCLINUX)?])?)
 }
 
 fn harmless_prctl() -> anyhow::Result<Vec<SeccompRule>> {

@@ -13,6 +13,9 @@ const MAX_WAITING: usize = 1 << 18;
 /// Answers taken in one turn.
 const BUDGET: usize = 64;
 
+/// Why a question is refused that a key side did not live to answer.
+pub(super) const GONE: &str = "the key side is gone";
+
 /// Whose question it was.
 pub(super) enum Asker {
     /// The engine's, with its own name for it.
@@ -21,6 +24,8 @@ pub(super) enum Asker {
     Tun(String),
     /// Ours: what is to be done to sessions. Answered when there is something.
     Orders,
+    /// Ours: something happened to a session; its number.
+    Account(u64),
     /// Ours: this TUN device, which we have already.
     Adopted(String),
     /// Ours: what was asked, for the log.
@@ -85,7 +90,7 @@ impl Ask {
         let out: Vec<Token> = self.out.iter().map(|(token, _)| token).collect();
         for token in out {
             if let Some(asker) = self.out.take(token) {
-                let refusal = Refusal::System("the key side is gone".into());
+                let refusal = Refusal::System(GONE.into());
                 self.refused.push_back((asker, Reply::Refused(refusal)));
             }
         }
@@ -118,7 +123,7 @@ impl Ask {
                 Err(unsent) if unsent.closed => {
                     // What was to be forgotten is gone with the other side.
                     if let Some(asker) = token.and_then(|token| self.out.take(token)) {
-                        let refusal = Refusal::System("the key side is gone".into());
+                        let refusal = Refusal::System(GONE.into());
                         self.refused.push_back((asker, Reply::Refused(refusal)));
                     }
                 }
@@ -156,6 +161,7 @@ mod tests {
                     Asker::Engine(token) => token.0.to_string(),
                     Asker::Own(what) | Asker::Tun(what) | Asker::Adopted(what) => what,
                     Asker::Orders => "orders".to_owned(),
+                    Asker::Account(number) => number.to_string(),
                 })
             });
         }

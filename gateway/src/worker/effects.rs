@@ -7,7 +7,6 @@ use ike::{Effect, Event, Path};
 
 use super::ask::Asker;
 use super::{GOODBYE_ID, Worker};
-use crate::dhcp::Want;
 use crate::events::Notice;
 use crate::plane::order::Order;
 
@@ -51,11 +50,11 @@ impl Worker {
                 self.events.publish(Notice::Addresses { realm: realm.to_string(), ours, dns, domains, add });
             }
             Effect::Lease(change) => self.lease_changed(&change),
-            Effect::WantAddress { token, realm, identity, hint } => {
-                let source = self.realm(&realm).and_then(|realm| realm.pool.as_ref()?.dhcp);
-                let asked = match source {
-                    Some(source) => self.dhcp.want(Want { token, realm, source, identity, hint }),
-                    None => Err("the realm has no DHCP server any more".to_owned()),
+            Effect::WantAddress { token, realm, identity, v4, hint } => {
+                let policy = self.realm(&realm).cloned();
+                let asked = match policy.as_ref().and_then(|policy| policy.pool.as_ref()) {
+                    Some(pool) => self.dhcp.want(token, (&realm, pool), identity, v4, hint),
+                    None => Err("the realm has no pool any more".to_owned()),
                 };
                 if let Err(why) = asked {
                     self.engine.handle_address(now, token, Err(why), &mut self.fx);

@@ -84,7 +84,7 @@ impl Worker {
         self.ledger.note(change);
         let LeaseChange { realm, address, identity, state } = change;
         let pool = self.realm(realm).and_then(|realm| realm.pool.as_ref());
-        if let (IpAddr::V4(address), true) = (address, pool.is_some_and(|pool| pool.dhcp.is_some())) {
+        if pool.is_some_and(|pool| pool.by_dhcp(address.is_ipv4())) {
             self.dhcp.held(realm, *address, *state == LeaseState::Held);
         }
         let proxy = pool.and_then(|pool| pool.proxy.clone()).filter(|_| *state == LeaseState::Held);

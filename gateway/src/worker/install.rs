@@ -148,7 +148,9 @@ impl Worker {
             });
         }
         let own = (c.mode == ChildMode::Transport).then(|| c.path.local.ip());
-        let routes = self.hold_routes(&c.realm, &device_name, &c.ts_local, &c.ts_remote, own);
+        let mut networks = destinations(&c.ts_remote);
+        networks.extend(c.subnets.iter().filter(|subnet| !networks.contains(subnet)).collect::<Vec<_>>());
+        let routes = self.hold_routes(&c.realm, &device_name, &c.ts_local, networks, own);
         let (id, spi_in, spi_out) = (c.id, c.spi_in, c.spi_out);
         let label = Arc::from(format!("{}/{}", c.realm, c.name));
         self.session_child(c.ike, id);
@@ -197,12 +199,12 @@ impl Worker {
         realm: &Arc<str>,
         device: &Arc<str>,
         local: &[TrafficSelector],
-        remote: &[TrafficSelector],
+        networks: Vec<(IpAddr, u8)>,
         own: Option<IpAddr>,
     ) -> Box<[RouteKey]> {
         let mut held = Vec::new();
         let sources = if own.is_some() { Sources::default() } else { self.sources_for(realm, local) };
-        for destination in destinations(remote) {
+        for destination in networks {
             let source = own.or_else(|| sources.of(destination.0));
             let key = (destination, Arc::clone(device));
             self.routes.hold(&key, Claim::Sa, realm, source, &mut self.ask);

@@ -1,12 +1,12 @@
 //! What the control thread may want from the worker.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
-use ike::Command;
+use ike::{Command, DhcpLease};
 use ipc::NetworkEnd;
 use policy::Realm;
 use serde::{Deserialize, Serialize};
@@ -49,7 +49,7 @@ pub enum Order {
         /// The engine's name for the question.
         token: Token,
         /// The address, or why there is none.
-        answer: Result<Ipv4Addr, String>,
+        answer: Result<DhcpLease, String>,
     },
     /// A DHCP server has taken an address back.
     AddressLost {

@@ -3,24 +3,29 @@
 //!
 //! A session has the name of the IKE SA that it began with, and goes on when that is rekeyed. What it has carried is the sum of
 //! its Child SAs: those that are gone said so when they went, those that are there are asked.
+//!
+//! A key side that is killed has written down what it was told. What it was asked and did not answer is asked again of the next one.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use ike::{Ending, Event, Why};
-use ipc::{Account, IkeSaRef, Reply, Request, SessionChange, SessionOrder, StopCause, Traffic};
+use ipc::{Account, IkeSaRef, Refusal, Reply, Request, SessionChange, SessionOrder, StopCause, Traffic};
 use policy::Realm;
 use spi::Direction;
 
 use super::Worker;
-use super::ask::Asker;
+use super::ask::{Asker, GONE};
 use super::views::Question;
+use crate::events::Notice;
 use crate::plane::look::Look;
 
 /// How long the last Child SA of a session may take to say what it has carried.
 const LAST_WORD: Duration = Duration::from_secs(1);
 /// Records that are due within this time are made together.
 const TOGETHER: Duration = Duration::from_secs(1);
+/// Beginnings and ends that are remembered until the key side has noted them.
+const MAX_UNSAID: usize = 1 << 17;
 
 /// See the module.
 #[derive(Default)]
@@ -36,6 +41,9 @@ pub(super) struct Sessions {
     looking: bool,
     /// Whether the key side was asked for orders, and will answer some day.
     pub(super) awaiting: bool,
+    /// Beginnings and ends that the key side has not answered yet, by number; and whether they were asked before.
+    unsaid: BTreeMap<u64, (IkeSaRef, Account, bool)>,
+    last: u64,
 }
 
 #[derive(Default)]
@@ -269,8 +277,41 @@ impl Worker {
     }
 
     fn account(&mut self, session: IkeSaRef, what: Account) {
-        let text = "accounting for a session by RADIUS".to_owned();
-        self.ask.ask(Asker::Own(text), Request::Account { session, what });
+        self.sessions.last += 1;
+        let number = self.sessions.last;
+        // The next interim record says what this one does, and more.
+        let lasts = !matches!(what, Account::Interim(_));
+        if lasts && self.sessions.unsaid.len() < MAX_UNSAID {
+            self.sessions.unsaid.insert(number, (session, what.clone(), false));
+        }
+        self.ask.ask(Asker::Account(number), Request::Account { session, what });
+    }
+
+    /// The key side has noted it, or not.
+    pub(super) fn accounted(&mut self, number: u64, reply: Reply) {
+        if matches!(&reply, Reply::Refused(Refusal::System(why)) if why == GONE) {
+            return;
+        }
+        let again = self.sessions.unsaid.remove(&number).is_some_and(|(.., again)| again);
+        match reply {
+            // The one before has noted it, and had no time to say so.
+            Reply::Refused(why) if again => tracing::debug!(%why, "a session was accounted for before"),
+            Reply::Refused(why) => {
+                let what = "accounting for a session by RADIUS".to_owned();
+                self.events.publish(Notice::NetworkFailed { what, why: why.to_string() });
+            }
+            _ => {}
+        }
+    }
+
+    /// Another key side has come: what the one before did not answer, and orders.
+    pub(super) fn account_again(&mut self) {
+        for (number, (session, what, again)) in &mut self.sessions.unsaid {
+            *again = true;
+            let (session, what) = (*session, what.clone());
+            self.ask.ask(Asker::Account(*number), Request::Account { session, what });
+        }
+        self.await_session_orders();
     }
 }
 

@@ -128,6 +128,7 @@ impl Worker {
         for (reason, count) in &engine.dropped {
             *drops.entry(format!("ike: {reason}")).or_default() += count;
         }
+        drops.extend(self.dhcp.drops().map(|(reason, count)| (format!("dhcp: {reason}"), count)));
         let mut served = self.letters.served;
         looks().for_each(|look| served.add(&look.served));
         let lines = Class::ALL.map(|class| served.dropped[class as usize]);
@@ -174,6 +175,8 @@ impl Worker {
                 cookies: engine.cookies,
                 in_flight: engine.in_flight,
                 questions: self.ask.pending(),
+                sent_again: engine.repeats.sent,
+                came_again: engine.repeats.received,
             },
             esp: Esp {
                 sealed: of(&|c| c.sealed),

@@ -109,7 +109,8 @@ pub fn run(plan: &Plan, tally: &mut Tally) -> Result<()> {
         for story in stories::all().filter(|story| plan.wants(story.name)) {
             let began = Instant::now();
             let results = checkout::target().join("interop").join(story.name);
-            let outcome = match story.packages.map_or(Ok(()), packages::may_have) {
+            let there = story.packages.map_or(Ok(()), packages::may_have);
+            let outcome = match there.and_then(|()| story.others.map_or(Ok(()), |need| need())) {
                 Ok(()) => tell(&world, binary, story, &results)?,
                 Err(error) => Outcome::Skipped(format!("{error:#}")),
             };

@@ -1,6 +1,7 @@
 //! What no scenario with strongSwan can show: our gateway on both ends and what it promises beyond the RFCs, and ours
 //! read by Wireshark. One file a subject.
 
+mod addresses;
 mod behind_nat;
 mod cards;
 mod carve_outs;
@@ -18,6 +19,7 @@ mod lanes;
 mod leases;
 mod lifetimes;
 mod mixed;
+mod nobody;
 mod padlock;
 mod path_mtu;
 mod plugins;
@@ -28,6 +30,7 @@ mod realms;
 mod reload;
 mod remote;
 mod revocation;
+mod roadwarriors;
 mod slow;
 mod stapling;
 mod suites;
@@ -66,6 +69,8 @@ pub struct Story {
     pub layout: Layout,
     /// Packages it cannot do without, where it is skipped if they are not to be had.
     pub packages: Option<&'static [&'static str]>,
+    /// Others that are unpacked for it; without them it is skipped.
+    pub others: Option<fn() -> Result<()>>,
     /// Play it there.
     pub play: Play,
 }
@@ -91,6 +96,7 @@ const SUBJECTS: &[&[Story]] = &[
     eap::STORIES,
     leases::STORIES,
     remote::STORIES,
+    addresses::STORIES,
     watching::STORIES,
     reactions::STORIES,
     hiding::STORIES,
@@ -101,6 +107,7 @@ const SUBJECTS: &[&[Story]] = &[
     padlock::STORIES,
     providers::STORIES,
     radius::STORIES,
+    roadwarriors::STORIES,
     plugins::STORIES,
     tokens::STORIES,
     revocation::STORIES,
@@ -109,6 +116,7 @@ const SUBJECTS: &[&[Story]] = &[
     stapling::STORIES,
     eap_revoked::STORIES,
     realms::STORIES,
+    nobody::STORIES,
 ];
 
 /// All of them.
@@ -119,7 +127,15 @@ pub fn all() -> impl Iterator<Item = &'static Story> {
 impl Story {
     /// Our gateways between two sites.
     const fn ours(name: &'static str, shows: &'static str, play: Play) -> Story {
-        Story { name, shows, roles: "tussock -> tussock", layout: Layout::Sites, packages: None, play }
+        Story {
+            name,
+            shows,
+            roles: "tussock -> tussock",
+            layout: Layout::Sites,
+            packages: None,
+            others: None,
+            play,
+        }
     }
 
     /// The same elsewhere on the map.
@@ -130,6 +146,11 @@ impl Story {
     /// The same, where these packages are.
     const fn with(self, packages: &'static [&'static str]) -> Story {
         Story { packages: Some(packages), ..self }
+    }
+
+    /// The same, where these can be had.
+    const fn asking(self, others: fn() -> Result<()>) -> Story {
+        Story { others: Some(others), ..self }
     }
 
     /// The same with others on the stage.

@@ -20,6 +20,8 @@ pub(super) struct Shelf {
     spans: Vec<(u128, u128)>,
     /// Addresses of these spans and below these offsets are all in `leases` or reserved; from here on only some are.
     fresh: (usize, u128),
+    /// Those among them that were passed over, as clients of other realms had them.
+    passed: BTreeSet<u128>,
     reserved: HashMap<u128, Identity>,
     reserved_of: HashMap<Identity, u128>,
     hold: Duration,
@@ -89,11 +91,13 @@ impl Shelf {
         identity: &Identity,
         hint: Option<u128>,
         share: bool,
+        taken: &dyn Fn(u128) -> bool,
     ) -> Option<u128> {
         if let Some(address) = self.held.get(&holder) {
             return Some(*address);
         }
-        let address = self.own(identity, hint, share).or_else(|| self.unused(now, hint))?;
+        let own = self.own(identity, hint, share, taken);
+        let address = own.or_else(|| self.unused(now, hint, taken))?;
         self.take(holder, identity, address);
         Some(address)
     }
@@ -149,11 +153,18 @@ impl Shelf {
     }
 
     /// An address the identity has or had: the one reserved for it, the one it asks for, another.
-    fn own(&self, identity: &Identity, hint: Option<u128>, share: bool) -> Option<u128> {
-        let usable = |address: &u128| match self.leases.get(address) {
+    fn own(
+        &self,
+        identity: &Identity,
+        hint: Option<u128>,
+        share: bool,
+        taken: &dyn Fn(u128) -> bool,
+    ) -> Option<u128> {
+        let free = |address: &u128| match self.leases.get(address) {
             Some(place) => place.identity == *identity && (share || place.holders.is_empty()),
             None => self.reserved.contains_key(address),
         };
+        let usable = |address: &u128| free(address) && !taken(*address);
         let reserved = self.reserved_of.get(identity).copied().filter(usable);
         reserved.or_else(|| {
             let own = self.by_identity.get(identity)?;
@@ -165,32 +176,46 @@ impl Shelf {
 
     /// An address of nobody: the one asked for, so that clients keep theirs when it is us who forgot, else the next fresh one, else
     /// the one unused for longest, if it was long enough.
-    fn unused(&mut self, now: Instant, hint: Option<u128>) -> Option<u128> {
+    fn unused(&mut self, now: Instant, hint: Option<u128>, taken: &dyn Fn(u128) -> bool) -> Option<u128> {
         if self.leases.len() < MAX_LEASES {
             let free = |shelf: &Shelf, address: &u128| {
                 !shelf.leases.contains_key(address) && !shelf.reserved.contains_key(address)
             };
-            if let Some(hint) = hint.filter(|hint| self.is_in_span(*hint) && free(self, hint)) {
+            let usable = |hint: &u128| self.is_in_span(*hint) && free(self, hint) && !taken(*hint);
+            if let Some(hint) = hint.filter(usable) {
                 return Some(hint);
             }
             while let Some((first, count)) = self.spans.get(self.fresh.0).copied() {
                 while self.fresh.1 < count {
                     let address = first + self.fresh.1;
                     self.fresh.1 += 1;
-                    if free(self, &address) {
+                    if !free(self, &address) {
+                        continue;
+                    }
+                    if !taken(address) {
                         return Some(address);
                     }
+                    self.passed.insert(address);
                 }
                 self.fresh = (self.fresh.0 + 1, 0);
+            }
+            let again = self.passed.iter().copied().find(|address| free(self, address) && !taken(*address));
+            if let Some(address) = again {
+                self.passed.remove(&address);
+                return Some(address);
             }
         }
         while let Some(entry) = self.idle.first_entry().filter(|entry| entry.key().0 <= now) {
             let address = entry.remove();
             self.forget(address);
             // One that was named by others, or is somebody's by now, is nothing for everybody.
-            if self.is_in_span(address) && !self.reserved.contains_key(&address) {
+            if !self.is_in_span(address) || self.reserved.contains_key(&address) {
+                continue;
+            }
+            if !taken(address) {
                 return Some(address);
             }
+            self.passed.insert(address);
         }
         None
     }

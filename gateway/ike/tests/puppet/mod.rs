@@ -128,6 +128,8 @@ pub struct Rig {
     pub forgotten: usize,
     /// How the key side speaks EAP.
     pub eap: Eap,
+    /// Whether the key side lets in whoever does not say who it is.
+    pub nobodies: bool,
     randoms: u64,
     commands: u64,
 }
@@ -154,6 +156,7 @@ impl Rig {
             questions: VecDeque::new(),
             forgotten: 0,
             eap: Eap { realm: "puppet".into(), ..Eap::default() },
+            nobodies: false,
             randoms: 0,
             commands: 0,
         }
@@ -281,9 +284,10 @@ impl Rig {
                 certs: vec![],
             }),
             Request::CheckAuth { realms, input, proof, .. } => {
-                let good = proof.method == AuthMethod::SHARED_KEY_MIC.0
+                let known = proof.method == AuthMethod::SHARED_KEY_MIC.0
                     && proof.data == psk_proof(&*self.ops, &input);
-                Some(match good {
+                let nobody = proof.method == AuthMethod::NULL.0 && self.nobodies;
+                Some(match known || nobody {
                     true => Reply::PeerAccepted { realm: realms[0].clone(), how: "PSK".into() },
                     false => Reply::Refused(Refusal::AuthenticationFailed("PSK differs".into())),
                 })
@@ -489,6 +493,11 @@ impl Puppet {
 
     pub fn auth_payload_by(&self, secret: &[u8]) -> Payload {
         let (Body::IdI(id) | Body::IdR(id)) = self.id_payload() else { unreachable!() };
+        Auth::new(AuthMethod::SHARED_KEY_MIC, self.auth_data_as(&id, secret)).into()
+    }
+
+    /// AUTH data by a secret, of whoever has this identity.
+    pub fn auth_data_as(&self, id: &Id, secret: &[u8]) -> Vec<u8> {
         let (message, nonce) = match self.role {
             Role::Initiator => (&self.init_request, &self.nr),
             Role::Responder => (&self.init_response, &self.ni),
@@ -503,7 +512,7 @@ impl Puppet {
             prf: self.suite.prf,
             int_auth: vec![],
         };
-        Auth::new(AuthMethod::SHARED_KEY_MIC, proof_by(&*self.ops, secret, &input)).into()
+        proof_by(&*self.ops, secret, &input)
     }
 
     pub fn auth_payloads(&self) -> Vec<Payload> {

@@ -19,8 +19,8 @@ use spi::{
     ShortOps, Token,
 };
 use tussock_ike::{
-    ChildId, ChildInstall, Command, CommandId, Config, Effect, Engine, EspSignal, Event, KeyLogEntry,
-    KnownLease, LeaseChange, Path,
+    ChildId, ChildInstall, Command, CommandId, Config, DhcpLease, Effect, Engine, EspSignal, Event,
+    KeyLogEntry, KnownLease, LeaseChange, Path,
 };
 
 use method::Eap;
@@ -51,7 +51,7 @@ enum Happening {
     Crypto { at: usize, done: CryptoDone },
     Reply { at: usize, token: Token, reply: Reply },
     Packet { to: usize, spi: u32 },
-    Address { at: usize, token: Token, answer: Result<std::net::Ipv4Addr, String> },
+    Address { at: usize, token: Token, answer: Result<DhcpLease, String> },
 }
 
 /// One gateway.
@@ -64,13 +64,18 @@ pub struct Node {
     /// The pairs in use outbound, by child name, the newest last.
     pub outbound: BTreeMap<Arc<str>, Vec<ChildId>>,
     pub addresses: Vec<(bool, Vec<tussock_ike::InnerAddress>)>,
+    pub dns: Vec<std::net::IpAddr>,
     pub domains: Vec<String>,
     /// What became of the addresses of its pools.
     pub leases: Vec<LeaseChange>,
     /// What its DHCP server answers; `None`: nothing.
-    pub dhcp: Option<Result<std::net::Ipv4Addr, String>>,
+    pub dhcp: Option<Result<DhcpLease, String>>,
+    /// The same of the one for IPv6.
+    pub dhcp6: Option<Result<DhcpLease, String>>,
     /// The hints with which that was asked.
-    pub wanted: Vec<Option<std::net::Ipv4Addr>>,
+    pub wanted: Vec<Option<std::net::IpAddr>>,
+    /// And whether of IPv4, under which name.
+    pub asked: Vec<(bool, Token)>,
     pub keys: Vec<KeyLogEntry>,
     pub sent: usize,
     /// Packets that met no SA.
@@ -95,7 +100,12 @@ pub struct Node {
     pub installs_nothing: bool,
     /// How its key side speaks EAP.
     pub eap: Eap,
+    /// A key side in the place of the one that knows one secret.
+    pub key_side: Option<KeySide>,
 }
+
+/// Answers a question at once.
+pub type KeySide = Box<dyn FnMut(Request) -> Option<Reply>>;
 
 /// Says of a datagram of a node whether it is lost.
 pub type Censor = Box<dyn FnMut(usize, &[u8]) -> bool>;
@@ -151,10 +161,13 @@ impl World {
                 children: BTreeMap::new(),
                 outbound: BTreeMap::new(),
                 addresses: Vec::new(),
+                dns: Vec::new(),
                 domains: Vec::new(),
                 leases: Vec::new(),
                 dhcp: None,
+                dhcp6: None,
                 wanted: Vec::new(),
+                asked: Vec::new(),
                 keys: Vec::new(),
                 sent: 0,
                 lost_packets: 0,
@@ -169,6 +182,7 @@ impl World {
                 jobs: 0,
                 installs_nothing: false,
                 eap: Eap::default(),
+                key_side: None,
             }
         };
         World {
@@ -236,6 +250,15 @@ impl World {
 
     pub fn rekey_child(&mut self, node: usize, child: &str) -> CommandId {
         self.command(node, Command::Rekey { realm: "r".into(), child: Some(child.into()) })
+    }
+
+    /// A DHCP server that has kept a node waiting answers after all.
+    pub fn address_comes(&mut self, node: usize, v4: bool, answer: Result<DhcpLease, String>) {
+        let asked = self.nodes[node].asked.iter().rev().find(|(of, _)| *of == v4);
+        let token = asked.expect("a question").1;
+        let mut fx = Vec::new();
+        self.nodes[node].engine.handle_address(self.now, token, answer, &mut fx);
+        self.carry_out(node, fx);
     }
 
     pub fn esp(&mut self, node: usize, signal: EspSignal) {
@@ -384,7 +407,11 @@ impl World {
                 Effect::Send { path, message } => self.send(node, path, message),
                 Effect::Crypto(job) => self.work(node, job),
                 Effect::Ask { token, request } => {
-                    let Some(reply) = self.judge(node, request) else { continue };
+                    let reply = match &mut self.nodes[node].key_side {
+                        Some(answer) => answer(request),
+                        None => self.judge(node, request),
+                    };
+                    let Some(reply) = reply else { continue };
                     let wait = self.random(self.device_delay.as_micros() as u64 + 1);
                     let at = self.now + Duration::from_micros(wait);
                     self.schedule(at, Happening::Reply { at: node, token, reply });
@@ -421,14 +448,17 @@ impl World {
                     node.outbound.values_mut().for_each(|list| list.retain(|id| *id != removed.id));
                 }
                 Effect::MovePath { .. } => {}
-                Effect::Addresses { ours, domains, add, .. } => {
+                Effect::Addresses { ours, dns, domains, add, .. } => {
                     self.nodes[node].addresses.push((add, ours));
+                    self.nodes[node].dns = dns;
                     self.nodes[node].domains = domains;
                 }
                 Effect::Lease(change) => self.nodes[node].leases.push(change),
-                Effect::WantAddress { token, hint, .. } => {
+                Effect::WantAddress { token, v4, hint, .. } => {
                     self.nodes[node].wanted.push(hint);
-                    let Some(answer) = self.nodes[node].dhcp.clone() else { continue };
+                    self.nodes[node].asked.push((v4, token));
+                    let server = if v4 { &self.nodes[node].dhcp } else { &self.nodes[node].dhcp6 };
+                    let Some(answer) = server.clone() else { continue };
                     let at = self.now + self.device_delay;
                     self.schedule(at, Happening::Address { at: node, token, answer });
                 }

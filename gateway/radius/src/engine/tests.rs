@@ -22,8 +22,7 @@ struct Lab {
 }
 
 fn lab(service: Service, servers: &[&str], stream: bool) -> Lab {
-    let peers =
-        servers.iter().map(|name| Peer { name: (*name).into(), secret: Secret::from_slice(SECRET), stream });
+    let peers = servers.iter().map(|name| Peer { stream, ..peer(name, SECRET) });
     let mut seed = 0u8;
     let random = move || {
         seed = seed.wrapping_add(1);
@@ -39,6 +38,10 @@ fn lab(service: Service, servers: &[&str], stream: bool) -> Lab {
         opened: Vec::new(),
         opens: true,
     }
+}
+
+fn peer(name: &str, secret: &[u8]) -> Peer {
+    Peer { name: name.into(), secret: Secret::from_slice(secret), stream: false }
 }
 
 fn question(name: &str, only: Option<usize>) -> Question {
@@ -389,10 +392,51 @@ fn a_stream_that_does_not_open_moves_everything_on() {
     assert_eq!(lab.sent.len(), 300);
 }
 
+#[test]
+fn a_server_that_goes_gives_what_it_had_to_the_others() {
+    let mut lab = lab(Service::Access, &["a", "b"], false);
+    lab.ask(1, None);
+    lab.ask(2, Some(0));
+    let names =
+        lab.engine.replace(lab.now, Patience::default(), vec![Err(peer("c", SECRET)), Ok(ServerId(1))]);
+    assert_eq!(names, [ServerId(2), ServerId(1)], "a name is not used for another");
+    lab.run();
+    assert_eq!(lab.said, ["close 0"]);
+    assert_eq!(lab.went_to(), [0, 0, 2], "what was begun elsewhere is nobody else's");
+    assert_eq!(lab.nobody(2), "the server that began with it is no server of ours any more");
+    // What the one that has gone says is heard by nobody.
+    let (lane, packet) = lab.sent[0].clone();
+    lab.hear(lane, &reply(&packet, Code::ACCESS_ACCEPT));
+    assert_eq!(lab.done.len(), 1);
+    let (lane, packet) = lab.sent[2].clone();
+    lab.hear(lane, &reply(&packet, Code::ACCESS_ACCEPT));
+    assert!(matches!(&lab.done[1], (Ticket(1), Answer::Reply(said)) if said.server == ServerId(2)));
+}
+
+#[test]
+fn a_server_that_stays_keeps_its_questions_and_what_is_known_of_it() {
+    let mut lab = lab(Service::Access, &["a", "b"], false);
+    lab.ask(1, None);
+    lab.pass(8);
+    assert_eq!(lab.said, ["lost a: no answer to 3 tries"]);
+    lab.ask(2, Some(1));
+    let before = lab.sent.len();
+    lab.engine.replace(lab.now, Patience::default(), vec![Ok(ServerId(1)), Ok(ServerId(0))]);
+    lab.run();
+    assert_eq!((lab.sent.len(), lab.engine.len()), (before, 2), "nothing is asked anew");
+    let status = lab.engine.status();
+    assert_eq!((&*status[0].name, &*status[1].name), ("b", "a"));
+    assert!(status[0].dead.is_none() && status[1].dead.is_some());
+    lab.engine.replace(lab.now, Patience::default(), Vec::new());
+    lab.run();
+    assert_eq!(lab.nobody(1), "no server is configured for it");
+    assert!(lab.engine.is_empty());
+}
+
 proptest! {
     /// Whatever comes in, every question ends exactly once, and nothing is left behind.
     #[test]
-    fn every_question_ends_once(steps in proptest::collection::vec((0u8..8, any::<u16>()), 1..200)) {
+    fn every_question_ends_once(steps in proptest::collection::vec((0u8..9, any::<u16>()), 1..200)) {
         let mut lab = lab(Service::Access, &["a", "b", "c"], false);
         let mut asked = 0;
         for (what, which) in steps {
@@ -424,6 +468,16 @@ proptest! {
                     lab.engine.on_failed(lab.now, lane, "gone");
                     lab.run();
                 }
+                6 => {
+                    // Some stay, in another order; one comes, or none.
+                    let stay = lab.engine.servers.ids().into_iter().rev().filter(|id| which >> (id.0 % 16) & 1 == 1);
+                    let mut servers: Vec<_> = stay.map(Ok).collect();
+                    if which % 3 > 0 {
+                        servers.push(Err(peer("new", SECRET)));
+                    }
+                    lab.engine.replace(lab.now, Patience::default(), servers);
+                    lab.run();
+                }
                 _ => lab.pass(u64::from(which % 10)),
             }
         }
@@ -433,7 +487,7 @@ proptest! {
         prop_assert_eq!(ended, (0..asked).collect::<Vec<_>>());
         prop_assert!(lab.engine.is_empty());
         prop_assert!(lab.engine.line.is_empty());
-        for server in &lab.engine.servers {
+        for (_, server) in lab.engine.servers.iter() {
             prop_assert!(server.out <= 1, "no more than a probe");
         }
     }

@@ -124,108 +124,40 @@ fn try_start(folder: &Path, set: &Set, ports: [u16; 2]) -> Option<Child> {
 }
 
 fn configuration(folder: &Path, set: &Set, [access, accounting]: [u16; 2]) -> String {
-    let folder = folder.display();
-    let listen = match &set.tls {
-        None => format!(
-            "listen {{\n type = auth\n ipaddr = 127.0.0.1\n port = {access}\n}}\n\
-             listen {{\n type = acct\n ipaddr = 127.0.0.1\n port = {accounting}\n}}\n"
-        ),
-        Some([ca, certificate, key]) => format!(
-            "listen {{\n type = auth+acct\n proto = tcp\n ipaddr = 127.0.0.1\n port = {access}\n clients = radsec\n\
-             tls {{\n ca_file = {}\n certificate_file = {}\n private_key_file = {}\n require_client_cert = yes\n\
-             tls_min_version = \"1.2\"\n tls_max_version = \"1.2\"\n}}\n}}\n",
-            ca.display(),
-            certificate.display(),
-            key.display()
-        ),
+    let (any, folder) = ("127.0.0.1", folder.display().to_string());
+    let udp = |kind, port: u16| {
+        fill(include_str!("udp.conf"), &[("type", kind), ("address", any), ("port", &port.to_string())])
     };
-    let clients = match set.tls {
-        None => format!(
-            "client lab {{\n ipaddr = 127.0.0.1\n secret = {SECRET}\n require_message_authenticator = yes\n}}\n"
+    let (listen, clients) = match &set.tls {
+        None => (
+            udp("auth", access) + &udp("acct", accounting),
+            format!(
+                "client lab {{\n ipaddr = {any}\n secret = {SECRET}\n require_message_authenticator = yes\n}}\n"
+            ),
         ),
-        Some(_) => {
-            "clients radsec {\n client lab {\n ipaddr = 127.0.0.1\n proto = tls\n secret = radsec\n}\n}\n"
-                .into()
+        Some(files) => {
+            let [ca, cert, key] = files.each_ref().map(|file| file.display().to_string());
+            let port = access.to_string();
+            let of = [("address", any), ("port", &port), ("ca", &ca), ("cert", &cert), ("key", &key)];
+            let clients = "clients radsec {\n client lab {\n ipaddr = 127.0.0.1\n proto = tls\n secret = radsec\n}\n}\n";
+            (fill(include_str!("radsec.conf"), &of), clients.into())
         }
     };
-    format!(
-        r#"
-prefix = /usr
-name = radiusd
-confdir = {folder}
-raddbdir = {folder}
-logdir = {folder}
-run_dir = {folder}
-libdir = /usr/lib/freeradius
-pidfile = {folder}/pid
-max_request_time = 30
-cleanup_delay = 5
-max_requests = 16384
-log {{ destination = stdout }}
-security {{ status_server = yes }}
-thread pool {{
- start_servers = 4
- max_servers = 8
- min_spare_servers = 1
- max_spare_servers = 4
-}}
-modules {{
- eap {{
-  default_eap_type = mschapv2
-  timer_expire = 60
-  max_sessions = 16384
-  md5 {{
-  }}
-  mschapv2 {{
-  }}
- }}
- mschap {{
- }}
- pap {{
- }}
- files {{
-  filename = {folder}/users
- }}
- detail {{
-  filename = {folder}/detail
-  permissions = 0600
- }}
- always ok {{
-  rcode = ok
- }}
-}}
-{clients}
-server default {{
- {listen}
- authorize {{
-  files
-  eap {{
-   ok = return
-  }}
-  pap
- }}
- authenticate {{
-  Auth-Type MS-CHAP {{
-   mschap
-  }}
-  mschap
-  pap
-  eap
- }}
- preacct {{
-  ok
- }}
- accounting {{
-  detail
- }}
- post-auth {{
-  Post-Auth-Type REJECT {{
-   eap
-  }}
- }}
-}}
-"#
+    fill(
+        include_str!("radiusd.conf"),
+        &[
+            ("folder", &folder),
+            ("method", "mschapv2"),
+            ("tls", ""),
+            ("clients", &clients),
+            ("listen", &listen),
+        ],
     )
+}
+
+/// A text with what stands between two @ filled in.
+fn fill(text: &str, with: &[(&str, &str)]) -> String {
+    with.iter().fold(text.to_owned(), |text, (name, value)| text.replace(&format!("@{name}@"), value))
 }
 
 pub fn udp_port() -> u16 {

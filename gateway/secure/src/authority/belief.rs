@@ -8,7 +8,8 @@ use policy::{AuthPolicy, Claims, Identity, Realm};
 use spi::cert::Usages;
 use wire::numbers::CertEncoding;
 
-use super::{Authority, Peer};
+use super::Authority;
+use super::check::Peer;
 use crate::cert::Cert;
 use crate::key::KeyKind;
 use crate::vault::Believed;

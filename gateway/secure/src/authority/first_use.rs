@@ -7,8 +7,9 @@ use ipc::CertData;
 use spi::Hash;
 use wire::numbers::CertEncoding;
 
+use super::Authority;
 use super::belief::{Belief, Disbelief};
-use super::{Authority, Peer};
+use super::check::Peer;
 use crate::cert::Cert;
 use crate::{key, pins};
 

@@ -12,7 +12,8 @@ use ipc::CertData;
 use spi::{CryptoJob, Hash, Outcome, Token};
 use wire::numbers::CertEncoding;
 
-use super::{Authority, Peer, Proof, Signing, Stage};
+use super::check::{Peer, Proof};
+use super::{Authority, Signing, Stage};
 use crate::cert::Cert;
 use crate::config::{Lookups, RevocationMode};
 use crate::crl::Crl;

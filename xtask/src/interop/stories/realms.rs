@@ -47,7 +47,6 @@ pub const STORIES: &[Story] = &[
     ),
     Story::ours("first-use-strongswan", "strongSwan's self-signed certificate is remembered, and another refused", first_use_of_another)
         .cast("strongSwan -> tussock"),
-    Story::ours("nobody", "NULL authentication, both ways and one way; a realm that wants a name refuses nobody", nobody),
     Story::ours("no-secret", "a peer for which there is no secret: both logs say so, and nothing is left", no_secret)
         .on(Layout::Roadwarrior)
         .cast("strongSwan -> tussock"),
@@ -127,7 +126,7 @@ fn addresses(world: &World, host: &str) -> Result<Vec<String>> {
 }
 
 /// It does not, the peer is told AUTHENTICATION_FAILED and no more, our log says why, and nothing is left.
-fn is_refused(peer: &dyn Peer, moon: &Tussock<'_>, why: &str) -> Result<()> {
+pub fn is_refused(peer: &dyn Peer, moon: &Tussock<'_>, why: &str) -> Result<()> {
     let (theirs, ours) = (log_text(peer).len(), log_text(moon).len());
     if peer.up().is_ok() {
         bail!("it came up: {}", moon.shown_sas()?);
@@ -455,39 +454,6 @@ fn first_use_of_another(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
     sun.start()?;
     sun.up()?;
     place.pings()
-}
-
-fn nobody(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
-    let (mut moon, mut sun) = place.sites()?;
-    let null = "{ method = \"null\" }";
-    let of = |id: &str| format!("{{ method = \"psk\", id = {} }}", quoted(id));
-    for end in [&moon, &sun] {
-        end.set(SITE, "local_auth", null)?;
-        end.set(SITE, "remote_auth", null)?;
-    }
-    place.begin(steps, &mut moon, &mut sun)?;
-    if !sun.shown_sas()?.contains("anonymous-") {
-        bail!("sun does not show that it does not know its peer: {}", sun.shown_sas()?);
-    }
-    moon.down()?;
-    await_nothing(&sun, "after the end")?;
-    steps.begin("one side alone says who it is");
-    // Who is nobody shares a secret with sun all the same, but not under a name.
-    for end in [&moon, &sun] {
-        end.set("[[psk]]", "ids", "[\"sun.lab.test\"]")?;
-    }
-    sun.set(SITE, "local_auth", &of("sun.lab.test"))?;
-    moon.set(SITE, "remote_auth", &of("sun.lab.test"))?;
-    moon.order(&["reload"])?;
-    sun.order(&["reload"])?;
-    moon.up()?;
-    place.pings()?;
-    moon.down()?;
-    await_nothing(&sun, "after the end")?;
-    steps.begin("a realm that wants a name refuses nobody");
-    sun.set(SITE, "remote_auth", &of("moon.lab.test"))?;
-    sun.order(&["reload"])?;
-    is_refused(&moon, &sun, "no realm for anonymous")
 }
 
 fn no_secret(place: &Place<'_>, steps: &mut Steps) -> Result<()> {

@@ -56,7 +56,7 @@ pub const STORIES: &[Story] = &[
 ];
 
 /// A realm for everybody of the lab, with the secrets of carol and erin.
-fn server<'a>(place: &Place<'a>, scenario: &Scenario, others: &[&str]) -> Result<Tussock<'a>> {
+pub(super) fn server<'a>(place: &Place<'a>, scenario: &Scenario, others: &[&str]) -> Result<Tussock<'a>> {
     let moon = place.tussock(&scenario.moon())?;
     moon.set(SITE, "remote_auth", "{ method = \"psk\", id = \"*@lab.test\" }")?;
     for other in others {
@@ -67,7 +67,7 @@ fn server<'a>(place: &Place<'a>, scenario: &Scenario, others: &[&str]) -> Result
 }
 
 /// Inner addresses a host has, of both families, on tunnel devices.
-fn inner(world: &World, host: &str) -> Result<Vec<String>> {
+pub(super) fn inner(world: &World, host: &str) -> Result<Vec<String>> {
     let text = process::run(Command::new("ip").args(["-n", &world.net.name(host), "-o", "addr", "show"]))?;
     let inside = |line: &str| {
         let mut words = line.split_whitespace();
@@ -79,19 +79,19 @@ fn inner(world: &World, host: &str) -> Result<Vec<String>> {
     Ok(text.lines().filter_map(inside).collect())
 }
 
-fn one(world: &World, host: &str) -> Result<String> {
+pub(super) fn one(world: &World, host: &str) -> Result<String> {
     let all = inner(world, host)?;
     all.first().cloned().with_context(|| format!("{host} has no inner address"))
 }
 
-fn call(world: &World, end: &Tussock<'_>, host: &str) -> Result<String> {
+pub(super) fn call(world: &World, end: &Tussock<'_>, host: &str) -> Result<String> {
     end.up()?;
     await_tunnel(end, "after coming up", |_| true)?;
     one(world, host)
 }
 
 /// Who has an address, as `tussock leases` says.
-fn leases(moon: &Tussock<'_>) -> Result<Vec<(String, String, bool)>> {
+pub(super) fn leases(moon: &Tussock<'_>) -> Result<Vec<(String, String, bool)>> {
     let all = moon.json("leases")?;
     let all = all.get("leases").and_then(Value::as_array).context("no leases")?;
     let word = |lease: &Value, key: &str| lease[key].as_str().unwrap_or_default().to_owned();
@@ -173,13 +173,7 @@ fn both(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
     moon.set("[[realm.site.child]]", "local", "[\"10.1.0.0/16\", \"fec1::/64\"]")?;
     let far = End { remote: vec!["10.1.0.0/16", MOON_NET6], ..scenario.far() };
     let mut carol = StrongSwan::new(world, far, Release::Host, place.results)?;
-    let resolv = place.results.join("carol-resolv.conf");
-    let plugins = "random nonce openssl gmp curve25519 aes sha1 sha2 hmac cmac xcbc kdf drbg ccm ctr gcm chapoly mgf1 pem \
-                   pkcs1 pkcs8 x509 revocation constraints pubkey kernel-libipsec kernel-netlink socket-default vici counters \
-                   error-notify resolve";
-    let resolve = format!("plugins {{\n resolve {{\n file = {}\n }}\n }}", resolv.display());
-    carol.configure(&format!("charon {{\n load = {plugins}\n {resolve}\n}}\n"))?;
-    carol.append("connections {\n site {\n vips = 0.0.0.0, ::\n }\n}\n")?;
+    let resolv = asks_for_both(place, &mut carol)?;
     steps.begin("strongSwan asks for both families");
     moon.start()?;
     carol.start()?;
@@ -212,13 +206,25 @@ fn both(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
     Ok(())
 }
 
+/// Has strongSwan ask for both families, and put name servers into a file, whose path this gives.
+pub(super) fn asks_for_both(place: &Place<'_>, end: &mut StrongSwan<'_>) -> Result<PathBuf> {
+    let resolv = place.results.join("carol-resolv.conf");
+    let plugins = "random nonce openssl gmp curve25519 aes sha1 sha2 hmac cmac xcbc kdf drbg ccm ctr gcm chapoly mgf1 pem \
+                   pkcs1 pkcs8 x509 revocation constraints pubkey kernel-libipsec kernel-netlink socket-default vici counters \
+                   error-notify resolve";
+    let resolve = format!("plugins {{\n resolve {{\n file = {}\n }}\n }}", resolv.display());
+    end.configure(&format!("charon {{\n load = {plugins}\n {resolve}\n}}\n"))?;
+    end.append("connections {\n site {\n vips = 0.0.0.0, ::\n }\n}\n")?;
+    Ok(resolv)
+}
+
 /// Wait until an end's log has these words; it is written by a thread of its own.
-fn says(end: &Tussock<'_>, words: &str) -> Result<()> {
+pub(super) fn says(end: &Tussock<'_>, words: &str) -> Result<()> {
     let said = process::until(Duration::from_secs(3), || Ok(log_text(end).contains(words).then_some(())))?;
     said.with_context(|| format!("the log of {} does not say `{words}`", end.maker()))
 }
 
-fn grep(text: &str, word: &str) -> Vec<String> {
+pub(super) fn grep(text: &str, word: &str) -> Vec<String> {
     text.lines().filter(|line| line.contains(word)).map(str::to_owned).collect()
 }
 
@@ -266,10 +272,10 @@ fn names(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
 }
 
 /// Files of a host in the place of those in /etc: `ip netns exec` puts them there.
-struct Etc(PathBuf);
+pub(super) struct Etc(pub(super) PathBuf);
 
 impl Etc {
-    fn of(world: &World, host: &str) -> Result<Etc> {
+    pub(super) fn of(world: &World, host: &str) -> Result<Etc> {
         let folder = PathBuf::from("/etc/netns").join(world.net.name(host));
         fs::create_dir_all(&folder)?;
         fs::write(folder.join("resolv.conf"), "search lab.test\nnameserver 192.0.2.53\n")?;
@@ -283,7 +289,7 @@ impl Drop for Etc {
     }
 }
 
-fn awaits(file: &std::path::Path, is_right: impl Fn(&str) -> bool) -> Result<()> {
+pub(super) fn awaits(file: &std::path::Path, is_right: impl Fn(&str) -> bool) -> Result<()> {
     let read = || fs::read_to_string(file).unwrap_or_default();
     let right = process::until(Duration::from_secs(5), || Ok(is_right(&read()).then_some(())))?;
     right.with_context(|| format!("{} is {:?}", file.display(), read()))
@@ -354,6 +360,16 @@ fn lan(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
     Ok(())
 }
 
+/// dnsmasq on alice, as a DHCP server of moon's LAN; its leases are in `dnsmasq.leases` of the results.
+pub(super) fn dnsmasq(place: &Place<'_>, more: &[&str]) -> Result<Daemon> {
+    let mut dnsmasq = place.world.on("alice", "dnsmasq");
+    dnsmasq.args(["--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--user=root", "--log-dhcp"]);
+    dnsmasq.args(["--log-facility=-", "--no-ping", "--pid-file", "--dhcp-authoritative", "--interface=eth0"]);
+    dnsmasq.args(more);
+    dnsmasq.arg(format!("--dhcp-leasefile={}", place.results.join("dnsmasq.leases").display()));
+    Daemon::start(&mut dnsmasq, &place.results.join("dnsmasq.log"))
+}
+
 fn dhcp(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
     let world = place.world;
     let scenario = Scenario { layout: Layout::Roadwarrior, ..SITES };
@@ -363,26 +379,7 @@ fn dhcp(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
     moon.set(SITE, "pool", &pool)?;
     let mut carol = place.tussock(&scenario.far())?;
     let file = place.results.join("dnsmasq.leases");
-    let begin = || -> Result<Daemon> {
-        let mut dnsmasq = world.on("alice", "dnsmasq");
-        dnsmasq.args([
-            "--keep-in-foreground",
-            "--conf-file=/dev/null",
-            "--port=0",
-            "--user=root",
-            "--log-dhcp",
-        ]);
-        dnsmasq.args([
-            "--log-facility=-",
-            "--no-ping",
-            "--pid-file",
-            "--dhcp-authoritative",
-            "--interface=eth0",
-        ]);
-        dnsmasq.arg("--dhcp-range=10.1.4.10,10.1.4.50,255.255.0.0,1h");
-        dnsmasq.arg(format!("--dhcp-leasefile={}", file.display()));
-        Daemon::start(&mut dnsmasq, &place.results.join("dnsmasq.log"))
-    };
+    let begin = || dnsmasq(place, &["--dhcp-range=10.1.4.10,10.1.4.50,255.255.0.0,1h"]);
     steps.begin("dnsmasq has an address for carol, and knows her by her name");
     let mut server = begin()?;
     moon.start()?;
