@@ -40,6 +40,8 @@ pub const STORIES: &[Story] = &[
         "two gateways meet by four commands, with nothing typed twice",
         four_commands,
     ),
+    Story::ours("invite-qr", "an invite goes over as a picture, which zbarimg reads", by_picture)
+        .with(&["zbar-tools"]),
 ];
 
 const STRICT: &str = ", revocation = \"strict\"";
@@ -201,21 +203,9 @@ fn several(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
 fn four_commands(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
     let (mut moon, mut sun) = place.sites()?;
     steps.begin("one, at moon: sun is invited");
-    let bare = |end: &Tussock<'_>| {
-        end.rewrite(|text| text.split("\n[").next().unwrap_or_default().to_owned() + "\n")
-    };
     bare(&moon)?;
     bare(&sun)?;
-    // Typed in the folder, with names as a person gives them.
-    let type_in = |end: &Tussock<'_>, words: &str| {
-        let mut command = Command::new(place.binary);
-        command.args(words.split(' ')).args(["--config", "gateway.toml"]);
-        process::run(command.current_dir(end.file().with_file_name("")))
-    };
-    type_in(
-        &moon,
-        "pki invite sun.lab.test --as moon.lab.test --here 192.168.0.1 --local 10.1.0.0/16 --remote 10.2.0.0/16",
-    )?;
+    type_in(&moon, INVITE)?;
     steps.begin("the file goes to sun");
     let invite = "sun.lab.test.invite";
     fs::rename(moon.file().with_file_name(invite), sun.file().with_file_name(invite))?;
@@ -240,4 +230,36 @@ fn four_commands(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
         bail!("moon's log does not say that sun was revoked");
     }
     await_nothing(&moon, "after the refusal")
+}
+
+const INVITE: &str =
+    "pki invite sun.lab.test --as moon.lab.test --here 192.168.0.1 --local 10.1.0.0/16 --remote 10.2.0.0/16";
+
+/// Take the realm out of a configuration.
+fn bare(end: &Tussock<'_>) -> Result<()> {
+    end.rewrite(|text| text.split("\n[").next().unwrap_or_default().to_owned() + "\n")
+}
+
+/// One of our commands, typed in the folder of the configuration with names as a person gives them.
+fn type_in(end: &Tussock<'_>, words: &str) -> Result<String> {
+    let mut command = end.program();
+    command.args(words.split(' ')).args(["--config", "gateway.toml"]);
+    process::run(command.current_dir(end.file().with_file_name("")))
+}
+
+fn by_picture(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
+    let (mut moon, mut sun) = place.sites()?;
+    bare(&moon)?;
+    bare(&sun)?;
+    steps.begin("sun is invited by a picture");
+    type_in(&moon, &format!("{INVITE} --png sun.png"))?;
+    steps.begin("which zbarimg reads, and sun joins by");
+    let picture = moon.file().with_file_name("sun.png");
+    let read = process::run(Command::new("zbarimg").args(["-q", "--raw"]).arg(&picture))?;
+    let mut join = sun.program();
+    process::feed(join.args(["pki", "join", "-", "--config"]).arg(sun.file()), &read)?;
+    moon.start()?;
+    sun.start()?;
+    agree(&moon, &sun)?;
+    place.pings()
 }
