@@ -88,6 +88,11 @@ impl<'w> Tussock<'w> {
         self.environment = environment;
     }
 
+    /// The program, to be called with whatever.
+    pub fn program(&self) -> Command {
+        Command::new(&self.binary)
+    }
+
     /// Let the program judge the configuration.
     pub fn check(&self) -> Result<()> {
         let mut command = Command::new(&self.binary);
