@@ -9,13 +9,15 @@ use anyhow::{Context, Result, bail};
 
 use super::remote::{call, grep, inner, leases, says, server};
 use super::{Place, Story};
+use crate::freeradius::{self, FreeRadius};
 use crate::interop::course::Steps;
 use crate::interop::scenario::{SITES, Scenario};
+use crate::packages;
 use crate::peer::{Peer, await_tunnel, log_text};
 use crate::ping;
 use crate::process::{self, Daemon};
 use crate::strongswan::{Release, StrongSwan};
-use crate::tunnel::End;
+use crate::tunnel::{Auth, End, KeyType, Lease};
 use crate::tussock::{SITE, Tussock, quoted};
 use crate::world::{ALICE, Layout, MOON, World};
 
@@ -33,6 +35,14 @@ pub const STORIES: &[Story] = &[
         disk,
     )
     .on(Layout::Roadwarrior),
+    Story::ours(
+        "granted-twice",
+        "an address that FreeRADIUS gives to two users, in a realm without a pool, is the first one's until it goes; the log says whose",
+        granted,
+    )
+    .on(Layout::Roadwarrior)
+    .with(packages::RADIUS)
+    .cast("tussock -> tussock, FreeRADIUS"),
 ];
 
 const HOLD: Duration = Duration::from_secs(8);
@@ -102,16 +112,14 @@ fn ends(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
     steps.begin("what nobody uses any more is held for who had it, and then it is another's");
     erin.down()?;
     let left = Instant::now();
-    let patience = HOLD * 4;
-    loop {
+    let got = process::until(HOLD * 4, || {
         if frank.up().is_ok() {
-            break;
-        }
-        if left.elapsed() > patience {
-            bail!("frank gets nothing: {:?}", leases(&moon)?);
+            return Ok(Some(()));
         }
         frank.down().ok();
-    }
+        Ok(None)
+    })?;
+    got.with_context(|| format!("frank gets nothing: {:?}", leases(&moon)))?;
     // erin's time began before this end of the clock.
     if left.elapsed() + Duration::from_secs(1) < HOLD {
         bail!("frank has erin's address after {:?}", left.elapsed());
@@ -280,5 +288,61 @@ fn disk(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
         end.stop()?;
     }
     disk.holder.kill();
+    Ok(())
+}
+
+fn granted(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
+    const PASSWORD: &str = "Ar3etTnp.01";
+    const ADDRESS: &str = "10.9.0.7";
+    let world = place.world;
+    let scenario = Scenario { layout: Layout::Roadwarrior, auth: Auth::Cert(KeyType::Rsa), ..SITES };
+    let user =
+        |name: &str| format!("{name} Cleartext-Password := \"{PASSWORD}\"\n Framed-IP-Address = {ADDRESS}\n");
+    let server = FreeRadius::start(world, place.results, ("alice", ALICE), &(user("carol") + &user("erin")))?;
+    let mut moon = place.tussock(&End { lease: Lease::None, ..scenario.moon() })?;
+    moon.set(SITE, "remote_auth", "{ method = \"eap\", radius = true }")?;
+    moon.append(&format!(
+        "[[radius.server]]\nname = \"one\"\naddress = \"{ALICE}\"\nsecret = {}\n",
+        quoted(freeradius::SECRET)
+    ))?;
+    world.join("erin", 101)?;
+    world.net.ip("erin", &format!("route add default via {MOON}\n"))?;
+    let client = |host: &'static str| -> Result<Tussock<'_>> {
+        let end = place.tussock(&End { host, ..scenario.far() })?;
+        let auth = format!(
+            "{{ method = \"eap\", id = \"{host}@lab.test\", eap_id = \"{host}\", eap = [\"mschapv2\"] }}"
+        );
+        end.set(SITE, "local_auth", &auth)?;
+        end.append(&format!("[[eap]]\nuser = \"{host}\"\npassword = \"{PASSWORD}\"\n"))?;
+        Ok(end)
+    };
+    let (mut carol, mut erin) = (client("carol")?, client("erin")?);
+    steps.begin("the first one has it");
+    moon.start()?;
+    carol.start()?;
+    erin.start()?;
+    if call(world, &carol, "carol")? != ADDRESS {
+        bail!("carol has {:?}", inner(world, "carol"));
+    }
+    ping::check(world, "carol", ALICE)?;
+    steps.begin("the second one is told that it gets none, and moon's log whose it is");
+    let Err(error) = erin.up() else { bail!("erin got {:?}", inner(world, "erin")) };
+    if !format!("{error:#}").contains("INTERNAL_ADDRESS_FAILURE") {
+        bail!("erin's error does not say why: {error:#}");
+    }
+    says(&moon, "10.9.0.7 was assigned by the authentication server, and carol has it in realm site")?;
+    ping::check(world, "carol", ALICE)?;
+    steps.begin("when the first one is gone it is the second one's");
+    erin.down()?;
+    carol.down()?;
+    let erins = process::until(Duration::from_secs(10), || Ok(call(world, &erin, "erin").ok()))?;
+    if erins.as_deref() != Some(ADDRESS) {
+        bail!("erin has {erins:?}");
+    }
+    ping::check(world, "erin", ALICE)?;
+    for end in [&mut carol, &mut erin, &mut moon] {
+        end.stop()?;
+    }
+    drop(server);
     Ok(())
 }
