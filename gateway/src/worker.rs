@@ -503,6 +503,7 @@ impl Worker {
         self.tuns_coming.clear();
         self.hand_over_tuns();
         self.open_tuns();
+        self.renew_neighbours();
         self.take_answers(now);
         self.account_again();
         tracing::info!("there is a key side again");

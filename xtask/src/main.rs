@@ -35,6 +35,7 @@ mod plugins;
 mod process;
 mod providers;
 mod report;
+mod resolved;
 mod rig;
 mod silence;
 mod soak;

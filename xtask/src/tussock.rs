@@ -38,8 +38,6 @@ pub struct Tussock<'w> {
     log: PathBuf,
     /// `NAME=value`, for its process alone.
     environment: Vec<String>,
-    /// Everything in one process: what is loaded into that is loaded into all of it.
-    in_one: bool,
     daemon: Option<Daemon>,
 }
 
@@ -59,7 +57,7 @@ impl<'w> Tussock<'w> {
         }
         let binary = binary.to_path_buf();
         let environment = Vec::new();
-        Ok(Tussock { world, host: end.host, binary, dir, run, log, environment, in_one: false, daemon: None })
+        Ok(Tussock { world, host: end.host, binary, dir, run, log, environment, daemon: None })
     }
 
     /// Something for its environment, from the next start on.
@@ -85,14 +83,14 @@ impl<'w> Tussock<'w> {
         self.rewrite(|text| format!("{text}\n{more}\n"))
     }
 
-    /// From its next start on it is one process.
-    pub fn be_one_process(&mut self) {
-        self.in_one = true;
-    }
-
     /// Variables of its environment, as `NAME=value`, from its next start on.
     pub fn preset(&mut self, environment: Vec<String>) {
         self.environment = environment;
+    }
+
+    /// The program, to be called with whatever.
+    pub fn program(&self) -> Command {
+        Command::new(&self.binary)
     }
 
     /// Let the program judge the configuration.
@@ -210,6 +208,25 @@ impl<'w> Tussock<'w> {
         self.dir.join("gateway.toml")
     }
 
+    /// The processes that its supervisor has: the one that faces the network, and the one that holds the keys.
+    pub fn processes(&self) -> Result<[u32; 2]> {
+        let supervisor = self.daemon.as_ref().context("it does not run")?.pid();
+        let children = fs::read_to_string(format!("/proc/{supervisor}/task/{supervisor}/children"))?;
+        let named = |name: &str| {
+            let is = |pid: &&str| {
+                fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name)
+            };
+            let pid = children.split_whitespace().find(is).with_context(|| format!("no {name}"))?;
+            Ok::<u32, anyhow::Error>(pid.parse()?)
+        };
+        Ok([named("tussock-gateway")?, named("tussock-secure")?])
+    }
+
+    /// Its state folder.
+    pub fn state(&self) -> &Path {
+        &self.run
+    }
+
     /// Its control socket.
     pub fn socket(&self) -> PathBuf {
         self.run.join("control.sock")
@@ -225,7 +242,7 @@ impl Peer for Tussock<'_> {
         // Whatever else it takes to get there does not see the variables.
         let mut command = self.world.on(self.host, "env");
         command.args(&self.environment).arg(&self.binary);
-        command.arg("run").args(self.in_one.then_some("--one-process")).arg("--config").arg(self.file());
+        command.arg("run").arg("--config").arg(self.file());
         let mut daemon = Daemon::start(&mut command, &self.log)?;
         let ready = process::until(Duration::from_secs(10), || {
             Ok((daemon.has_ended() || self.order(&["status", "--json"]).is_ok()).then_some(()))

@@ -35,9 +35,6 @@ pub struct Config {
     /// The machine's resolv.conf, opened by somebody who still could.
     #[serde(skip)]
     pub resolv_conf: Option<std::fs::File>,
-    /// Whether this process may run no other program.
-    #[serde(skip)]
-    pub shut_in: bool,
     /// Whether another key side was here before, for a gateway that still runs: its rules stay. What a reload says of it is not
     /// looked at.
     pub inherits: bool,

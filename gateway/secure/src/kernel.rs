@@ -99,8 +99,7 @@ impl Linux {
     /// unless it `inherits`: then there are tunnels whose packets would go astray meanwhile.
     pub(crate) fn new(config: &mut Config) -> io::Result<Self> {
         let (mark, inherits) = (config.mark, config.inherits);
-        let mut names = Names::new(config.state_dir.as_deref(), config.resolv_conf.take(), inherits);
-        names.shut_in = config.shut_in;
+        let names = Names::new(config.state_dir.as_deref(), config.resolv_conf.take(), inherits);
         let (mut netlink, mut rules) = (Netlink::new()?, Rules::new(mark, ROUTE_PROTOCOL));
         if !inherits {
             rules.sweep(&mut netlink);
@@ -235,7 +234,8 @@ impl Kernel for Linux {
     }
 
     fn dns(&mut self, change: &DnsChange) -> io::Result<()> {
-        self.names.change(change)
+        let device = self.index(&change.device).ok();
+        self.names.change(change, device)
     }
 
     fn neighbour(&mut self, device: &str, address: IpAddr, add: bool) -> io::Result<()> {
@@ -251,7 +251,8 @@ impl Kernel for Linux {
 impl Drop for Linux {
     fn drop(&mut self) {
         self.neighbours.clear(&mut self.netlink);
-        self.names.clear();
+        let asking = &self.asking;
+        self.names.clear(|device| rustix::net::netdevice::name_to_index(asking, device).ok());
         self.rules.clear(&mut self.netlink);
         // Of those that were inherited, too.
         self.rules.sweep(&mut self.netlink);

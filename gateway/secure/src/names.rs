@@ -1,7 +1,7 @@
 //! Name servers that peers give us, put where the machine looks for them:
 //!
-//! - systemd-resolved, where it runs, is told of the servers and domains of each device. It forgets them with the device, so nothing
-//!   is left behind whatever happens to us.
+//! - systemd-resolved, where it runs, is told of the servers and domains of each device ([`crate::resolved`]). It forgets them with the
+//!   device, so nothing is left behind whatever happens to us.
 //! - Elsewhere `/etc/resolv.conf` is rewritten, for servers that are to be asked for everything. What was there before is written down
 //!   first, and put back afterwards; at the next start when we were killed; and not at all when somebody has rewritten the file since.
 //! - A resolv.conf cannot say which domains a server is for. Such servers go into `resolv.d/REALM.conf` in the state folder alone, as
@@ -14,11 +14,11 @@ use std::io;
 use std::net::IpAddr;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use ipc::DnsChange;
+
+use crate::resolved::Resolved;
 
 /// First words of a resolv.conf that we wrote.
 const MARK: &str = "# by tussock, while a tunnel is up; the file of before comes back\n";
@@ -26,12 +26,8 @@ const MARK: &str = "# by tussock, while a tunnel is up; the file of before comes
 const MAX_FILE: u64 = 64 * 1024;
 /// Servers a resolv.conf may name (resolv.conf(5)).
 const MAX_NAMED: usize = 3;
-/// How long `resolvectl` may take; the keys wait meanwhile.
-const PATIENCE: Duration = Duration::from_secs(2);
 /// What programs read.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
-/// There while systemd-resolved runs.
-const RESOLVED: &str = "/run/systemd/resolve/io.systemd.Resolve";
 
 /// The servers in use.
 pub(crate) struct Names {
@@ -40,9 +36,7 @@ pub(crate) struct Names {
     /// Open, so that it can be written to by one who may no longer open it.
     file: Option<File>,
     path: PathBuf,
-    resolved: PathBuf,
-    /// Whether no program may be run from here.
-    pub(crate) shut_in: bool,
+    resolved: Resolved,
     users: BTreeMap<Arc<str>, User>,
 }
 
@@ -58,16 +52,15 @@ impl Names {
     pub(crate) fn new(dir: Option<&Path>, file: Option<File>, inherits: bool) -> Self {
         let path = Path::new(RESOLV_CONF);
         let file = file.or_else(|| open(path).ok());
-        Names::at(dir, path, file, Path::new(RESOLVED), inherits)
+        Names::at(dir, path, file, Resolved::new(), inherits)
     }
 
-    fn at(dir: Option<&Path>, path: &Path, file: Option<File>, resolved: &Path, inherits: bool) -> Self {
+    fn at(dir: Option<&Path>, path: &Path, file: Option<File>, resolved: Resolved, inherits: bool) -> Self {
         let names = Names {
             dir: dir.map(Path::to_path_buf),
             file,
             path: path.to_path_buf(),
-            resolved: resolved.to_path_buf(),
-            shut_in: false,
+            resolved,
             users: BTreeMap::new(),
         };
         if !inherits {
@@ -76,8 +69,8 @@ impl Names {
         names
     }
 
-    /// Takes servers of a realm, or lets them go.
-    pub(crate) fn change(&mut self, change: &DnsChange) -> io::Result<()> {
+    /// Takes servers of a realm, or lets them go. The device's number is `None` when it is gone.
+    pub(crate) fn change(&mut self, change: &DnsChange, device: Option<u32>) -> io::Result<()> {
         let Some(dir) = self.dir.clone() else {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "there is no folder for what was before"));
         };
@@ -88,27 +81,28 @@ impl Names {
         } else {
             self.users.remove(&change.realm);
         }
-        let result = self.apply(&dir, &change.realm, &change.device);
+        let result = self.apply(&dir, &change.realm, (&change.device, device));
         if result.is_err() && change.add {
             self.users = before;
         }
         result
     }
 
-    /// Lets all go.
-    pub(crate) fn clear(&mut self) {
+    /// Lets all go; `index` tells the number of a device.
+    pub(crate) fn clear(&mut self, index: impl Fn(&str) -> Option<u32>) {
         let Some(dir) = self.dir.clone() else { return };
         for (realm, user) in std::mem::take(&mut self.users) {
-            if let Err(error) = self.apply(&dir, &realm, &user.device) {
+            if let Err(error) = self.apply(&dir, &realm, (&user.device, index(&user.device))) {
                 tracing::warn!(%realm, %error, "name servers of a peer may be left behind");
             }
         }
     }
 
-    fn apply(&self, dir: &Path, realm: &str, device: &str) -> io::Result<()> {
+    fn apply(&self, dir: &Path, realm: &str, (name, device): (&str, Option<u32>)) -> io::Result<()> {
         self.write_snippet(dir, realm)?;
-        if self.resolved.exists() {
-            return self.tell_resolved(device);
+        if self.resolved.is_there() {
+            // With the device it has forgotten what it knew of it.
+            return device.map_or(Ok(()), |device| self.tell_resolved(name, device));
         }
         // Those for everything; the first ones first, and each once.
         let mut servers: Vec<IpAddr> = Vec::new();
@@ -122,27 +116,17 @@ impl Names {
         if servers.is_empty() { self.put_back(dir) } else { self.put(dir, &servers) }
     }
 
-    fn tell_resolved(&self, device: &str) -> io::Result<()> {
-        if self.shut_in {
-            let why = "systemd-resolved has to be told by somebody else: resolvectl may not be run from this process";
-            return Err(io::Error::new(io::ErrorKind::Unsupported, why));
-        }
-        let here = || self.users.values().filter(|user| *user.device == *device);
+    /// What all realms on a device have.
+    fn tell_resolved(&self, name: &str, device: u32) -> io::Result<()> {
+        let here = || self.users.values().filter(|user| *user.device == *name);
         if here().next().is_none() {
-            return run(&["revert".into(), device.into()]);
+            return self.resolved.revert(device);
         }
-        let mut servers = vec!["dns".to_owned(), device.to_owned()];
-        servers.extend(here().flat_map(|user| &user.servers).map(ToString::to_string));
-        run(&servers)?;
-        let mut domains = vec!["domain".to_owned(), device.to_owned()];
-        for user in here() {
-            // A tilde: names below it are asked for here, and it is not appended to others.
-            domains.extend(user.domains.iter().map(|name| format!("~{name}")));
-            if user.domains.is_empty() {
-                domains.push("~.".to_owned());
-            }
-        }
-        run(&domains)
+        let servers: Vec<IpAddr> = here().flat_map(|user| &user.servers).copied().collect();
+        // One that is for everything leaves no domain to the others.
+        let all = here().any(|user| user.domains.is_empty());
+        let domains = here().flat_map(|user| &user.domains).filter(|_| !all).cloned();
+        self.resolved.tell(device, &servers, &domains.collect::<Vec<_>>())
     }
 
     fn write_snippet(&self, dir: &Path, realm: &str) -> io::Result<()> {
@@ -256,27 +240,6 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Runs `resolvectl`.
-fn run(arguments: &[String]) -> io::Result<()> {
-    let mut command = Command::new("resolvectl");
-    command.args(arguments).env_clear().env("PATH", "/usr/bin:/bin");
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut child = command.spawn()?;
-    let until = Instant::now() + PATIENCE;
-    loop {
-        match child.try_wait()? {
-            Some(status) if status.success() => return Ok(()),
-            Some(status) => return Err(io::Error::other(format!("resolvectl: {status}"))),
-            None if Instant::now() >= until => {
-                let _ = child.kill();
-                let _ = child.wait();
-                return Err(io::Error::new(io::ErrorKind::TimedOut, "resolvectl does not end"));
-            }
-            None => std::thread::sleep(Duration::from_millis(5)),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -294,7 +257,7 @@ mod tests {
 
         fn names(&self) -> Names {
             let path = self.0.join("resolv.conf");
-            Names::at(Some(&self.0), &path, open(&path).ok(), &self.0.join("no-resolved"), false)
+            Names::at(Some(&self.0), &path, open(&path).ok(), Resolved::absent(&self.0), false)
         }
 
         fn write(&self, text: &str) {
@@ -332,16 +295,16 @@ mod tests {
     fn the_file_of_before_comes_back_when_the_last_realm_is_down() {
         let machine = Machine::new("back");
         let mut names = machine.names();
-        names.change(&change("a", &["10.1.0.1", "fec1::1"], &[], true)).unwrap();
+        names.change(&change("a", &["10.1.0.1", "fec1::1"], &[], true), Some(1)).unwrap();
         let with_a = format!(
             "{MARK}nameserver 10.1.0.1\nnameserver fec1::1\n# mine\nsearch lab.test\noptions edns0\n"
         );
         assert_eq!(machine.file(), with_a);
-        names.change(&change("b", &["10.2.0.1", "10.1.0.1"], &[], true)).unwrap();
+        names.change(&change("b", &["10.2.0.1", "10.1.0.1"], &[], true), Some(1)).unwrap();
         assert_eq!(machine.file().matches("nameserver").count(), 3);
-        names.change(&change("b", &[], &[], false)).unwrap();
+        names.change(&change("b", &[], &[], false), Some(1)).unwrap();
         assert_eq!(machine.file(), with_a);
-        names.change(&change("a", &[], &[], false)).unwrap();
+        names.change(&change("a", &[], &[], false), Some(1)).unwrap();
         assert_eq!(machine.file(), BEFORE);
         assert!(machine.snippet("a").is_none() && !machine.0.join("resolv.conf.before").exists());
     }
@@ -350,10 +313,10 @@ mod tests {
     fn servers_for_some_domains_alone_stay_out_of_resolv_conf() {
         let machine = Machine::new("split");
         let mut names = machine.names();
-        names.change(&change("a", &["10.1.0.1"], &["corp.example", "lab.example"], true)).unwrap();
+        names.change(&change("a", &["10.1.0.1"], &["corp.example", "lab.example"], true), Some(1)).unwrap();
         assert_eq!(machine.file(), BEFORE);
         assert_eq!(machine.snippet("a").unwrap(), "server=/corp.example/lab.example/10.1.0.1\n");
-        names.clear();
+        names.clear(|_| Some(1));
         assert!(machine.snippet("a").is_none());
     }
 
@@ -361,7 +324,7 @@ mod tests {
     fn what_a_killed_gateway_left_is_put_in_order_at_the_next_start() {
         let machine = Machine::new("killed");
         let mut names = machine.names();
-        names.change(&change("a", &["10.1.0.1"], &[], true)).unwrap();
+        names.change(&change("a", &["10.1.0.1"], &[], true), Some(1)).unwrap();
         std::mem::forget(names);
         assert!(machine.file().starts_with(MARK));
         machine.names();
@@ -373,9 +336,9 @@ mod tests {
     fn a_file_that_somebody_else_has_written_since_is_left_alone() {
         let machine = Machine::new("other");
         let mut names = machine.names();
-        names.change(&change("a", &["10.1.0.1"], &[], true)).unwrap();
+        names.change(&change("a", &["10.1.0.1"], &[], true), Some(1)).unwrap();
         machine.write("nameserver 198.51.100.1\n");
-        names.change(&change("a", &[], &[], false)).unwrap();
+        names.change(&change("a", &[], &[], false), Some(1)).unwrap();
         assert_eq!(machine.file(), "nameserver 198.51.100.1\n");
         assert!(!machine.0.join("resolv.conf.before").exists());
     }
@@ -385,11 +348,11 @@ mod tests {
         let machine = Machine::new("absurd");
         machine.write(&"x".repeat(MAX_FILE as usize + 1));
         let mut names = machine.names();
-        assert!(names.change(&change("a", &["10.1.0.1"], &[], true)).is_err());
+        assert!(names.change(&change("a", &["10.1.0.1"], &[], true), Some(1)).is_err());
         assert_eq!(machine.file().len(), MAX_FILE as usize + 1);
         assert!(
-            Names::at(None, &machine.0, None, &machine.0, false)
-                .change(&change("a", &["10.1.0.1"], &[], true))
+            Names::at(None, &machine.0, None, Resolved::absent(&machine.0), false)
+                .change(&change("a", &["10.1.0.1"], &[], true), Some(1))
                 .is_err()
         );
     }

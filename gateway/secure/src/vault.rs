@@ -162,7 +162,6 @@ impl Vault {
             mark: _,
             inherits: _,
             resolv_conf: _,
-            shut_in: _,
             devices: _,
         } = config;
         let cas = cas(&credentials);

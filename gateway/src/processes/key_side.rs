@@ -133,7 +133,6 @@ fn serve(begin: Begin) -> anyhow::Result<(secure::Served, Vec<String>)> {
     let end = SecureEnd::of_socket(channel, Some(Party { pid, uid }))?;
     config.inherits = begin.inherits;
     config.resolv_conf = resolv_conf;
-    config.shut_in = true;
     let served = secure::serve(config, end).context("the key side does not start")?;
     passwords::serve(listener.into(), served.handle.passwords()).context("no thread")?;
     notes.extend(served.problems.iter().map(ToString::to_string));

@@ -16,10 +16,18 @@ use crate::events::Notice;
 pub(super) struct Inner {
     /// Addresses we were given, by realm, and the device each is on.
     pub(super) given: HashMap<Arc<str>, Vec<(IpAddr, Arc<str>)>>,
-    /// Realms whose name servers are in use, and the device of each.
-    names: HashMap<Arc<str>, Arc<str>>,
+    /// Realms whose name servers are in use.
+    names: HashMap<Arc<str>, Names>,
     /// Addresses of clients that are answered for: realm and device.
     answered: HashMap<IpAddr, (Arc<str>, Arc<str>)>,
+}
+
+/// Name servers of a realm.
+#[derive(Clone)]
+struct Names {
+    device: Arc<str>,
+    servers: Vec<IpAddr>,
+    domains: Vec<String>,
 }
 
 impl Worker {
@@ -47,14 +55,22 @@ impl Worker {
         let has = self.inner.given.contains_key(realm);
         if add && wanted && !dns.is_empty() {
             let device = self.inner_device(realm);
-            self.inner.names.insert(Arc::clone(realm), Arc::clone(&device));
-            self.ask_names(realm, &device, dns.to_vec(), domains.to_vec(), true);
-        } else if !has && let Some(device) = self.inner.names.remove(realm) {
-            self.ask_names(realm, &device, Vec::new(), Vec::new(), false);
+            let names = Names { device, servers: dns.to_vec(), domains: domains.to_vec() };
+            self.inner.names.insert(Arc::clone(realm), names.clone());
+            self.ask_names(realm, names, true);
+        } else if !has && let Some(names) = self.inner.names.remove(realm) {
+            self.ask_names(realm, names, false);
         }
     }
 
-    /// A device has lost its addresses: they are added again.
+    /// Another key side knows for whom is answered when it is asked again.
+    pub(super) fn renew_neighbours(&mut self) {
+        for (address, (realm, device)) in self.inner.answered.clone() {
+            self.ask_neighbour(realm, device, address, true);
+        }
+    }
+
+    /// A device has lost its addresses: they are added again. Its name servers may be lost with it.
     pub(super) fn renew_addresses(&mut self, device: &str) {
         let of_realm = |(realm, known): (&Arc<str>, &Vec<(IpAddr, Arc<str>)>)| {
             let here = known.iter().filter(|(_, on)| **on == *device);
@@ -62,6 +78,9 @@ impl Worker {
         };
         let lost: Vec<(Arc<str>, IpAddr)> = self.inner.given.iter().flat_map(of_realm).collect();
         lost.into_iter().for_each(|(realm, address)| self.ask_address(&realm, device, address, true));
+        let names = self.inner.names.iter().filter(|(_, names)| *names.device == *device);
+        let names: Vec<_> = names.map(|(realm, names)| (Arc::clone(realm), names.clone())).collect();
+        names.into_iter().for_each(|(realm, names)| self.ask_names(&realm, names, true));
     }
 
     /// Takes back every inner address, and all that was done for one.
@@ -71,8 +90,8 @@ impl Worker {
                 self.ask_address(&realm, &device, address, false);
             }
         }
-        for (realm, device) in std::mem::take(&mut self.inner.names) {
-            self.ask_names(&realm, &device, Vec::new(), Vec::new(), false);
+        for (realm, names) in std::mem::take(&mut self.inner.names) {
+            self.ask_names(&realm, names, false);
         }
         for (address, (realm, device)) in std::mem::take(&mut self.inner.answered) {
             self.ask_neighbour(realm, device, address, false);
@@ -126,17 +145,11 @@ impl Worker {
         self.ask.ask(Asker::Own(what), request);
     }
 
-    fn ask_names(
-        &mut self,
-        realm: &Arc<str>,
-        device: &Arc<str>,
-        servers: Vec<IpAddr>,
-        domains: Vec<String>,
-        add: bool,
-    ) {
+    fn ask_names(&mut self, realm: &Arc<str>, names: Names, add: bool) {
         let what = format!("{} the name servers of realm {realm}", if add { "using" } else { "letting go" });
-        let (realm, device) = (Arc::clone(realm), Arc::clone(device));
-        let change = DnsChange { realm, device, servers, domains, add };
+        let Names { device, servers, domains } = names;
+        let (servers, domains) = if add { (servers, domains) } else { Default::default() };
+        let change = DnsChange { realm: Arc::clone(realm), device, servers, domains, add };
         self.ask.ask(Asker::Own(what), Request::Dns(change));
     }
 

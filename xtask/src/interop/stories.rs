@@ -23,6 +23,7 @@ mod nobody;
 mod padlock;
 mod path_mtu;
 mod plugins;
+mod pools;
 mod providers;
 mod radius;
 mod reactions;
@@ -98,6 +99,7 @@ const SUBJECTS: &[&[Story]] = &[
     leases::STORIES,
     remote::STORIES,
     addresses::STORIES,
+    pools::STORIES,
     watching::STORIES,
     reactions::STORIES,
     hiding::STORIES,

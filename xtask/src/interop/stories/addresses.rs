@@ -1,20 +1,22 @@
 //! Addresses from DHCP servers of either family, asked as a relay or on a LAN; networks that a server names; pools at their ends.
 
+use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::remote::{asks_for_both, awaits, call, dnsmasq, grep, inner, leases, says, server};
+use super::remote::{Etc, asks_for_both, awaits, call, dnsmasq, grep, inner, leases, says, server};
 use super::{Place, Story};
 use crate::interop::course::Steps;
 use crate::interop::scenario::{SITES, Scenario};
 use crate::peer::{Peer, await_tunnel, log_text};
 use crate::ping;
-use crate::process;
+use crate::process::{self, Daemon};
+use crate::resolved::{self, Resolved};
 use crate::strongswan::{Release, StrongSwan};
 use crate::tunnel::End;
-use crate::tussock::SITE;
+use crate::tussock::{SITE, Tussock};
 use crate::world::{ALICE, ALICE6, Layout, MOON_NET6, World};
 
 pub const STORIES: &[Story] = &[
@@ -40,6 +42,14 @@ pub const STORIES: &[Story] = &[
     )
     .on(Layout::Roadwarrior)
     .cast("tussock -> strongSwan"),
+    Story::ours(
+        "dns-resolved",
+        "systemd-resolved is told of strongSwan's name servers and domains over D-Bus, once polkit lets us, and forgets them after us",
+        by_resolved,
+    )
+    .on(Layout::Roadwarrior)
+    .cast("tussock -> strongSwan")
+    .with(resolved::PACKAGES),
 ];
 
 const BOTH: &str = "[\"10.1.0.0/16\", \"fec1::/64\"]";
@@ -207,4 +217,79 @@ fn subnets(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
     gone.with_context(|| format!("carol's routes: {:?}", routes(world, "carol")))?;
     carol.stop()?;
     moon.stop()
+}
+
+fn by_resolved(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
+    let world = place.world;
+    let scenario = Scenario { layout: Layout::Roadwarrior, ..SITES };
+    // A name server behind moon.
+    world.net.ip("alice", "addr add 10.1.0.53/16 dev eth0\n")?;
+    let mut dnsmasq = world.on("alice", "dnsmasq");
+    dnsmasq.args([
+        "--keep-in-foreground",
+        "--conf-file=/dev/null",
+        "--user=root",
+        "--pid-file",
+        "--no-resolv",
+        "--no-hosts",
+    ]);
+    dnsmasq.args(["--listen-address=10.1.0.53", "--bind-interfaces", "--address=/corp.example/10.1.0.77"]);
+    dnsmasq.args(["--log-queries", "--log-facility=-"]);
+    let mut server = Daemon::start(&mut dnsmasq, &place.results.join("dnsmasq.log"))?;
+    let mut moon = StrongSwan::new(world, scenario.moon(), Release::Host, place.results)?;
+    moon.append("pools {\n addresses {\n dns = 10.1.0.53\n }\n}\n")?;
+    let etc = Etc::of(world, "carol")?;
+    let before = fs::read_to_string(etc.0.join("resolv.conf"))?;
+    let mut resolved = Resolved::start(world, "carol", &etc.0, place.results)?;
+    let binary = resolved.wrapped(place.binary)?;
+    let mut carol = Tussock::new(world, &scenario.far(), &binary, place.results)?;
+    carol.set(SITE, "virtual_ip", "{ request = [\"ipv4\"], dns = \"install\" }")?;
+    let shows = |resolved: &Resolved<'_>, what: &str, words: &str| -> Result<()> {
+        let show = || resolved.resolvectl(&[what, "ipsec0"]);
+        let right = process::until(Duration::from_secs(5), || Ok(show()?.contains(words).then_some(())))?;
+        right.with_context(|| format!("`resolvectl {what}` shows {:?} and not `{words}`", show()))
+    };
+    steps.begin("without a rule of polkit the tunnel is up, and the log says what it takes");
+    moon.start()?;
+    carol.start()?;
+    call(world, &carol, "carol")?;
+    says(&carol, "it takes a rule of polkit for our user")?;
+    if !resolved.resolvectl(&["dns", "ipsec0"])?.trim().ends_with(':') {
+        bail!("resolved knows {:?}", resolved.resolvectl(&["dns", "ipsec0"]));
+    }
+    carol.down()?;
+    steps.begin("with it, resolved asks strongSwan's name server for everything");
+    resolved.allow()?;
+    call(world, &carol, "carol")?;
+    shows(&resolved, "dns", "10.1.0.53")?;
+    shows(&resolved, "domain", "~.")?;
+    let answer = resolved.resolvectl(&["query", "--cache=no", "host.corp.example"])?;
+    if !answer.contains("10.1.0.77") {
+        bail!("host.corp.example is {answer:?}");
+    }
+    steps.begin("and lets go with the tunnel");
+    carol.down()?;
+    let none = process::until(Duration::from_secs(5), || {
+        Ok(resolved.resolvectl(&["dns", "ipsec0"])?.trim().ends_with(':').then_some(()))
+    })?;
+    none.with_context(|| format!("resolved knows {:?}", resolved.resolvectl(&["dns", "ipsec0"])))?;
+    steps.begin("with domains, it is asked for those alone");
+    moon.stop()?;
+    moon.append("pools {\n addresses {\n 25 = corp.example\n }\n}\n")?;
+    moon.start()?;
+    call(world, &carol, "carol")?;
+    shows(&resolved, "domain", "~corp.example")?;
+    steps.begin("killed with the tunnel up, nothing of it is left");
+    carol.kill();
+    let gone = process::until(Duration::from_secs(5), || {
+        Ok((!resolved.resolvectl(&["dns"])?.contains("10.1.0.53")).then_some(()))
+    })?;
+    gone.with_context(|| format!("resolved knows {:?}", resolved.resolvectl(&["dns"])))?;
+    if fs::read_to_string(etc.0.join("resolv.conf"))? != before {
+        bail!("resolv.conf was written, too");
+    }
+    moon.stop()?;
+    server.kill();
+    resolved.stop();
+    Ok(())
 }
