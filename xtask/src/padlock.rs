@@ -8,7 +8,6 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::checkout::{self, Profile};
-use crate::process;
 use crate::tussock::Tussock;
 
 /// What its configuration has to say.
@@ -74,19 +73,5 @@ fn stats(state: &Path) -> PathBuf {
 
 /// The emulator as a library to load into a process, built.
 pub fn library(profile: Profile) -> Result<PathBuf> {
-    let mut command = checkout::cargo();
-    command.args(["build", "--quiet", "--package", "tussock-padlock-emulator"]);
-    let folder = match profile {
-        Profile::Dev => "debug",
-        Profile::Release => {
-            command.arg("--release");
-            "release"
-        }
-    };
-    if !process::status(&mut command)? {
-        bail!("tussock-padlock-emulator does not build");
-    }
-    let library = checkout::target().join(folder).join("libtussock_padlock_emulator.so");
-    library.metadata().with_context(|| format!("{} is not there", library.display()))?;
-    Ok(library)
+    checkout::build_library("tussock-padlock-emulator", profile, "libtussock_padlock_emulator.so")
 }

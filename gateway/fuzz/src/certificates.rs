@@ -15,7 +15,12 @@ pub(crate) const KINDS: [&str; 7] = ["certificate", "chain", "list", "answer", "
 
 /// Nothing panics, and what is taken is what it is said to be.
 pub fn certificates(data: &[u8]) {
-    let Some((kind, octets)) = data.split_first() else { return };
+    certificates_taken(data);
+}
+
+/// The same; returns whether there was anything in it.
+pub fn certificates_taken(data: &[u8]) -> bool {
+    let Some((kind, octets)) = data.split_first() else { return false };
     match KINDS[usize::from(*kind) % KINDS.len()] {
         "certificate" => fuzzing::certificate(octets),
         "chain" => fuzzing::chain(octets, &[ROOT]),

@@ -16,7 +16,7 @@ mod wire_esp;
 mod wire_ike;
 
 pub use self::ipc::ipc;
-pub use certificates::certificates;
+pub use certificates::{certificates, certificates_taken};
 pub use eap::{eap, eap_ends};
 pub use ike_state::{ike_events, ike_state};
 pub use plugin::plugin;

@@ -1,5 +1,6 @@
 //! What takes octets of others apart where certificates are concerned, for the fuzzer: certificates, chains, lists, OCSP answers, LDAP
-//! conversations, bundles and files. Whatever comes, what it says of them holds, and it comes to an end.
+//! conversations, bundles and files. Whatever comes, what it says of them holds, and it comes to an end. Each function says whether
+//! there was anything in it.
 
 use std::io::{self, Read, Write};
 use std::sync::{Arc, OnceLock};
@@ -21,8 +22,8 @@ const AT: Duration = Duration::from_secs(1_795_600_000);
 const BITS: usize = 2048;
 
 /// One certificate.
-pub fn certificate(der: &[u8]) {
-    let Ok(cert) = Cert::parse(der) else { return };
+pub fn certificate(der: &[u8]) -> bool {
+    let Ok(cert) = Cert::parse(der) else { return false };
     assert!(cert.der == der && der.len() <= MAX_CERT);
     assert!(der.windows(cert.tbs.len()).any(|part| part == cert.tbs), "what was signed is part of it");
     let info = cert.info();
@@ -45,10 +46,11 @@ pub fn certificate(der: &[u8]) {
     if let Some(constraints) = &cert.constraints {
         let _ = constraints.check(&cert, &cert);
     }
+    true
 }
 
 /// What a peer sends: certificates, each after its length in two octets. Paths lead from the first of them to one of `anchors`.
-pub fn chain(octets: &[u8], anchors: &[&[u8]]) {
+pub fn chain(octets: &[u8], anchors: &[&[u8]]) -> bool {
     let anchors: Vec<Arc<Cert>> =
         anchors.iter().filter_map(|der| Cert::parse(der).ok()).map(Arc::new).collect();
     let (mut rest, mut chain) = (octets, Vec::new());
@@ -60,7 +62,7 @@ pub fn chain(octets: &[u8], anchors: &[&[u8]]) {
         chain.extend(Cert::parse(der).ok().map(Arc::new));
     }
     let at = SystemTime::UNIX_EPOCH + AT;
-    let Ok(found) = path::candidates(&chain, &anchors, at, BITS, Usages::all()) else { return };
+    let Ok(found) = path::candidates(&chain, &anchors, at, BITS, Usages::all()) else { return false };
     assert!(!found.is_empty());
     for path in found {
         assert!(path.path.len() <= path::MAX_PATH + 1 && path.path.len() == path.links.len() + 1);
@@ -72,11 +74,12 @@ pub fn chain(octets: &[u8], anchors: &[&[u8]]) {
             assert!(link.issuer.ca);
         }
     }
+    true
 }
 
 /// A list of revoked certificates, as a server gives it away.
-pub fn list(octets: &[u8]) {
-    let Ok(crl) = fetch::list(octets.to_vec()) else { return };
+pub fn list(octets: &[u8]) -> bool {
+    let Ok(crl) = fetch::list(octets.to_vec()) else { return false };
     let der = crl.der();
     // A serial number and a date are 20 octets at least: what it takes in memory is bounded by what came.
     assert!(crl.len() * 20 <= der.len());
@@ -85,45 +88,49 @@ pub fn list(octets: &[u8]) {
         let _ = crl.find(serial).map(|revoked| crate::crl::reason_text(revoked.reason));
     }
     assert_eq!(Crl::parse(der.to_vec()).map(|again| again.len()), Ok(crl.len()));
+    true
 }
 
 /// An OCSP answer about a certificate and who issued it.
-pub fn answer(octets: &[u8], cert: &[u8], issuer: &[u8]) {
-    let (Ok(cert), Ok(issuer)) = (Cert::parse(cert), Cert::parse(issuer)) else { return };
+pub fn answer(octets: &[u8], cert: &[u8], issuer: &[u8]) -> bool {
+    let (Ok(cert), Ok(issuer)) = (Cert::parse(cert), Cert::parse(issuer)) else { return false };
     let short = short();
-    let Ok(answer) = Answer::parse(octets, &cert, &issuer, &**short) else { return };
+    let Ok(answer) = Answer::parse(octets, &cert, &issuer, &**short) else { return false };
     assert!(octets.len() <= MAX_RESPONSE && !answer.tbs.is_empty());
     assert!(octets.windows(answer.tbs.len()).any(|part| part == answer.tbs));
     let _ = answer.is_by(&issuer, &**short);
     let _ = answer.certs.iter().filter(|cert| answer.is_by(cert, &**short)).count();
+    true
 }
 
 /// Everything that an LDAP server says, and an URL that it is asked by.
-pub fn directory(octets: &[u8], url: &str) {
+pub fn directory(octets: &[u8], url: &str) -> bool {
     const MOST: usize = 4096;
-    let Ok(url) = Url::parse(url) else { return };
-    let Ok(wanted) = ldap::Wanted::of(&url) else { return };
+    let Ok(url) = Url::parse(url) else { return false };
+    let Ok(wanted) = ldap::Wanted::of(&url) else { return false };
     let until = Instant::now() + Duration::from_secs(600);
-    if let Ok(value) = ldap::ask(&wanted, Said(octets), until, MOST) {
-        assert!(value.len() <= MOST);
-        assert!(value.is_empty() || octets.windows(value.len()).any(|part| part == value));
-    }
+    let Ok(value) = ldap::ask(&wanted, Said(octets), until, MOST) else { return false };
+    assert!(value.len() <= MOST);
+    assert!(value.is_empty() || octets.windows(value.len()).any(|part| part == value));
+    true
 }
 
 /// Certificates and lists in one (RFC 7296 section 3.6).
-pub fn bundles(octets: &[u8]) {
-    if let Ok(certs) = bundle(octets) {
-        assert!(!certs.is_empty() && certs.len() <= path::MAX_CERTS);
-        assert!(certs.iter().map(|cert| cert.data.len()).sum::<usize>() <= octets.len());
-    }
+pub fn bundles(octets: &[u8]) -> bool {
+    let Ok(certs) = bundle(octets) else { return false };
+    assert!(!certs.is_empty() && certs.len() <= path::MAX_CERTS);
+    assert!(certs.iter().map(|cert| cert.data.len()).sum::<usize>() <= octets.len());
+    true
 }
 
 /// A file of the configuration, or what somebody else made of one.
-pub fn file(octets: &[u8]) {
-    let certs = load::certificates("file", octets);
-    assert!(certs.is_err() || certs.is_ok_and(|certs| !certs.is_empty() && certs.len() <= load::MAX_CERTS));
-    let _ = (load::crls("file", octets).is_ok(), load::public_key("file", octets).is_ok());
+pub fn file(octets: &[u8]) -> bool {
     let _ = load::private_key("file", &Secret::from_slice(octets)).is_ok();
+    let _ = load::public_key("file", octets).is_ok();
+    let lists = load::crls("file", octets).is_ok();
+    let Ok(certs) = load::certificates("file", octets) else { return lists };
+    assert!(!certs.is_empty() && certs.len() <= load::MAX_CERTS);
+    true
 }
 
 /// A server that has said everything already.

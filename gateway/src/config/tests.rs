@@ -428,6 +428,12 @@ fn mistakes_in_pools_are_named_at_their_line() {
             "{ ipv4 = \"10.3.0.0/24\", dhcp = { server = \"10.1.0.20\", relay = \"10.1.0.1/16\" } }",
             "not from both",
         ),
+        ("{ dhcp6 = { server = \"fec1::20\", relay = \"fec1::1\" } }", "write dhcp6 ="),
+        ("{ dhcp6 = { server = \"10.1.0.20\", relay = \"fec1::1/64\" } }", "is not an IPv6 address"),
+        ("{ dhcp6 = { server = \"fec1::20\", relay = \"fec1::1/129\" } }", "is no length"),
+        ("{ ipv6 = \"fec3::/64\", dhcp6 = \"lo\" }", "not from both"),
+        ("{ dhcp = \"a/b\" }", "not a name for an interface"),
+        ("{ dhcp = 7 }", "the name of a device"),
     ] {
         let (text, at) = with("start = \"boot\"", &format!("pool = {pool}"));
         let found = problems(&text);
@@ -436,6 +442,23 @@ fn mistakes_in_pools_are_named_at_their_line() {
             "{pool}: {found:?}"
         );
     }
+}
+
+#[test]
+fn a_device_in_the_place_of_a_dhcp_server_is_asked_from_its_first_address() {
+    let with = |pool: &str| with("start = \"boot\"", &format!("pool = {pool}")).0;
+    let loaded = |text: &str| parse(Path::new("g.toml"), &with(text), 0o600).unwrap();
+    let pool = |text: &str| loaded(text).realms.iter().find_map(|realm| realm.pool.clone()).unwrap();
+    let of_lo = pool("{ dhcp = \"lo\" }").dhcp.unwrap();
+    assert_eq!((of_lo.server, of_lo.relay, of_lo.prefix), (None, std::net::Ipv4Addr::LOCALHOST, 8));
+    let none = pool("{ dhcp = \"nosuch0\", dhcp6 = \"nosuch0\" }");
+    assert!(none.dhcp.as_ref().unwrap().relay.is_unspecified() && none.dhcp6.is_some());
+    for address in ["10.1.0.7", "fec1::7"] {
+        assert!(!none.covers(&address.parse().unwrap()), "{address} is of nobody's network");
+    }
+    let named = pool("{ dhcp6 = { server = \"fec1::20\", relay = \"fec1::1/64\" } }");
+    assert!(named.covers(&"fec1::4:7".parse().unwrap()) && !named.covers(&"fec2::7".parse().unwrap()));
+    assert_eq!(named.prefix_of("fec1::4:7".parse().unwrap()), 64);
 }
 
 /// A gateway for EAP, with something in the place of its `remote_auth`, and the number of that line.
