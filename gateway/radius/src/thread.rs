@@ -178,11 +178,12 @@ impl Io {
         let mut ending = false;
         loop {
             self.shared.to_thread.answer();
+            // Looked at first: what was told before it is to end is done.
+            let end = self.shared.end();
             let now = Instant::now();
             for order in self.shared.take_orders() {
                 self.take(now, order);
             }
-            let end = self.shared.end();
             if let Some((_, for_good)) = end
                 && !ending
             {
