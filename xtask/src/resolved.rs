@@ -27,7 +27,7 @@ const USERS: [(&str, u32); 3] = [
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The rule that lets our key side tell it; what operators have is beside the documentation.
-const RULE: &str = include_str!("../../docs/examples/50-tussock.rules");
+const RULE: &str = include_str!("../../docs/polkit/50-tussock.rules");
 
 /// A host with one.
 pub struct Resolved<'w> {

@@ -51,8 +51,8 @@ impl<'w> Tussock<'w> {
         fs::write(&file, config(end, &run)?)?;
         // It holds the secret, and the gateway warns of one that others may read.
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
-        // Leases of another story are nobody's here.
-        for name in ["gateway/leases.db", "gateway/leases.db-wal"] {
+        // Leases and sessions of another story are nobody's here.
+        for name in ["gateway/leases.db", "gateway/leases.db-wal", "secure/accounting"] {
             fs::remove_file(run.join(name)).ok();
         }
         let binary = binary.to_path_buf();
@@ -86,6 +86,11 @@ impl<'w> Tussock<'w> {
     /// Variables of its environment, as `NAME=value`, from its next start on.
     pub fn preset(&mut self, environment: Vec<String>) {
         self.environment = environment;
+    }
+
+    /// The program, to be called with whatever.
+    pub fn program(&self) -> Command {
+        Command::new(&self.binary)
     }
 
     /// Let the program judge the configuration.
@@ -162,6 +167,34 @@ impl<'w> Tussock<'w> {
     pub fn order_feeding(&self, arguments: &[&str], input: &str) -> Result<String> {
         let mut command = Command::new(&self.binary);
         process::feed(command.args(arguments).arg("--socket").arg(self.socket()), input)
+    }
+
+    /// Ends the process that holds the keys, as `kill -9` does, and waits for another one.
+    pub fn kill_key_side(&self) -> Result<()> {
+        let before = self.key_side()?;
+        let pid = rustix::process::Pid::from_raw(before).context("no process")?;
+        rustix::process::kill_process(pid, Signal::KILL)?;
+        let there = process::until(Duration::from_secs(15), || {
+            let another = self.key_side().is_ok_and(|now| now != before);
+            let lines = fs::read_to_string(&self.log)?;
+            let last = lines.lines().rfind(|line| line.contains("tussock-secure "));
+            Ok((another && last.is_some_and(|line| line.contains("is there again"))).then_some(()))
+        })?;
+        there.context("no key side comes after the one that was killed")
+    }
+
+    /// The process that holds the keys: beside the one that carries the packets, a child of the same supervisor.
+    fn key_side(&self) -> Result<i32> {
+        let gateway = self.pid().context("no gateway")?;
+        let supervisor = parent(&gateway.to_string()).context("no supervisor")?;
+        for entry in fs::read_dir("/proc")? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            let comm = fs::read_to_string(format!("/proc/{name}/comm")).unwrap_or_default();
+            if comm.trim() == "tussock-secure" && parent(&name).as_deref() == Some(&supervisor) {
+                return Ok(name.parse()?);
+            }
+        }
+        bail!("no tussock-secure")
     }
 
     /// A command that goes on until it is stopped, its output going to `log`.
@@ -275,6 +308,12 @@ impl Peer for Tussock<'_> {
     fn log(&self) -> &Path {
         &self.log
     }
+}
+
+/// The parent of a process.
+fn parent(pid: &str) -> Option<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("PPid:")).map(|rest| rest.trim().to_owned())
 }
 
 /// `sas --json`: a list of IKE SAs, each with its children.

@@ -428,6 +428,12 @@ fn mistakes_in_pools_are_named_at_their_line() {
             "{ ipv4 = \"10.3.0.0/24\", dhcp = { server = \"10.1.0.20\", relay = \"10.1.0.1/16\" } }",
             "not from both",
         ),
+        ("{ dhcp6 = { server = \"fec1::20\", relay = \"fec1::1\" } }", "write dhcp6 ="),
+        ("{ dhcp6 = { server = \"10.1.0.20\", relay = \"fec1::1/64\" } }", "is not an IPv6 address"),
+        ("{ dhcp6 = { server = \"fec1::20\", relay = \"fec1::1/129\" } }", "is no length"),
+        ("{ ipv6 = \"fec3::/64\", dhcp6 = \"lo\" }", "not from both"),
+        ("{ dhcp = \"a/b\" }", "not a name for an interface"),
+        ("{ dhcp = 7 }", "the name of a device"),
     ] {
         let (text, at) = with("start = \"boot\"", &format!("pool = {pool}"));
         let found = problems(&text);
@@ -436,6 +442,23 @@ fn mistakes_in_pools_are_named_at_their_line() {
             "{pool}: {found:?}"
         );
     }
+}
+
+#[test]
+fn a_device_in_the_place_of_a_dhcp_server_is_asked_from_its_first_address() {
+    let with = |pool: &str| with("start = \"boot\"", &format!("pool = {pool}")).0;
+    let loaded = |text: &str| parse(Path::new("g.toml"), &with(text), 0o600).unwrap();
+    let pool = |text: &str| loaded(text).realms.iter().find_map(|realm| realm.pool.clone()).unwrap();
+    let of_lo = pool("{ dhcp = \"lo\" }").dhcp.unwrap();
+    assert_eq!((of_lo.server, of_lo.relay, of_lo.prefix), (None, std::net::Ipv4Addr::LOCALHOST, 8));
+    let none = pool("{ dhcp = \"nosuch0\", dhcp6 = \"nosuch0\" }");
+    assert!(none.dhcp.as_ref().unwrap().relay.is_unspecified() && none.dhcp6.is_some());
+    for address in ["10.1.0.7", "fec1::7"] {
+        assert!(!none.covers(&address.parse().unwrap()), "{address} is of nobody's network");
+    }
+    let named = pool("{ dhcp6 = { server = \"fec1::20\", relay = \"fec1::1/64\" } }");
+    assert!(named.covers(&"fec1::4:7".parse().unwrap()) && !named.covers(&"fec2::7".parse().unwrap()));
+    assert_eq!(named.prefix_of("fec1::4:7".parse().unwrap()), 64);
 }
 
 /// A gateway for EAP, with something in the place of its `remote_auth`, and the number of that line.
@@ -456,6 +479,7 @@ fn eap_is_understood_and_its_mistakes_are_named() {
         r#"{ method = "eap", id = "eap: *@lab.test", eap = ["ttls"], inner = ["pap"], eap_time = "5m" }"#,
         r#"{ method = "eap", eap = ["tls", "peap"], eap_only = true }"#,
         r#"{ method = "eap", eap = ["md5"], keyless = true }"#,
+        r#"{ method = "eap", eap = ["tls"], revocation = "strict", crl = ["http://a/b"], ocsp = "http://a/" }"#,
     ] {
         let (text, _) = road(good);
         assert_eq!(others(&text), [""; 0], "{good}");
@@ -472,6 +496,13 @@ fn eap_is_understood_and_its_mistakes_are_named() {
         (r#"{ method = "eap", eap = ["tls"], inner = ["chap"] }"#, "inner method"),
         (r#"{ method = "pubkey", ca = ["no.crt"], eap = ["tls"] }"#, "goes with method = \"eap\""),
         (r#"{ method = "eap", eap = ["tls"], eapid = "x" }"#, "did you mean `eap_id`"),
+        (r#"{ method = "eap", eap = ["tls"], revocation = "stict" }"#, "did you mean `strict`"),
+        (r#"{ method = "eap", eap = ["tls"], ocsp = "https://a/" }"#, "is not `http://…`"),
+        (
+            r#"{ method = "eap", eap = ["tls"], usages = ["ipsecIKE"] }"#,
+            "`usages` goes with method = \"pubkey\"",
+        ),
+        (r#"{ method = "eap", radius = true, revocation = "strict" }"#, "the RADIUS server that judges"),
     ] {
         let (text, line) = road(bad);
         let found = others(&text);
@@ -492,4 +523,29 @@ fn eap_is_understood_and_its_mistakes_are_named() {
         found.iter().any(|p| p.starts_with("g.toml:3:")) && !found.concat().contains("31415"),
         "{found:?}"
     );
+}
+
+#[test]
+fn a_client_looks_at_the_certificate_in_tls_as_at_that_of_the_gateway_unless_it_says() {
+    use secure::RevocationMode::{Off, Relaxed, Strict};
+    let dir = std::env::temp_dir().join(format!("tussock-eap-revocation-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let cert =
+        rcgen::CertificateParams::new(vec!["moon.lab.test".into()]).unwrap().self_signed(&key).unwrap();
+    std::fs::write(dir.join("ca.crt"), cert.pem()).unwrap();
+    let mode = |local: &str, remote: &str| {
+        let text = format!(
+            "[realm.home]\nremote = [\"192.0.2.1\"]\n\
+             local_auth = {{ method = \"eap\", id = \"carol@lab.test\", eap = [\"ttls\"]{local} }}\n\
+             remote_auth = {{ method = \"pubkey\", id = \"moon.lab.test\", ca = [\"ca.crt\"]{remote} }}\n\n\
+             [[realm.home.child]]\nname = \"net\"\nremote = [\"10.1.0.0/16\"]\n"
+        );
+        let loaded = parse(&dir.join("g.toml"), &text, 0o600).map_err(|p| p.to_string()).unwrap();
+        loaded.secure.credentials["home"].eap.as_ref().unwrap().revocation.mode
+    };
+    assert_eq!(mode("", ""), Relaxed);
+    assert_eq!(mode("", ", revocation = \"strict\""), Strict);
+    assert_eq!(mode(", revocation = \"off\"", ", revocation = \"strict\""), Off);
+    std::fs::remove_dir_all(&dir).unwrap();
 }

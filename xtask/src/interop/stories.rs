@@ -23,6 +23,7 @@ mod nobody;
 mod padlock;
 mod path_mtu;
 mod plugins;
+mod pools;
 mod providers;
 mod radius;
 mod reactions;
@@ -31,6 +32,7 @@ mod reload;
 mod remote;
 mod revocation;
 mod roadwarriors;
+mod sessions;
 mod slow;
 mod stapling;
 mod suites;
@@ -97,6 +99,7 @@ const SUBJECTS: &[&[Story]] = &[
     leases::STORIES,
     remote::STORIES,
     addresses::STORIES,
+    pools::STORIES,
     watching::STORIES,
     reactions::STORIES,
     hiding::STORIES,
@@ -107,6 +110,7 @@ const SUBJECTS: &[&[Story]] = &[
     padlock::STORIES,
     providers::STORIES,
     radius::STORIES,
+    sessions::STORIES,
     roadwarriors::STORIES,
     plugins::STORIES,
     tokens::STORIES,
