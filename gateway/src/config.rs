@@ -18,6 +18,8 @@ mod pool;
 mod radius;
 mod raw;
 mod reader;
+#[cfg(test)]
+mod realm_tests;
 mod realms;
 pub mod report;
 mod section;
@@ -36,7 +38,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use policy::{AuthPolicy, ChildMode, EspProposal, IkeProposal, Realm, SelectorSpec, Start};
+use policy::{AuthPolicy, ChildMode, EspProposal, IdMatch, IkeProposal, Realm, Rule, SelectorSpec, Start};
 use spi::Caps;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -46,7 +48,7 @@ use crate::dispatch::Table;
 use crate::sandbox::Side;
 use reader::Reader;
 use realms::RealmRead;
-use report::{Problem, Problems, Source, unknown};
+use report::{Problem, Problems, Source, nearest, unknown};
 use section::Section;
 pub use settings::{CarveOut, Fallback, LogFormat, RealmWork, Settings};
 
@@ -225,6 +227,21 @@ impl File<'_> {
         loaded
     }
 
+    /// Whether a realm says how we and how peers prove ourselves. What is there under a name like it is no longer missing: it is spoken
+    /// of as what it is.
+    fn both_sides(&mut self, realm: &Section<'_>) {
+        for (key, other, who) in [("local_auth", "remote_auth", "moon"), ("remote_auth", "local_auth", "sun")]
+        {
+            let keys = realm.table.iter().map(|(key, _)| key.get_ref().as_ref()).filter(|key| *key != other);
+            if nearest(key, keys).is_none() {
+                let text = format!(
+                    "`{key}` is missing; write for example {{ method = \"psk\", id = \"{who}.lab.test\" }}"
+                );
+                self.problems.error(self.source, realm.span.clone(), text);
+            }
+        }
+    }
+
     /// Whether first keys are remembered for good.
     fn forgetful(&mut self, word: &raw::Word, settings: &Settings) {
         if !volatile::is_volatile(&settings.state_dir) {
@@ -332,8 +349,9 @@ impl File<'_> {
         let mut section = Section::of(format!("realm.{name}"), value, self.source, self.problems)?;
         section.span = at.clone();
         let children = section.take_list("child", self.source, self.problems);
+        self.both_sides(&section);
         let raw: raw::Realm = section.read(self.source, self.problems)?;
-        let realm = realms::realm(name, &raw, at.clone(), &mut self.reader());
+        let realm = realms::realm(name, &raw, &mut self.reader());
         let work = settings::realm_work(&raw, &loaded.settings.accel, &mut self.reader());
         if work != RealmWork::default() {
             loaded.works.insert(name.into(), work);
@@ -391,6 +409,19 @@ impl File<'_> {
 
     /// What makes no sense within one realm.
     fn within_realm(&mut self, realm: &Realm, at: Range<usize>) {
+        // RFC 7619 section 2.5.
+        let fixed =
+            |child: &&policy::Child| child.remote.iter().any(|spec| matches!(spec, SelectorSpec::Fixed(_)));
+        if realm.remote_auth == AuthPolicy::Null
+            && let Some(child) = realm.children.iter().find(fixed)
+        {
+            let text = format!(
+                "{}/{}: whoever comes may ask for what is sent to `remote`, and nobody knows who it is; with a `pool` and remote = \
+                 [\"dynamic\"] each peer has an address of its own and no more",
+                realm.name, child.name
+            );
+            self.problems.warn(self.source, at.clone(), text);
+        }
         let mut error = |text: String| self.problems.error(self.source, at.clone(), text);
         if realm.ike.is_empty() {
             error(format!("realm `{}` has no usable `ike` proposal", realm.name));
@@ -405,6 +436,12 @@ impl File<'_> {
                 "realm `{}`: peers that use EAP begin by themselves; `start` and `ike_reauth` are theirs",
                 realm.name
             ));
+        }
+        if realm.local_auth == AuthPolicy::Null && realm.remote_auth == AuthPolicy::Eap
+            || realm.local_auth == AuthPolicy::Eap && realm.remote_auth == AuthPolicy::Null
+        {
+            // RFC 7619 section 2: the password would be shown to whoever asks for it.
+            error(format!("realm `{}`: where one side uses EAP, the other cannot be nobody", realm.name));
         }
         let initiates = realm.children.iter().any(|child| child.start != Start::Manual);
         if initiates && realm.initiates_to().is_none() {
@@ -470,18 +507,24 @@ impl File<'_> {
             self.problems.error(self.source, place(&realm.name), text);
         }
         for realm in &loaded.realms {
-            let Some(peer) = realm.remote_id.the_one() else { continue };
             let wants = realm.local_auth == AuthPolicy::Psk || realm.remote_auth == AuthPolicy::Psk;
+            let is_ours = |id: &IdMatch| {
+                id.matches(&realm.local_id) || realm.aliases.iter().any(|alias| id.matches(alias))
+            };
+            // Of whom a rule about something else speaks is not known here.
+            let may_be_peers = |id: &IdMatch| {
+                let rules = realm.remote_id.rules();
+                rules.is_empty()
+                    || rules.iter().any(|rule| !matches!(rule, Rule::Id(peers) if !peers.overlaps(id)))
+            };
             let fits = |psk: &secure::Psk| match &psk.ids[..] {
                 [] => true,
-                [one] => one.matches(&realm.local_id) || one.matches(peer),
-                ids => {
-                    ids.iter().any(|id| id.matches(&realm.local_id)) && ids.iter().any(|id| id.matches(peer))
-                }
+                [one] => is_ours(one) || may_be_peers(one),
+                ids => ids.iter().any(is_ours) && ids.iter().any(may_be_peers),
             };
             let here = |psk: &&secure::Psk| psk.realm.as_ref().is_none_or(|its| *its == realm.name);
             if wants && !loaded.secure.psks.iter().filter(here).any(fits) {
-                let text = format!("no [[psk]] is shared by `{}` and `{peer}`", realm.local_id);
+                let text = format!("no [[psk]] is shared by `{}` and `{}`", realm.local_id, realm.remote_id);
                 self.problems.error(self.source, place(&realm.name), text);
             }
         }

@@ -6,6 +6,7 @@
 //! | `drop` | root, groups, capabilities, core dumps, being looked into |
 //! | `files` | files (Landlock) |
 //! | `calls` | system calls (seccomp) |
+//! | `memory` | nothing; it keeps memory out of the swap |
 //! | [`rehearsal`] | all of it, for tests |
 //!
 //! All of it is done while the process has one thread, so that every thread it ever has is bound by it.
@@ -13,13 +14,16 @@
 mod calls;
 mod drop;
 mod files;
+mod memory;
 pub mod rehearsal;
+mod sys;
 
 use std::path::PathBuf;
 
 pub(crate) use calls::tighten_lane;
 pub use drop::harden;
-pub(crate) use drop::{become_user, keep_in_memory, lift_limits};
+pub(crate) use drop::{become_user, lift_limits};
+pub(crate) use memory::{keep_in_memory, one_heap};
 
 use rustix::thread::CapabilitySet;
 
@@ -53,6 +57,9 @@ pub(crate) struct Needs {
     pub(crate) dpdk: bool,
     /// Cards by VFIO.
     pub(crate) vfio: bool,
+    /// Instructions that trap and are carried out by a library in this process, in builds for tests: it reaches memory of this process
+    /// by system calls.
+    pub(crate) traps: bool,
     /// Folders of files that its devices keep.
     pub(crate) folders: Vec<PathBuf>,
 }
@@ -66,6 +73,7 @@ impl Needs {
                 ("pkcs11", Side::Keys) | ("openssl", _) | ("plugin", Side::Network) => needs.libraries = true,
                 ("pkcs11", Side::Network) => needs.libraries |= accel.text("dh") == Some("token"),
                 ("dpdk", Side::Network) => needs.dpdk = true,
+                ("padlock", Side::Network) => needs.traps |= is_emulated(accel),
                 ("qat", Side::Network) => needs.vfio |= accel.path("socket").is_none(),
                 _ => {}
             }
@@ -75,6 +83,11 @@ impl Needs {
         }
         needs
     }
+}
+
+/// Whether an emulator carries out what this accelerator would. Builds for production have none.
+pub(crate) fn is_emulated(accel: &registry::Accel) -> bool {
+    cfg!(feature = "padlock-emulated") && accel.driver == "padlock" && accel.flag("emulated") == Some(true)
 }
 
 /// Folders that variables of the environment name: where modules find their files (`SOFTHSM2_CONF` and its like).

@@ -244,7 +244,7 @@ fn answering(mut keys: Running, notes: Option<Arc<Mutex<Notes>>>) -> world::KeyS
             notes.spent += cpu_time() - before;
         }
         let said = match &reply {
-            Some(Reply::Eap(EapStep::Send(packet))) => Some(packet),
+            Some(Reply::Eap(EapStep::Send(packet) | EapStep::Regret { packet, .. })) => Some(packet),
             Some(Reply::Eap(EapStep::Accepted { packet, .. } | EapStep::Refused { packet, .. })) => {
                 packet.as_ref()
             }

@@ -89,15 +89,24 @@ pub fn build_gateway_with(feature: &str, profile: Profile) -> Result<PathBuf> {
 
 /// Build a package whose binary has its name, with some features, and return the path of the binary.
 pub fn build(package: &str, profile: Profile, features: &[String]) -> Result<PathBuf> {
-    let mut command = cargo();
-    command.args(["build", "--quiet", "--package", package]);
     let programs = if package == "tussock" { &PROGRAMS[..] } else { &[package] };
-    for program in programs {
-        command.args(["--bin", program]);
-    }
+    let mut more: Vec<&str> = programs.iter().flat_map(|program| ["--bin", program]).collect();
+    let features = features.join(",");
     if !features.is_empty() {
-        command.arg("--features").arg(features.join(","));
+        more.extend(["--features", &features]);
     }
+    compile(package, profile, &more, package)
+}
+
+/// Build the library of a package and return its path: a file of this name.
+pub fn build_library(package: &str, profile: Profile, file: &str) -> Result<PathBuf> {
+    compile(package, profile, &["--lib"], file)
+}
+
+/// Runs cargo; returns the path of a file that has to be there then.
+fn compile(package: &str, profile: Profile, more: &[&str], file: &str) -> Result<PathBuf> {
+    let mut command = cargo();
+    command.args(["build", "--quiet", "--package", package]).args(more);
     let folder = match profile {
         Profile::Dev => "debug",
         Profile::Release => {
@@ -108,7 +117,7 @@ pub fn build(package: &str, profile: Profile, features: &[String]) -> Result<Pat
     if !process::status(&mut command)? {
         bail!("{package} does not build");
     }
-    let binary = target().join(folder).join(package);
-    binary.metadata().with_context(|| format!("{} is not there after the build", binary.display()))?;
-    Ok(binary)
+    let built = target().join(folder).join(file);
+    built.metadata().with_context(|| format!("{} is not there after the build", built.display()))?;
+    Ok(built)
 }

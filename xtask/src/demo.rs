@@ -110,7 +110,7 @@ pub fn run(options: &Options) -> Result<bool> {
             let began = Instant::now();
             let binary = checkout::build_gateway(Profile::Release)?;
             if options.accel == With::Padlock {
-                padlock = Some(Emulated::build(Profile::Release, &results)?);
+                padlock = Some(Emulated::build(Profile::Release)?);
             }
             steps.done("build", format!("release, {:.0} s", began.elapsed().as_secs_f64()));
             binary
@@ -166,7 +166,10 @@ pub fn run(options: &Options) -> Result<bool> {
         peer.stop()?;
     }
     if let Some(padlock) = &moons.padlock {
-        steps.done("executed", padlock.served(&["xcrypt", "xsha1", "xsha256", "montmul"])?);
+        steps.done(
+            "executed",
+            padlock.served(&world.state("moon")?, &["xcrypt", "xsha1", "xsha256", "montmul"])?,
+        );
     }
     drop(pair);
     drop(world);
@@ -211,8 +214,7 @@ impl Moons {
         };
         let mut gateway = Tussock::new(world, end, &padlock.gateway, results)?;
         gateway.append(padlock::SECTION)?;
-        gateway.preset(padlock.environment());
-        gateway.be_one_process();
+        padlock.put_into(&mut gateway);
         Ok(gateway)
     }
 }

@@ -1,4 +1,5 @@
-//! A gateway on emulated PadLock: the emulator is loaded into its process, and carries out the instructions where they trap.
+//! A gateway on emulated PadLock: the emulator is loaded into the process that carries the packets, and carries out the
+//! instructions where they trap.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::checkout::{self, Profile};
-use crate::process;
+use crate::tussock::Tussock;
 
 /// What its configuration has to say.
 pub const SECTION: &str = "[accel.via]\ndriver = \"padlock\"\nmontmul = true\nemulated = true";
@@ -20,12 +21,11 @@ pub struct Emulated {
     /// The gateway, of a build that can be told to.
     pub gateway: PathBuf,
     library: PathBuf,
-    stats: PathBuf,
 }
 
 impl Emulated {
-    /// Build both; what was counted will be in `results`.
-    pub fn build(profile: Profile, results: &Path) -> Result<Emulated> {
+    /// Build both.
+    pub fn build(profile: Profile) -> Result<Emulated> {
         let built = checkout::build("tussock", profile, &["padlock-emulated".to_owned()])?;
         let folder = built.parent().context("a binary lies in a folder")?.join("padlock");
         fs::create_dir_all(&folder)?;
@@ -38,25 +38,25 @@ impl Emulated {
         let gateway = folder.join("tussock");
         // The usual one goes back to its place, for whoever comes next.
         checkout::build_gateway(profile)?;
-        Ok(Emulated { gateway, library: library(profile)?, stats: results.join("padlock.json") })
+        Ok(Emulated { gateway, library: library(profile)? })
     }
 
-    /// What the gateway's environment has to hold.
-    pub fn environment(&self) -> Vec<String> {
-        self.environment_with("")
+    /// Has a gateway's process take the emulator for its processor, from the next start on.
+    pub fn put_into(&self, gateway: &mut Tussock<'_>) {
+        self.put_into_with(gateway, "");
     }
 
     /// The same with more words for the emulator, each behind a comma.
-    pub fn environment_with(&self, words: &str) -> Vec<String> {
-        vec![
-            format!("LD_PRELOAD={}", self.library.display()),
-            format!("TUSSOCK_PADLOCK_EMULATOR=stats={}{words}", self.stats.display()),
-        ]
+    pub fn put_into_with(&self, gateway: &mut Tussock<'_>, words: &str) {
+        gateway.preset(vec![
+            format!("TUSSOCK_PADLOCK_PRELOAD={}", self.library.display()),
+            format!("TUSSOCK_PADLOCK_EMULATOR=stats={}{words}", stats(gateway.state()).display()),
+        ]);
     }
 
-    /// How many instructions of each kind were carried out, in a line; the gateway has ended by now.
-    pub fn served(&self, wanted: &[&str]) -> Result<String> {
-        let text = fs::read_to_string(&self.stats).context("the emulator has not said what it did")?;
+    /// How many instructions of each kind were carried out, in a line; the gateway with this state folder has ended by now.
+    pub fn served(&self, state: &Path, wanted: &[&str]) -> Result<String> {
+        let text = fs::read_to_string(stats(state)).context("the emulator has not said what it did")?;
         let counts: Value = serde_json::from_str(&text)?;
         let count = |name: &str| counts.get(name).and_then(Value::as_u64).unwrap_or(0);
         if let Some(name) = wanted.iter().find(|name| count(name) == 0) {
@@ -66,21 +66,12 @@ impl Emulated {
     }
 }
 
+/// Where the process that carries the packets may write.
+fn stats(state: &Path) -> PathBuf {
+    state.join("gateway/padlock.json")
+}
+
 /// The emulator as a library to load into a process, built.
 pub fn library(profile: Profile) -> Result<PathBuf> {
-    let mut command = checkout::cargo();
-    command.args(["build", "--quiet", "--package", "tussock-padlock-emulator"]);
-    let folder = match profile {
-        Profile::Dev => "debug",
-        Profile::Release => {
-            command.arg("--release");
-            "release"
-        }
-    };
-    if !process::status(&mut command)? {
-        bail!("tussock-padlock-emulator does not build");
-    }
-    let library = checkout::target().join(folder).join("libtussock_padlock_emulator.so");
-    library.metadata().with_context(|| format!("{} is not there", library.display()))?;
-    Ok(library)
+    checkout::build_library("tussock-padlock-emulator", profile, "libtussock_padlock_emulator.so")
 }

@@ -3,28 +3,13 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 
 use crate::checkout::{self, Profile};
-use crate::process;
 
 /// Build the module, and return its path.
 pub fn build(profile: Profile) -> Result<PathBuf> {
-    let mut command = checkout::cargo();
-    command.args(["build", "--quiet", "--package", "tussock-openssl-emulator", "--lib"]);
-    let folder = match profile {
-        Profile::Dev => "debug",
-        Profile::Release => {
-            command.arg("--release");
-            "release"
-        }
-    };
-    if !process::status(&mut command)? {
-        bail!("tussock-openssl-emulator does not build");
-    }
-    let module = checkout::target().join(folder).join("libtussock_pausing.so");
-    module.metadata().with_context(|| format!("{} is not there after the build", module.display()))?;
-    Ok(module)
+    checkout::build_library("tussock-openssl-emulator", profile, "libtussock_pausing.so")
 }
 
 /// What a gateway has to know of a provider that pauses its jobs for so long; with a fault plan things go wrong. Its files are in

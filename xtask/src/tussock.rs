@@ -38,8 +38,6 @@ pub struct Tussock<'w> {
     log: PathBuf,
     /// `NAME=value`, for its process alone.
     environment: Vec<String>,
-    /// Everything in one process: what is loaded into that is loaded into all of it.
-    in_one: bool,
     daemon: Option<Daemon>,
 }
 
@@ -53,13 +51,13 @@ impl<'w> Tussock<'w> {
         fs::write(&file, config(end, &run)?)?;
         // It holds the secret, and the gateway warns of one that others may read.
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
-        // Leases of another story are nobody's here.
-        for name in ["gateway/leases.db", "gateway/leases.db-wal"] {
+        // Leases and sessions of another story are nobody's here.
+        for name in ["gateway/leases.db", "gateway/leases.db-wal", "secure/accounting"] {
             fs::remove_file(run.join(name)).ok();
         }
         let binary = binary.to_path_buf();
         let environment = Vec::new();
-        Ok(Tussock { world, host: end.host, binary, dir, run, log, environment, in_one: false, daemon: None })
+        Ok(Tussock { world, host: end.host, binary, dir, run, log, environment, daemon: None })
     }
 
     /// Something for its environment, from the next start on.
@@ -85,14 +83,14 @@ impl<'w> Tussock<'w> {
         self.rewrite(|text| format!("{text}\n{more}\n"))
     }
 
-    /// From its next start on it is one process.
-    pub fn be_one_process(&mut self) {
-        self.in_one = true;
-    }
-
     /// Variables of its environment, as `NAME=value`, from its next start on.
     pub fn preset(&mut self, environment: Vec<String>) {
         self.environment = environment;
+    }
+
+    /// The program, to be called with whatever.
+    pub fn program(&self) -> Command {
+        Command::new(&self.binary)
     }
 
     /// Let the program judge the configuration.
@@ -171,6 +169,34 @@ impl<'w> Tussock<'w> {
         process::feed(command.args(arguments).arg("--socket").arg(self.socket()), input)
     }
 
+    /// Ends the process that holds the keys, as `kill -9` does, and waits for another one.
+    pub fn kill_key_side(&self) -> Result<()> {
+        let before = self.key_side()?;
+        let pid = rustix::process::Pid::from_raw(before).context("no process")?;
+        rustix::process::kill_process(pid, Signal::KILL)?;
+        let there = process::until(Duration::from_secs(15), || {
+            let another = self.key_side().is_ok_and(|now| now != before);
+            let lines = fs::read_to_string(&self.log)?;
+            let last = lines.lines().rfind(|line| line.contains("tussock-secure "));
+            Ok((another && last.is_some_and(|line| line.contains("is there again"))).then_some(()))
+        })?;
+        there.context("no key side comes after the one that was killed")
+    }
+
+    /// The process that holds the keys: beside the one that carries the packets, a child of the same supervisor.
+    fn key_side(&self) -> Result<i32> {
+        let gateway = self.pid().context("no gateway")?;
+        let supervisor = parent(&gateway.to_string()).context("no supervisor")?;
+        for entry in fs::read_dir("/proc")? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            let comm = fs::read_to_string(format!("/proc/{name}/comm")).unwrap_or_default();
+            if comm.trim() == "tussock-secure" && parent(&name).as_deref() == Some(&supervisor) {
+                return Ok(name.parse()?);
+            }
+        }
+        bail!("no tussock-secure")
+    }
+
     /// A command that goes on until it is stopped, its output going to `log`.
     pub fn follow(&self, arguments: &[&str], log: &Path) -> Result<Daemon> {
         let mut command = Command::new(&self.binary);
@@ -180,6 +206,25 @@ impl<'w> Tussock<'w> {
     /// Its configuration.
     pub fn file(&self) -> PathBuf {
         self.dir.join("gateway.toml")
+    }
+
+    /// The processes that its supervisor has: the one that faces the network, and the one that holds the keys.
+    pub fn processes(&self) -> Result<[u32; 2]> {
+        let supervisor = self.daemon.as_ref().context("it does not run")?.pid();
+        let children = fs::read_to_string(format!("/proc/{supervisor}/task/{supervisor}/children"))?;
+        let named = |name: &str| {
+            let is = |pid: &&str| {
+                fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name)
+            };
+            let pid = children.split_whitespace().find(is).with_context(|| format!("no {name}"))?;
+            Ok::<u32, anyhow::Error>(pid.parse()?)
+        };
+        Ok([named("tussock-gateway")?, named("tussock-secure")?])
+    }
+
+    /// Its state folder.
+    pub fn state(&self) -> &Path {
+        &self.run
     }
 
     /// Its control socket.
@@ -197,7 +242,7 @@ impl Peer for Tussock<'_> {
         // Whatever else it takes to get there does not see the variables.
         let mut command = self.world.on(self.host, "env");
         command.args(&self.environment).arg(&self.binary);
-        command.arg("run").args(self.in_one.then_some("--one-process")).arg("--config").arg(self.file());
+        command.arg("run").arg("--config").arg(self.file());
         let mut daemon = Daemon::start(&mut command, &self.log)?;
         let ready = process::until(Duration::from_secs(10), || {
             Ok((daemon.has_ended() || self.order(&["status", "--json"]).is_ok()).then_some(()))
@@ -263,6 +308,12 @@ impl Peer for Tussock<'_> {
     fn log(&self) -> &Path {
         &self.log
     }
+}
+
+/// The parent of a process.
+fn parent(pid: &str) -> Option<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("PPid:")).map(|rest| rest.trim().to_owned())
 }
 
 /// `sas --json`: a list of IKE SAs, each with its children.

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use crate::decode::Instruction;
 use crate::options::Options;
@@ -106,7 +106,7 @@ impl Emulator {
             // Family 6, model 15, stepping 8: a Nano.
             1 => [0x6f8, 0, 0, 0],
             0xc000_0000 => [0xc000_0001, 0, 0, 0],
-            0xc000_0001 => {
+            0xc000_0001 if !self.suffers(Fault::Vanished) => {
                 let there = self.options.units.bits();
                 let enabled = (self.options.units - self.options.asleep).bits() << 1;
                 [0, 0, 0, there | enabled]
@@ -162,13 +162,12 @@ impl Emulator {
     }
 
     pub(crate) fn suffers(&self, fault: Fault) -> bool {
-        let later = match fault {
-            Fault::Vanished => self.options.vanish,
-            Fault::XcryptFlips => self.options.flips,
-            _ => None,
+        let is_time = match fault {
+            Fault::Vanished => self.options.vanish.is_some_and(|at| SystemTime::now() >= at),
+            Fault::XcryptFlips => self.options.flips.is_some_and(|after| self.since.elapsed() >= after),
+            _ => false,
         };
-        later.is_some_and(|after| self.since.elapsed() >= after)
-            || self.faults.load(Ordering::Relaxed) & 1 << fault as u32 != 0
+        is_time || self.faults.load(Ordering::Relaxed) & 1 << fault as u32 != 0
     }
 
     /// Whether a processor like this one has the instruction.

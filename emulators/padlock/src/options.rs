@@ -1,7 +1,7 @@
 //! What an emulator may be told, also by an environment variable.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::emulator::Units;
 
@@ -15,7 +15,7 @@ pub struct Options {
     /// Where the counters are written when the process ends.
     pub stats: Option<PathBuf>,
     /// When all units go away, as in a guest that is moved to another host.
-    pub vanish: Option<Duration>,
+    pub vanish: Option<SystemTime>,
     /// When a bit of every result of XCRYPT begins to be wrong.
     pub flips: Option<Duration>,
 }
@@ -29,7 +29,7 @@ impl Default for Options {
 /// A word that is none.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is none of: units=rng+ace+ace2+phe+pmm, asleep=…, on, stats=PATH, vanish=SECONDS, flips=SECONDS"
+    "`{0}` is none of: units=rng+ace+ace2+phe+pmm, asleep=…, on, stats=PATH, vanish=SECONDS-SINCE-1970, flips=SECONDS"
 )]
 pub struct BadOption(String);
 
@@ -46,9 +46,13 @@ impl Options {
                 Some(("units", list)) => options.units = units(list).ok_or_else(bad)?,
                 Some(("asleep", list)) => options.asleep = units(list).ok_or_else(bad)?,
                 Some(("stats", path)) if !path.is_empty() => options.stats = Some(path.into()),
-                Some((what @ ("vanish" | "flips"), seconds)) => {
-                    let after = Some(Duration::from_secs(seconds.parse().map_err(|_| bad())?));
-                    *(if what == "flips" { &mut options.flips } else { &mut options.vanish }) = after;
+                Some(("flips", seconds)) => {
+                    options.flips = Some(Duration::from_secs(seconds.parse().map_err(|_| bad())?));
+                }
+                // For processes that are started again later, too.
+                Some(("vanish", seconds)) => {
+                    let after = Duration::from_secs(seconds.parse().map_err(|_| bad())?);
+                    options.vanish = Some(SystemTime::UNIX_EPOCH.checked_add(after).ok_or_else(bad)?);
                 }
                 // The variable has to be there; this says nothing more.
                 None if word == "on" => {}
@@ -78,7 +82,8 @@ mod tests {
         assert_eq!((options.units, options.asleep), (Units::ACE | Units::PHE, Units::RNG));
         assert_eq!(options.stats, Some("/tmp/x".into()));
         let later = Options::parse("vanish=9,flips=4").unwrap();
-        assert_eq!((later.vanish, later.flips), (Some(Duration::from_secs(9)), Some(Duration::from_secs(4))));
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(9);
+        assert_eq!((later.vanish, later.flips), (Some(at), Some(Duration::from_secs(4))));
         for bad in ["units=mmx", "unit=ace", "stats=", "watch", "vanish=soon"] {
             assert!(Options::parse(bad).unwrap_err().to_string().starts_with(&format!("`{bad}`")));
         }

@@ -18,7 +18,7 @@ pub(crate) trait ServerMethod: Send {
     }
 
     /// Why it has failed, if the peer was told so by the last request.
-    fn failed(&self) -> Option<&str> {
+    fn failed(&self) -> Option<String> {
         None
     }
 

@@ -106,6 +106,13 @@ impl ServerMethod for MsChapV2Server {
             },
         }
     }
+
+    fn failed(&self) -> Option<String> {
+        match &self.state {
+            Waiting::Regret(why) => Some(why.clone()),
+            Waiting::Response | Waiting::Assent(_) => None,
+        }
+    }
 }
 
 /// What a peer sends to prove its password, in EAP or in the tunnel of EAP-TTLS.

@@ -66,6 +66,11 @@ impl NestedServer {
         self.0.receive(packet).into()
     }
 
+    /// Why the peer is refused already.
+    pub(crate) fn failed(&self) -> Option<String> {
+        self.0.failed()
+    }
+
     /// The identifier of the request that is out.
     pub(crate) fn id(&self) -> u8 {
         self.0.id()

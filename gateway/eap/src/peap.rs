@@ -118,6 +118,14 @@ impl Inside for PeapInside {
             Waiting::Regret(why) => Within::Refuse(std::mem::take(why)),
         }
     }
+
+    fn failed(&self) -> Option<String> {
+        match &self.state {
+            Waiting::Regret(why) => Some(why.clone()),
+            Waiting::Eap(nested) => nested.failed(),
+            Waiting::Nothing | Waiting::Agreement(_) => None,
+        }
+    }
 }
 
 /// The peer's side of the tunnel.

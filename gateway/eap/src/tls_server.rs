@@ -25,6 +25,11 @@ pub(crate) trait Inside: Send {
 
     /// Takes what the peer wrote; nothing, if it sent an empty packet.
     fn receive(&mut self, plain: &[u8], channel: &Channel, id: u8) -> Within;
+
+    /// Why it has failed, if what was written last says so.
+    fn failed(&self) -> Option<String> {
+        None
+    }
 }
 
 /// What to do next inside.
@@ -194,10 +199,10 @@ impl ServerMethod for TlsServerMethod {
         }
     }
 
-    fn failed(&self) -> Option<&str> {
+    fn failed(&self) -> Option<String> {
         match &self.phase {
-            Phase::Dead(why) => Some(why),
-            _ => None,
+            Phase::Dead(why) => Some(why.clone()),
+            _ => self.inside.failed(),
         }
     }
 

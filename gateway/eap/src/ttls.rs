@@ -168,6 +168,14 @@ impl Inside for TtlsInside {
             _ => self.on_first(&avps, channel),
         }
     }
+
+    fn failed(&self) -> Option<String> {
+        match &self.state {
+            Waiting::Regret(why) => Some(why.clone()),
+            Waiting::Eap(nested) => nested.failed(),
+            Waiting::Anything | Waiting::Assent(_) => None,
+        }
+    }
 }
 
 fn accept(identity: String, method: String) -> Within {

@@ -4,6 +4,7 @@
 //! one entry in [`TARGETS`].
 #![deny(unsafe_code)]
 
+mod certificates;
 mod eap;
 mod ike_state;
 mod ipc;
@@ -15,6 +16,7 @@ mod wire_esp;
 mod wire_ike;
 
 pub use self::ipc::ipc;
+pub use certificates::{certificates, certificates_taken};
 pub use eap::{eap, eap_ends};
 pub use ike_state::{ike_events, ike_state};
 pub use plugin::plugin;
@@ -36,4 +38,5 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("vfio_user", vfio_user),
     ("eap", eap),
     ("ipc", ipc),
+    ("certificates", certificates),
 ];

@@ -1,5 +1,6 @@
 //! The seeds, built with the codec itself: one message of each kind a gateway meets, small.
 
+mod certificates;
 mod eap;
 mod esp;
 mod ike;
@@ -30,5 +31,7 @@ pub fn all() -> Vec<Seed> {
     let vfio = vfio_user::seeds().into_iter().map(|seed| named("vfio_user", seed));
     let eap = eap::seeds().into_iter().map(|(name, bytes)| Seed { target: "eap", name, bytes });
     let ipc = ipc::seeds().into_iter().map(|seed| named("ipc", seed));
+    let certificates = certificates::seeds().into_iter().map(|seed| named("certificates", seed));
+    let ipc = ipc.chain(certificates);
     ike.chain(esp).chain(state).chain(plugin).chain(radius).chain(vfio).chain(eap).chain(ipc).collect()
 }

@@ -38,6 +38,14 @@ fn seeds_reach_what_they_are_for() {
 }
 
 #[test]
+fn certificates_and_answers_are_taken_as_what_they_are() {
+    for seed in fuzz::seed::all().iter().filter(|s| s.target == "certificates") {
+        let refused = ["try_later", "no_such_entry"].contains(&seed.name.as_str());
+        assert_eq!(fuzz::certificates_taken(&seed.bytes), !refused, "{}", seed.name);
+    }
+}
+
+#[test]
 fn who_is_not_disturbed_is_let_in() {
     for seed in fuzz::seed::all().iter().filter(|s| s.target == "eap") {
         let (ours, theirs) = fuzz::eap_ends(&seed.bytes);

@@ -241,7 +241,8 @@ impl IkeSa {
             State::Rekeyed => cx.arm(Timer::GiveUp(self.id), cx.patience()),
             State::Established | State::Deleting | State::Gone => {}
             state => {
-                let why = Why::Timeout(format!("nothing came while in {state:?}"));
+                let timeout = || Why::Timeout(format!("nothing came while in {state:?}"));
+                let why = self.regretted().unwrap_or_else(timeout);
                 self.close(cx, DownKind::Failed, why);
             }
         }

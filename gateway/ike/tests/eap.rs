@@ -100,6 +100,33 @@ fn a_client_that_is_refused_hears_no_reason_and_nothing_is_left() {
 }
 
 #[test]
+fn who_goes_when_told_that_it_is_refused_is_refused_for_that_reason() {
+    // It says that it goes, or goes without a word.
+    for silent in [false, true] {
+        let mut world = world(1);
+        world.nodes[1].eap.regrets = true;
+        world.nodes[0].eap.leaves = 5;
+        if silent {
+            world.censor = Some(Box::new(|node, message| node == 0 && is_exchange(message, 37, false)));
+        }
+        let up = world.up(0);
+        world.run(700 * S);
+        assert!(world.nodes[0].answers[&up].is_err());
+        let why = failures(&world, 1)[0].to_string();
+        assert_eq!(why, "authentication: moon.lab.test: EAP: not to be", "silent: {silent}");
+        assert_nothing_left(&mut world);
+    }
+    // Who stays hears the end of it.
+    let mut world = world(1);
+    (world.nodes[1].eap.regrets, world.nodes[1].eap.refuses) = (true, true);
+    let up = world.up(0);
+    world.run(20 * S);
+    assert!(world.nodes[0].answers[&up].is_err());
+    assert!(failures(&world, 1)[0].to_string().contains("not to be"));
+    assert_nothing_left(&mut world);
+}
+
+#[test]
 fn who_does_not_know_the_key_that_eap_gave_is_not_let_in() {
     // Somebody between the two that speaks EAP with both has another key with each.
     for liar in 0..2 {

@@ -257,6 +257,10 @@ fn eap_step(step: &EapStep) -> Result<(), Broken> {
         |packet: &Option<Vec<u8>>| within("packet", packet.as_ref().map_or(0, Vec::len), MAX_EAP_PACKET);
     match step {
         EapStep::Send(packet) => within("packet", packet.len(), MAX_EAP_PACKET),
+        EapStep::Regret { packet, why } => {
+            within("packet", packet.len(), MAX_EAP_PACKET)?;
+            within("why", why.len(), MAX_TEXT)
+        }
         EapStep::Ready => Ok(()),
         EapStep::WantPassword(user) => within("user", user.len(), MAX_EAP_TEXT),
         EapStep::Accepted { packet, realm, grant } => {

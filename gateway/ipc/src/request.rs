@@ -369,6 +369,14 @@ pub const MAX_ORDERED: usize = 256;
 pub enum EapStep {
     /// Send this packet; the peer's next is awaited.
     Send(Vec<u8>),
+    /// The same, and the peer is refused already: it is told so by the packet, and may go without another word. For the operator it is
+    /// then the reason. Holds no secret.
+    Regret {
+        /// To send.
+        packet: Vec<u8>,
+        /// Why it is refused.
+        why: String,
+    },
     /// Nothing to send: the peer's first packet is awaited (we are the client).
     Ready,
     /// The password of this user is not configured: somebody has to give it. [`Request::EapWait`] goes on.

@@ -99,7 +99,8 @@ impl Pool {
 
     /// The networks that DHCP servers give addresses of.
     pub fn dhcp_networks(&self) -> impl Iterator<Item = TrafficSelector> + use<> {
-        let (v4, v6) = (self.dhcp.as_ref().map(DhcpSource::network), self.dhcp6.as_ref().map(DhcpSource::network));
+        let (v4, v6) =
+            (self.dhcp.as_ref().map(DhcpSource::network), self.dhcp6.as_ref().map(DhcpSource::network));
         v4.into_iter().chain(v6)
     }
 

@@ -11,6 +11,14 @@ use crate::id::{IdError, IdMatch, Identity};
 use crate::rdn::RdnSet;
 use crate::realm::AuthPolicy;
 
+/// What rules begin with that are not about the ID payload, and what they are about.
+const WORDS: [(&str, &str); 4] = [
+    ("subject", "the subject of a certificate"),
+    ("san", "a certificate's alternative names"),
+    ("eap", "the EAP identity"),
+    ("group", "a group"),
+];
+
 /// Rules of one realm, at most.
 pub const MAX_RULES: usize = 64;
 
@@ -92,6 +100,26 @@ pub enum RuleError {
     /// Not an identity or pattern.
     #[error(transparent)]
     Id(#[from] IdError),
+    /// Nothing that could be a rule.
+    #[error(
+        "`{0}` is no rule: write a name, `*.` or `*@` with a domain, an address or network, a distinguished name, `any`, or what stands \
+         after `subject:`, `san:`, `eap:` or `group:`"
+    )]
+    NoRule(String),
+    /// A network whose length is none.
+    #[error("`{0}` is not a network: behind the `/` stands how many bits of the address are fixed")]
+    NoNetwork(String),
+    /// A `*` that is not at the beginning of a domain.
+    #[error("`{0}`: a `*` stands before a domain only, as in `*.lab.test` and `*@lab.test`")]
+    Wildcard(String),
+    /// A distinguished name with a `*` for a value.
+    #[error(
+        "`{0}`: a distinguished name is one name, without wildcards; `subject:` with a part of it holds for all that have that part"
+    )]
+    WildName(String),
+    /// A word without its colon, or in large letters.
+    #[error("`{0}`: if this is to be a rule about {2}, it begins with `{1}:`")]
+    Word(String, &'static str, &'static str),
     /// Not a set of RDNs.
     #[error(transparent)]
     Subject(#[from] DnError),
@@ -117,7 +145,7 @@ impl Rule {
     pub fn parse(text: &str) -> Result<Self, RuleError> {
         let text = text.trim();
         // The words are none an identity starts with: a colon is in IPv6 addresses and key IDs only.
-        let Some((word, rest)) = text.split_once(':') else { return Ok(Rule::Id(IdMatch::parse(text)?)) };
+        let Some((word, rest)) = text.split_once(':') else { return Rule::about_id(text) };
         let rest = rest.trim();
         let some = |word| if rest.is_empty() { Err(RuleError::Empty(word)) } else { Ok(rest) };
         match word.trim_end() {
@@ -130,8 +158,32 @@ impl Rule {
             },
             "eap" => Ok(Rule::Eap(EapPattern::parse(some("eap")?)?)),
             "group" => Ok(Rule::Group(some("group")?.into())),
-            _ => Ok(Rule::Id(IdMatch::parse(text)?)),
+            _ => Rule::about_id(text),
         }
+    }
+
+    /// What is about the ID payload, or about nothing, and then what was meant.
+    fn about_id(text: &str) -> Result<Self, RuleError> {
+        let pattern = match IdMatch::parse(text) {
+            Ok(pattern) => pattern,
+            Err(error @ (IdError::BadName(_) | IdError::BadDn(_))) => {
+                let begins = text.split([':', ' ', '=']).next().unwrap_or_default();
+                let word = WORDS.iter().find(|(word, _)| begins.eq_ignore_ascii_case(word));
+                return Err(match (word, error) {
+                    (Some((word, about)), _) => RuleError::Word(text.into(), word, about),
+                    (None, IdError::BadDn(error)) => RuleError::Subject(error),
+                    _ if text.contains('*') => RuleError::Wildcard(text.into()),
+                    _ if text.contains('/') => RuleError::NoNetwork(text.into()),
+                    _ => RuleError::NoRule(text.into()),
+                });
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let is_name = matches!(pattern, IdMatch::Exact(Identity::Dn(_)));
+        if is_name && text.split(',').any(|part| part.trim_end().ends_with("=*")) {
+            return Err(RuleError::WildName(text.into()));
+        }
+        Ok(Rule::Id(pattern))
     }
 
     /// How narrow it is for such a peer; `None` when the peer does not fit.
@@ -505,7 +557,16 @@ mod tests {
             ("eap:", "nothing stands after `eap:`"),
             ("group:", "nothing stands after `group:`"),
             ("10.0.0.0/33", "`10.0.0.0/33` is not"),
-            ("ou: Sales", "is not a domain name"),
+            ("ou: Sales", "`ou: Sales` is no rule: write a name"),
+            ("^.*sun$", "a `*` stands before a domain only"),
+            ("a.*.test", "a `*` stands before a domain only"),
+            ("*test", "a `*` stands before a domain only"),
+            ("10.2.0.1/33", "is not a network"),
+            ("Subject: OU=Sales", "a rule about the subject of a certificate, it begins with `subject:`"),
+            ("subject OU=Sales", "it begins with `subject:`"),
+            ("Group: x", "a rule about a group, it begins with `group:`"),
+            ("O=Example, CN=*", "without wildcards"),
+            ("OUU=Sales", "unknown attribute type `OUU`"),
             ("", "empty identity"),
         ] {
             let said = Rule::parse(text).unwrap_err().to_string();

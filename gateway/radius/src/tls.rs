@@ -119,7 +119,7 @@ impl TlsLane {
             let state = self
                 .tls
                 .process_new_packets()
-                .map_err(|error| io::Error::new(ErrorKind::InvalidData, error.to_string()))?;
+                .map_err(|error| io::Error::new(ErrorKind::InvalidData, plain(&error)))?;
             let mut chunk = [0; CHUNK];
             loop {
                 match self.tls.reader().read(&mut chunk) {
@@ -165,6 +165,16 @@ fn cut(received: &mut Vec<u8>, packets: &mut Vec<Vec<u8>>) -> io::Result<()> {
     }
     received.drain(..taken);
     Ok(())
+}
+
+/// What is wrong, for somebody who has written a configuration.
+fn plain(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer) => {
+            format!("{error}: no CA of `ca` has issued it")
+        }
+        error => error.to_string(),
+    }
 }
 
 fn explain(error: &io::Error) -> String {

@@ -45,6 +45,8 @@ use crate::validator::Validator;
 use crate::vault::{Problem, Vault};
 use check::{Chain, Verifying};
 use own::Signing;
+#[cfg(feature = "fuzzing")]
+pub(crate) use papers::bundle;
 use papers::{Parked, Waiting};
 
 /// Operations at once.

@@ -444,8 +444,12 @@ impl Talk {
                 return;
             }
             Step::Send(packet) if packet.len() <= MAX_EAP_PACKET => {
+                let regret = conversation.failed().filter(|_| self.role == Role::Responder);
                 self.state = State::Idle(conversation);
-                EapStep::Send(packet)
+                match regret {
+                    Some(why) => EapStep::Regret { packet, why },
+                    None => EapStep::Send(packet),
+                }
             }
             Step::Send(packet) => {
                 self.refuse(table, sa, None, format!("a packet of {} octets to send", packet.len()))

@@ -7,7 +7,7 @@
 
 mod disk;
 mod http;
-mod ldap;
+pub(crate) mod ldap;
 mod url;
 
 use std::collections::VecDeque;
@@ -391,7 +391,8 @@ impl Reach {
     }
 }
 
-fn list(octets: Vec<u8>) -> Result<Crl, String> {
+/// A list as a server gives it away.
+pub(crate) fn list(octets: Vec<u8>) -> Result<Crl, String> {
     // Some servers send PEM, which RFC 5280 section 4.2.1.13 does not have.
     if octets.starts_with(b"-----BEGIN") {
         let mut lists = crate::load::crls("the CRL", &octets).map_err(|error| error.what)?;

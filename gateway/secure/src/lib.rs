@@ -8,7 +8,7 @@
 //! | `authority` | proofs made and checked |
 //! | `octets` | what a proof is about, put together here and nowhere else |
 //! | `method`, `algorithm` | authentication methods and algorithm identifiers |
-//! | `eap`, `eap_methods` | EAP conversations, and what they bring; what they are made of |
+//! | `eap`, `eap_methods`, `eap_judge` | EAP conversations, and what they bring; what they are made of; who judges certificates in them |
 //! | `psk` | pre-shared keys by identity |
 //! | `radius` | RADIUS servers: conversations through them, accounts of sessions, and orders about them |
 //! | `candidates` | which of its realms a peer belongs to |
@@ -35,6 +35,8 @@ mod eap;
 mod eap_judge;
 mod eap_methods;
 mod fetch;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod handed;
 mod identity;
 mod kernel;

@@ -141,9 +141,7 @@ impl Side {
 
     /// Asks and waits.
     pub(crate) fn ask(&mut self, request: Request) -> Reply {
-        let token = Token(self.next);
-        self.next += 1;
-        assert!(self.authority.handle(self.at, token, request).is_none());
+        let token = self.begin(request);
         let (answered, reply) = self.next_answer();
         assert_eq!(answered, token);
         reply
@@ -159,10 +157,12 @@ impl Side {
         input: AuthInput,
         proof: PeerProof,
     ) -> Token {
+        self.begin(question(sa, realm, own, peer, input, proof))
+    }
+
+    fn begin(&mut self, request: Request) -> Token {
         let token = Token(self.next);
         self.next += 1;
-        let (realms, asked, peer_id) = (vec![realm.into()], Some(id(own)), id(peer));
-        let request = Request::CheckAuth { sa: IkeSaRef(sa), realms, asked, peer_id, input, proof };
         assert!(self.authority.handle(self.at, token, request).is_none());
         token
     }
@@ -222,15 +222,14 @@ impl Side {
         input: AuthInput,
         proof: PeerProof,
     ) -> Reply {
-        self.ask(Request::CheckAuth {
-            sa: IkeSaRef(sa),
-            realms: vec![realm.into()],
-            asked: Some(id(own)),
-            peer_id: id(peer),
-            input,
-            proof,
-        })
+        self.ask(question(sa, realm, own, peer, input, proof))
     }
+}
+
+/// Whether this peer of the realm has proved itself to us of this name.
+fn question(sa: u64, realm: &str, own: &str, peer: &str, input: AuthInput, proof: PeerProof) -> Request {
+    let (realms, asked, peer_id) = (vec![realm.into()], Some(id(own)), id(peer));
+    Request::CheckAuth { sa: IkeSaRef(sa), realms, asked, peer_id, input, proof }
 }
 
 pub(crate) fn proof(reply: Reply) -> PeerProof {

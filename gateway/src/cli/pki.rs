@@ -11,11 +11,11 @@ mod store;
 mod tests;
 
 use std::fs;
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context, anyhow, bail};
 use clap::{Args, Subcommand, ValueEnum};
+use policy::Identity;
 use rcgen::{
     CertificateParams, DistinguishedName, DnType, PublicKeyData, SanType, SignatureAlgorithm, SigningKey,
 };
@@ -158,7 +158,10 @@ pub fn run(pki: &Pki) -> anyhow::Result<()> {
         Pki::Token(token) => &**token,
         Pki::Init(init) => {
             ca::init(init)?;
-            return super::print(&format!("{} holds a CA now\n", init.folder.dir.display()));
+            let dir = init.folder.dir.display();
+            return super::print(&format!(
+                "{dir} holds a CA now. {dir}/ca.crt goes to whoever is to believe it; {dir}/ca.key goes to nobody.\n"
+            ));
         }
         Pki::Issue(issue) => {
             let issued = ca::issue(issue)?;
@@ -176,11 +179,17 @@ pub fn run(pki: &Pki) -> anyhow::Result<()> {
                 list.display()
             ));
         }
-        Pki::Crl(crl) => return super::print(&format!("{}\n", ca::crl(crl)?.display())),
+        Pki::Crl(crl) => {
+            let (file, until) = ca::crl(crl)?;
+            return super::print(&format!("{}: good until {}\n", file.display(), ca::date(until)));
+        }
         Pki::List(folder) => return super::print(&ca::show(folder)?),
         Pki::Export(export) => {
             export::export(export)?;
-            return super::print(&format!("{}\n", export.out.display()));
+            let file = export.out.display();
+            return super::print(&format!(
+                "{file}: certificate, private key and CA; who has the password has the key\n"
+            ));
         }
         Pki::Invite(invite) => return super::print(&invite::invite(invite)?),
         Pki::Join(join) => return super::print(&invite::join(join)?),
@@ -343,8 +352,9 @@ fn subject(text: &str) -> anyhow::Result<DistinguishedName> {
     }
     parts.push(part);
     for part in parts.iter().map(|part| part.trim()).filter(|part| !part.is_empty()) {
-        let (kind, value) =
-            part.split_once('=').with_context(|| format!("in the subject `{part}` has no `=`"))?;
+        let (kind, value) = part.split_once('=').with_context(|| {
+            format!("in the subject `{part}` has no `=`; write for example \"C=CH, O=Lab, CN=moon.lab.test\"")
+        })?;
         let kind = match kind.trim() {
             "C" => DnType::CountryName,
             "ST" => DnType::StateOrProvinceName,
@@ -360,12 +370,16 @@ fn subject(text: &str) -> anyhow::Result<DistinguishedName> {
 }
 
 fn alternative(name: &str) -> anyhow::Result<SanType> {
-    let text =
-        || name.try_into().map_err(|_| anyhow!("--san {name}: only ASCII, in international names as well"));
-    Ok(match name.parse::<IpAddr>() {
-        Ok(address) => SanType::IpAddress(address),
-        Err(_) if name.contains('@') => SanType::Rfc822Name(text()?),
-        Err(_) => SanType::DnsName(text()?),
+    // Peers compare with what an identity of IKE may be.
+    let text = |name: String| {
+        name.as_str().try_into().map_err(|_| anyhow!("`{name}`: only ASCII, in international names as well"))
+    };
+    Ok(match Identity::parse(name) {
+        Ok(Identity::V4(address)) => SanType::IpAddress(address.into()),
+        Ok(Identity::V6(address)) => SanType::IpAddress(address.into()),
+        Ok(Identity::Email(name)) => SanType::Rfc822Name(text(name)?),
+        Ok(Identity::Fqdn(name)) => SanType::DnsName(text(name)?),
+        _ => bail!("`{name}` is no name of a host, no address and no e-mail address"),
     })
 }
 

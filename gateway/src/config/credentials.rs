@@ -142,7 +142,7 @@ fn eap_revocation(raw: &raw::Auth, gateways: &Revocation, reader: &mut Reader<'_
                     "with `radius = true` it is the RADIUS server that judges certificates; leave this out";
                 reader.error(word.span(), text);
             }
-        } else if !["ca", "pubkey"].contains(&key) {
+        } else if ["intermediate", "usages", "lookup"].contains(&key) {
             reader.error(word.span(), format!("`{key}` goes with method = \"pubkey\""));
         }
     }

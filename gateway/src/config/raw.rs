@@ -215,7 +215,11 @@ pub(crate) struct RadiusDynamic {
 
 /// `local_auth = { … }`, `remote_auth = { … }`
 #[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
+#[serde(
+    deny_unknown_fields,
+    default,
+    expecting = "something like { method = \"psk\", id = \"moon.lab.test\" }"
+)]
 pub(crate) struct Auth {
     pub(crate) method: Option<Word>,
     pub(crate) id: Option<Spanned<Words>>,

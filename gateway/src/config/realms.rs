@@ -41,13 +41,8 @@ const EVERYWHERE: u8 = 1;
 const START: [(&str, Start); 3] =
     [("boot", Start::Boot), ("traffic", Start::Traffic), ("manual", Start::Manual)];
 
-/// Reads a realm without its children; `at` is where messages about the whole go.
-pub(crate) fn realm(
-    name: &str,
-    raw: &raw::Realm,
-    at: Range<usize>,
-    reader: &mut Reader<'_>,
-) -> Option<RealmRead> {
+/// Reads a realm without its children; `None` if it does not say how both sides prove themselves.
+pub(crate) fn realm(name: &str, raw: &raw::Realm, reader: &mut Reader<'_>) -> Option<RealmRead> {
     let ike_rekey =
         lifetime(raw.ike_rekey.as_ref(), Duration::from_secs(4 * 3600), raw.jitter.as_ref(), reader);
     let ike_reauth = lifetime(raw.ike_reauth.as_ref(), Duration::ZERO, raw.jitter.as_ref(), reader);
@@ -76,8 +71,8 @@ pub(crate) fn realm(
         octets
     });
     let eap = eap::policy(raw.local_auth.as_ref(), raw.remote_auth.as_ref(), reader);
-    let local_auth = own(raw.local_auth.as_ref(), at.clone(), reader);
-    let remote_auth = peers(raw.remote_auth.as_ref(), at, reader);
+    let local_auth = raw.local_auth.as_ref().and_then(|raw| own(raw, reader));
+    let remote_auth = raw.remote_auth.as_ref().and_then(|raw| peers(raw, reader));
     let methods = raw.remote_auth.as_ref().map(|auth| methods(auth, reader)).unwrap_or_default();
     let ((mut names, local_auth), (remote_id, rules, remote_auth)) = (local_auth?, remote_auth?);
     let local_id = names.remove(0);
@@ -220,25 +215,17 @@ fn method(raw: &Spanned<raw::Auth>, what: &str, reader: &mut Reader<'_>) -> Opti
     match &raw.get_ref().method {
         Some(word) => reader.choice("method", word, &METHODS),
         None => {
-            reader.error(raw.span(), format!("`{what}` has no `method`: \"psk\", \"pubkey\" or \"eap\""));
+            reader.error(
+                raw.span(),
+                format!("`{what}` has no `method`: \"psk\", \"pubkey\", \"eap\" or \"null\""),
+            );
             None
         }
     }
 }
 
 /// Our names, of which there is at least one.
-fn own(
-    raw: Option<&Spanned<raw::Auth>>,
-    at: Range<usize>,
-    reader: &mut Reader<'_>,
-) -> Option<(Vec<Identity>, AuthPolicy)> {
-    let Some(raw) = raw else {
-        reader.error(
-            at,
-            "`local_auth` is missing; write for example { method = \"psk\", id = \"moon.lab.test\" }",
-        );
-        return None;
-    };
+fn own(raw: &Spanned<raw::Auth>, reader: &mut Reader<'_>) -> Option<(Vec<Identity>, AuthPolicy)> {
     let method = method(raw, "local_auth", reader);
     for word in raw.get_ref().methods.iter().flatten().chain(&raw.get_ref().trust) {
         reader.error(
@@ -271,17 +258,9 @@ fn own(
 
 /// Who the peers may be, where the rules stand, and how they prove it.
 fn peers(
-    raw: Option<&Spanned<raw::Auth>>,
-    at: Range<usize>,
+    raw: &Spanned<raw::Auth>,
     reader: &mut Reader<'_>,
 ) -> Option<(Peers, Vec<Range<usize>>, AuthPolicy)> {
-    let Some(raw) = raw else {
-        reader.error(
-            at,
-            "`remote_auth` is missing; write for example { method = \"psk\", id = \"sun.lab.test\" }",
-        );
-        return None;
-    };
     let method = method(raw, "remote_auth", reader)?;
     let (mut rules, mut places) = (Vec::new(), Vec::new());
     if method == AuthPolicy::Null {

@@ -116,6 +116,7 @@ fn explain(message: &str) -> String {
     }
     if let Some(rest) = message.strip_prefix("invalid type: ") {
         return match rest.split_once(", expected ") {
+            Some((is, "a sequence")) => format!("expected a list, [ … ], not {is}"),
             Some((is, want)) => format!("expected {want}, not {is}"),
             None => rest.to_owned(),
         };

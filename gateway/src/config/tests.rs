@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::*;
 
-const GOOD: &str = r#"
+pub(super) const GOOD: &str = r#"
 [gateway]
 state_dir = "state"
 retransmit = { tries = 3, first = "1s", base = 2.0 }
@@ -37,7 +37,7 @@ local = ["10.1.0.0/16"]
 remote = ["10.1.0.0/16"]
 "#;
 
-fn problems(text: &str) -> Vec<String> {
+pub(super) fn problems(text: &str) -> Vec<String> {
     let problems = match parse(Path::new("g.toml"), text, 0o600) {
         Ok(_) => Vec::new(),
         Err(problems) => problems.errors,
@@ -46,7 +46,7 @@ fn problems(text: &str) -> Vec<String> {
 }
 
 /// The good file with one line in the place of another, and the number of that line.
-fn with(line: &str, instead: &str) -> (String, usize) {
+pub(super) fn with(line: &str, instead: &str) -> (String, usize) {
     let at = GOOD.lines().position(|l| l == line).unwrap() + 1;
     (GOOD.replacen(line, instead, 1), at)
 }
@@ -93,7 +93,7 @@ fn every_mistake_is_named_at_its_line_and_says_what_was_meant() {
             "`192.168.0.300` is not an address of ours",
         ),
         ("remote = [\"192.168.0.2\"]", "remote = [\"sun\"]", "`sun` is not an address or prefix"),
-        ("remote = [\"192.168.0.2\"]", "remote = \"192.168.0.2\"", "expected a sequence"),
+        ("remote = [\"192.168.0.2\"]", "remote = \"192.168.0.2\"", "expected a list, [ … ], not string"),
         ("ike = [\"aes128gcm16-prfsha256-x25519\"]", "ike = [\"aes129gcm16-x25519\"]", "aes129gcm16"),
         ("ike_rekey = \"2h\"", "ike_rekey = \"2 hours\"", "`2 hours` is not a time"),
         ("ike_rekey = \"2h\"", "ike_rekey = 7200", "expected"),
@@ -153,244 +153,6 @@ fn several_mistakes_are_reported_together_in_the_order_of_the_file() {
     assert_eq!(found.len(), 3, "{found:#?}");
     let lines: Vec<usize> = found.iter().map(|p| p.split(':').nth(1).unwrap().parse().unwrap()).collect();
     assert!(lines.is_sorted() && lines[0] == 13, "{lines:?}");
-}
-
-#[test]
-fn realms_that_fit_the_same_peer_are_an_error_that_names_both() {
-    let second =
-        GOOD[GOOD.find("[realm").unwrap()..GOOD.find("[[policy").unwrap()].replace("site-b", "site-c");
-    let text = GOOD.to_owned() + &second;
-    let found = problems(&text);
-    let remote = "remote_auth = { method = \"psk\", id = ";
-    let (first, second) =
-        (place(&text, remote, "\"sun"), place(&text, "[realm.site-c]", "\"sun.lab.test\" }"));
-    let expected = format!(
-        "{second}: a peer may fit realms `site-b` and `site-c` equally well: `site-c` accepts `sun.lab.test` \
-        here, and `site-b` accepts `sun.lab.test` at {first}; let one be narrower, at other addresses, or by another method or \
-        name of ours"
-    );
-    assert_eq!(found, [expected]);
-}
-
-/// Realms `a` and `b` for anybody anywhere, with these for what they say of both sides.
-fn two_realms(a: (&str, &str), b: (&str, &str)) -> String {
-    let mut text = "[[psk]]\nids = []\nsecret = \"a secret of the laboratory\"\n".to_owned();
-    for (name, (local, remote)) in [("a", a), ("b", b)] {
-        text += &format!("[realm.{name}]\nlocal_auth = {{ {local} }}\nremote_auth = {{ {remote} }}\n");
-        text += &format!("[[realm.{name}.child]]\nname = \"net\"\n");
-    }
-    text
-}
-
-/// Where this stands the first time after `after`: line and column.
-fn place(text: &str, after: &str, what: &str) -> String {
-    let from = text.find(after).unwrap();
-    let at = from + text[from..].find(what).unwrap();
-    let line = text[..at].matches('\n').count() + 1;
-    let column = at - text[..at].rfind('\n').map_or(0, |end| end + 1) + 1;
-    format!("g.toml:{line}:{column}")
-}
-
-const MOON: &str = "method = \"psk\", id = \"moon.test\"";
-
-#[test]
-fn of_many_rules_the_two_that_tie_are_shown() {
-    let text = two_realms(
-        (MOON, "method = \"psk\", id = [\"*.a.test\", \"*@c.test\"]"),
-        (MOON, "method = \"psk\", id = [\"*.b.test\", \"*@C.test\"]"),
-    );
-    let (one, other) = (place(&text, "", "\"*@c"), place(&text, "", "\"*@C"));
-    let expected = format!(
-        "{other}: a peer may fit realms `a` and `b` equally well: `b` accepts `*@C.test` here, and `a` accepts \
-        `*@c.test` at {one}; let one be narrower, at other addresses, or by another method or name of ours"
-    );
-    assert_eq!(problems(&text), [expected]);
-    let apart = two_realms((MOON, "method = \"psk\", id = \"*.a.test\""), (MOON, "method = \"psk\""));
-    assert_eq!(problems(&apart), Vec::<String>::new(), "one is narrower");
-    let nobody = "method = \"null\"";
-    let found = problems(&two_realms((MOON, nobody), (MOON, nobody)));
-    assert!(
-        found[0].starts_with("g.toml:9:8: ") && found[0].contains("accepts `anonymous` here"),
-        "{found:#?}"
-    );
-    assert_eq!(problems(&two_realms((MOON, nobody), (MOON, "method = \"psk\""))), Vec::<String>::new());
-}
-
-#[test]
-fn realms_with_other_names_of_ours_are_a_warning_only() {
-    let text =
-        two_realms((MOON, "method = \"psk\""), ("method = \"psk\", id = \"vpn.test\"", "method = \"psk\""));
-    let loaded = parse(Path::new("g.toml"), &text, 0o600).map_err(|p| p.to_string()).unwrap();
-    let said: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
-    let expected = "g.toml:11:15: a peer may fit realms `a` and `b` equally well: `b` accepts `any` here, and `a` accepts `any` at \
-        g.toml:6:15; their names of ours differ, but a peer that asks for none of them gets `a`";
-    assert_eq!(said, [expected]);
-}
-
-#[test]
-fn how_peers_are_told_and_checked_is_understood() {
-    let remote = "method = \"psk\", id = [\"any\", \"10.1.0.0/16\", \"keyid:00ff\"], methods = [\"psk\"]";
-    let text = two_realms(
-        ("method = \"psk\", id = [\"moon.test\", \"old.test\"]", remote),
-        ("method = \"null\"", "method = \"null\""),
-    );
-    let text = text.replacen("ids = []", "ids = []\nrealm = \"a\"", 1);
-    let loaded = parse(Path::new("g.toml"), &text, 0o600).map_err(|p| p.to_string()).unwrap();
-    let [a, b] = &loaded.realms[..] else { panic!() };
-    assert_eq!(a.remote_id.to_string(), "any or 10.1.0.0/16 or keyid:00ff");
-    assert_eq!((a.local_id.to_string(), a.aliases[0].to_string()), ("moon.test".into(), "old.test".into()));
-    assert_eq!((b.local_auth, b.remote_auth), (AuthPolicy::Null, AuthPolicy::Null));
-    assert!(b.local_id.is_anonymous() && b.remote_id.rules().is_empty());
-    assert_eq!(loaded.secure.psks[0].realm.as_deref(), Some("a"));
-    let shown = summary::summary(&loaded);
-    for words in
-        ["we are    moon.test or old.test (pre-shared key)", "peer is   anonymous (no authentication)"]
-    {
-        assert!(shown.contains(words), "{shown}");
-    }
-    assert!(loaded.warnings.iter().any(|w| w.text.contains("everybody who can reach us is let in")));
-}
-
-#[test]
-fn what_makes_no_sense_about_a_peer_is_said_at_its_word() {
-    let key = "method = \"pubkey\", trust = \"first-use\"";
-    for (local, remote, at, said) in [
-        (
-            MOON,
-            "method = \"psk\", id = []".into(),
-            "[]",
-            "`id` is empty, so nobody is accepted; write \"any\" for everybody",
-        ),
-        (
-            MOON,
-            "method = \"psk\", id = \"subject: OU=x\"".into(),
-            "\"subject",
-            "`subject: OU=x` is about a certificate, which comes with method = \"pubkey\" only",
-        ),
-        (
-            MOON,
-            "method = \"psk\", id = [\"a.test\", \"group: x\"]".into(),
-            "\"group",
-            "`group: x` is about EAP, which comes with method = \"eap\" only",
-        ),
-        (
-            MOON,
-            format!("{key}, id = \"san: *.a.test\""),
-            "\"san",
-            "`san: *.a.test` means nothing where nobody vouches for what a certificate says",
-        ),
-        (
-            MOON,
-            format!("{key}, ca = [\"x\"]"),
-            "\"x\"",
-            "with trust = \"first-use\" anybody's key is believed, so there is nothing for `ca`, `cert` or `pubkey` to do",
-        ),
-        (
-            MOON,
-            "method = \"pubkey\", trust = \"frist-use\"".into(),
-            "\"frist",
-            "unknown trust `frist-use`; did you mean `first-use`?",
-        ),
-        (
-            MOON,
-            "method = \"psk\", trust = \"first-use\"".into(),
-            "\"first",
-            "`trust` goes with method = \"pubkey\"",
-        ),
-        (
-            MOON,
-            "method = \"psk\", methods = [\"ecdsa\"]".into(),
-            "\"ecdsa",
-            "`ecdsa` is none of what method = \"psk\" takes",
-        ),
-        (
-            MOON,
-            format!("{key}, methods = [\"ecdas\"]"),
-            "\"ecdas",
-            "unknown method `ecdas`; did you mean `ecdsa`?",
-        ),
-        (
-            MOON,
-            format!("{key}, methods = []"),
-            "{ method = \"pubkey",
-            "`methods` is empty, so no peer could prove itself",
-        ),
-        (
-            MOON,
-            "method = \"null\", id = \"any\"".into(),
-            "\"any",
-            "with method = \"null\" nobody says who it is, so there is no `id` to compare",
-        ),
-        (
-            "method = \"null\", id = \"a.test\"",
-            "method = \"psk\"".into(),
-            "\"a.test\"",
-            "with method = \"null\" we do not say who we are, so there is no `id`",
-        ),
-        ("method = \"psk\", id = []", "method = \"psk\"".into(), "[]", "`id` is empty: who are we?"),
-        (
-            "method = \"psk\", id = \"a.test\", methods = [\"psk\"]",
-            "method = \"psk\"".into(),
-            "\"psk\"]",
-            "`methods` and `trust` say how a peer is checked; they belong into `remote_auth`",
-        ),
-        (
-            MOON,
-            "method = \"psk\", id = 5".into(),
-            "5 }",
-            "expected a string or a list of strings, not integer `5`",
-        ),
-    ] {
-        let text = two_realms((local, &remote), (MOON, "method = \"psk\", id = \"z.test\""));
-        let found = problems(&text);
-        let section = if local == MOON { "remote_auth" } else { "local_auth" };
-        let expected = format!("{}: {said}", place(&text, section, at));
-        assert!(found.contains(&expected), "wanted {expected}: {found:#?}");
-    }
-    let text = GOOD.replacen("ids = [\"moon", "realm = \"site-c\"\nids = [\"moon", 1);
-    assert_eq!(problems(&text)[0], "g.toml:7:9: there is no realm `site-c`");
-}
-
-#[test]
-fn the_first_key_is_believed_with_a_warning() {
-    let said = |id: &str| {
-        let remote = format!(
-            "method = \"pubkey\", trust = \"first-use\", id = \"{id}\", methods = [\"rsa\", \"ed25519\"]"
-        );
-        let text = two_realms((MOON, &remote), (MOON, "method = \"psk\", id = \"z.test\""));
-        let loaded = parse(Path::new("g.toml"), &text, 0o600).map_err(|p| p.to_string()).unwrap();
-        assert!(loaded.secure.credentials["a"].trust.first_use);
-        let names: Vec<&str> = loaded.realms[0].methods.iter().map(|m| m.name()).collect();
-        assert_eq!(names, ["rsa-pkcs1", "rsa-pss", "ed25519"]);
-        assert!(summary::summary(&loaded).contains("the first key that comes is believed"));
-        // Where nothing else is said they are forgotten with /run.
-        let [first, forgetful] = &loaded.warnings[..] else { panic!("{:?}", loaded.warnings) };
-        let forgetful = forgetful.to_string();
-        assert!(
-            forgetful.starts_with("g.toml:6:44: trust = \"first-use\": the keys are remembered in /run/tussock/secure, which the next boot")
-                && forgetful.contains("let `state_dir` in [gateway] be"),
-            "{forgetful}"
-        );
-        let elsewhere = format!("[gateway]\nstate_dir = \"state\"\n{text}");
-        let loaded = parse(Path::new("g.toml"), &elsewhere, 0o600).map_err(|p| p.to_string()).unwrap();
-        let volatile = volatile::is_volatile(Path::new("state"));
-        assert_eq!(loaded.warnings.len(), 1 + usize::from(volatile));
-        first.to_string()
-    };
-    assert!(said("sun.test").contains("g.toml:6:44: trust = \"first-use\": the first key that comes"));
-    assert!(
-        said("*.test")
-            .contains("everybody who can reach us is let in, under any name that nobody had before")
-    );
-}
-
-#[test]
-fn a_realm_without_a_secret_for_its_identities_is_an_error() {
-    let (text, _) =
-        with("ids = [\"moon.lab.test\", \"sun.lab.test\"]", "ids = [\"moon.lab.test\", \"mars.lab.test\"]");
-    let found = problems(&text);
-    assert!(found[0].contains("no [[psk]] is shared by `moon.lab.test` and `sun.lab.test`"), "{found:#?}");
-    assert!(found[0].starts_with("g.toml:10:"), "{found:#?}");
 }
 
 #[test]
@@ -717,6 +479,7 @@ fn eap_is_understood_and_its_mistakes_are_named() {
         r#"{ method = "eap", id = "eap: *@lab.test", eap = ["ttls"], inner = ["pap"], eap_time = "5m" }"#,
         r#"{ method = "eap", eap = ["tls", "peap"], eap_only = true }"#,
         r#"{ method = "eap", eap = ["md5"], keyless = true }"#,
+        r#"{ method = "eap", eap = ["tls"], revocation = "strict", crl = ["http://a/b"], ocsp = "http://a/" }"#,
     ] {
         let (text, _) = road(good);
         assert_eq!(others(&text), [""; 0], "{good}");
@@ -733,6 +496,13 @@ fn eap_is_understood_and_its_mistakes_are_named() {
         (r#"{ method = "eap", eap = ["tls"], inner = ["chap"] }"#, "inner method"),
         (r#"{ method = "pubkey", ca = ["no.crt"], eap = ["tls"] }"#, "goes with method = \"eap\""),
         (r#"{ method = "eap", eap = ["tls"], eapid = "x" }"#, "did you mean `eap_id`"),
+        (r#"{ method = "eap", eap = ["tls"], revocation = "stict" }"#, "did you mean `strict`"),
+        (r#"{ method = "eap", eap = ["tls"], ocsp = "https://a/" }"#, "is not `http://…`"),
+        (
+            r#"{ method = "eap", eap = ["tls"], usages = ["ipsecIKE"] }"#,
+            "`usages` goes with method = \"pubkey\"",
+        ),
+        (r#"{ method = "eap", radius = true, revocation = "strict" }"#, "the RADIUS server that judges"),
     ] {
         let (text, line) = road(bad);
         let found = others(&text);
@@ -753,4 +523,29 @@ fn eap_is_understood_and_its_mistakes_are_named() {
         found.iter().any(|p| p.starts_with("g.toml:3:")) && !found.concat().contains("31415"),
         "{found:?}"
     );
+}
+
+#[test]
+fn a_client_looks_at_the_certificate_in_tls_as_at_that_of_the_gateway_unless_it_says() {
+    use secure::RevocationMode::{Off, Relaxed, Strict};
+    let dir = std::env::temp_dir().join(format!("tussock-eap-revocation-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let cert =
+        rcgen::CertificateParams::new(vec!["moon.lab.test".into()]).unwrap().self_signed(&key).unwrap();
+    std::fs::write(dir.join("ca.crt"), cert.pem()).unwrap();
+    let mode = |local: &str, remote: &str| {
+        let text = format!(
+            "[realm.home]\nremote = [\"192.0.2.1\"]\n\
+             local_auth = {{ method = \"eap\", id = \"carol@lab.test\", eap = [\"ttls\"]{local} }}\n\
+             remote_auth = {{ method = \"pubkey\", id = \"moon.lab.test\", ca = [\"ca.crt\"]{remote} }}\n\n\
+             [[realm.home.child]]\nname = \"net\"\nremote = [\"10.1.0.0/16\"]\n"
+        );
+        let loaded = parse(&dir.join("g.toml"), &text, 0o600).map_err(|p| p.to_string()).unwrap();
+        loaded.secure.credentials["home"].eap.as_ref().unwrap().revocation.mode
+    };
+    assert_eq!(mode("", ""), Relaxed);
+    assert_eq!(mode("", ", revocation = \"strict\""), Strict);
+    assert_eq!(mode(", revocation = \"off\"", ", revocation = \"strict\""), Off);
+    std::fs::remove_dir_all(&dir).unwrap();
 }

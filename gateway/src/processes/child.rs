@@ -1,6 +1,7 @@
 //! A process, as the supervisor sees it.
 
 use std::collections::VecDeque;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -41,8 +42,14 @@ pub(super) enum Heard {
 }
 
 impl Child {
-    /// Starts it, without the variables named in `hide`. What libraries make at run time goes into its own folder.
-    pub(super) fn start(program: &Program, folder: &Path, hide: &[&str]) -> anyhow::Result<Child> {
+    /// Starts it, without the variables named in `hide`, and with those in `also`. What libraries make at run time goes into its own
+    /// folder.
+    pub(super) fn start(
+        program: &Program,
+        folder: &Path,
+        hide: &[&str],
+        also: Vec<(&str, OsString)>,
+    ) -> anyhow::Result<Child> {
         let (ours, theirs) = ipc::socket_pair().context("no socket")?;
         let Program { name, path, file } = program;
         let mut command = Command::new(format!("/proc/self/fd/{}", file.as_raw_fd()));
@@ -51,6 +58,7 @@ impl Child {
             command.env_remove(variable);
         }
         command.env("XDG_RUNTIME_DIR", folder);
+        command.envs(also);
         command.stdin(Stdio::from(theirs)).kill_on_drop(true);
         let process = command.spawn().with_context(|| format!("{} does not start", path.display()))?;
         let pid = process.id().context("a process without a number")? as i32;

@@ -108,7 +108,7 @@ fn give_up(begin: Begin) -> anyhow::Result<Room> {
     let needs = Needs::of(Side::Network, &settings);
     notes.extend(sandbox::shut_in(Side::Network, &settings, &needs)?);
     // Whatever libraries of others do in a lane is not ours to list.
-    let tight = settings.sandbox && !needs.libraries && !needs.dpdk;
+    let tight = settings.sandbox && !needs.libraries && !needs.dpdk && !needs.traps;
     let listener = StdListener::from(listener);
     Ok(Room { settings, initial: reload, doors, dhcp, channel, listener, notes, tight })
 }

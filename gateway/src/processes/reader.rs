@@ -91,6 +91,7 @@ pub(super) async fn read(path: &Path) -> Result<Read, RunError> {
         .arg("read-config")
         .arg("--config")
         .arg(path)
+        .envs(crate::sandbox::one_heap())
         .stdin(Stdio::from(theirs))
         .kill_on_drop(true);
     let mut process = command.spawn().context("no process to read the configuration")?;

@@ -4,6 +4,7 @@
 //! When the gateway's process ends, so does the key side's, and both begin anew: TUN devices, routes and SAs went with it.
 //! When the key side's ends, another begins and the gateway's goes on meanwhile.
 
+use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -23,7 +24,7 @@ use crate::control::lock::Lock;
 use crate::control::server;
 use crate::log;
 use crate::run::RunError;
-use crate::sandbox::{Side, harden};
+use crate::sandbox::{self, Side, harden, is_emulated};
 use crate::terminal::Terminal;
 
 /// Longest time from the first signal to the end.
@@ -140,10 +141,11 @@ impl Supervisor {
         self.lender.lend();
         let (network, keys) = ipc::socket_pair()?;
         let folder = self.settings.own_folder(Side::Keys);
-        let secure = self.secure.insert(Child::start(&self.programs.1, &folder, &[])?);
+        let secure = self.secure.insert(Child::start(&self.programs.1, &folder, &[], one_heap())?);
         let folder = self.settings.own_folder(Side::Network);
         let hidden: Vec<&str> = self.settings.accel.iter().filter_map(|accel| hidden(accel)).collect();
-        let gateway = self.gateway.insert(Child::start(&self.programs.0, &folder, &hidden)?);
+        let gateway =
+            self.gateway.insert(Child::start(&self.programs.0, &folder, &hidden, emulator(&self.settings))?);
         let (secure_pid, gateway_pid) = (secure.pid, gateway.pid);
         self.begin_secure(keys, gateway_pid, false).await?;
         let begin = Begin {
@@ -245,7 +247,7 @@ impl Supervisor {
     async fn secure_again(&mut self, gateway: i32) -> anyhow::Result<()> {
         let (network, keys) = ipc::socket_pair()?;
         let folder = self.settings.own_folder(Side::Keys);
-        let pid = self.secure.insert(Child::start(&self.programs.1, &folder, &[])?).pid;
+        let pid = self.secure.insert(Child::start(&self.programs.1, &folder, &[], one_heap())?).pid;
         self.begin_secure(keys, gateway, true).await?;
         let party = (pid, uid(self.users.secure.as_ref()));
         let gateway = self.gateway.as_mut().context("no process")?;
@@ -311,6 +313,18 @@ fn uid(user: Option<&User>) -> u32 {
 /// A variable of the environment with a PIN, which is none of the gateway's business.
 fn hidden(accel: &registry::Accel) -> Option<&str> {
     accel.text("pin_env").filter(|_| accel.text("dh") != Some("token"))
+}
+
+/// Has the key side's memory be what it can lock.
+fn one_heap() -> Vec<(&'static str, OsString)> {
+    sandbox::one_heap().into_iter().map(|(name, value)| (name, value.into())).collect()
+}
+
+/// Has the library that carries out an accelerator's instructions be in the process that has the accelerator, and in no other.
+fn emulator(settings: &Settings) -> Vec<(&'static str, OsString)> {
+    let wanted = settings.accel.iter().any(is_emulated);
+    let library = wanted.then(|| std::env::var_os("TUSSOCK_PADLOCK_PRELOAD")).flatten();
+    library.into_iter().map(|library| ("LD_PRELOAD", library)).collect()
 }
 
 /// For each process a folder that only it may enter, in the state folder.

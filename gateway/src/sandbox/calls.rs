@@ -238,6 +238,10 @@ const DPDK: &[i64] = &[
     libc::SYS_sched_setscheduler,
 ];
 
+/// What an emulator in this process does with its memory and its threads. Without one, nobody of ours asks for these.
+const EMULATOR: &[i64] =
+    &[libc::SYS_process_vm_readv, libc::SYS_process_vm_writev, libc::SYS_rt_tgsigqueueinfo];
+
 /// Shuts the whole process in.
 pub(super) fn shut_in(side: Side, needs: &Needs) -> anyhow::Result<()> {
     let mut rules = allow(ALWAYS.iter().chain(ALWAYS_OLD).chain(OUTSIDE_LANES).chain(OUTSIDE_LANES_OLD));
@@ -252,7 +256,15 @@ pub(super) fn shut_in(side: Side, needs: &Needs) -> anyhow::Result<()> {
         // What is mapped later is to stay in memory, too.
         rules.extend(allow(&[libc::SYS_mlockall]));
     }
-    let deadly = allow(DEADLY);
+    let mut deadly = allow(DEADLY);
+    if needs.traps {
+        let own = u64::from(std::process::id());
+        for call in EMULATOR {
+            // With this process, and no other.
+            rules.insert(*call, vec![SeccompRule::new(vec![is(0, own)?])?]);
+            deadly.remove(call);
+        }
+    }
     let absent = allow(&[libc::SYS_clone3]);
     let denied = SeccompAction::Errno(libc::EPERM as u32);
     apply(&compile(rules, denied, SeccompAction::Allow)?, true)?;

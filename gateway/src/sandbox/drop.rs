@@ -29,19 +29,6 @@ pub(crate) fn lift_limits() {
     let _ = setrlimit(Resource::Memlock, all);
 }
 
-/// Has all memory stay out of the swap, whatever is in it. Returns what could not be had.
-pub(crate) fn keep_in_memory() -> Option<String> {
-    use rustix::mm::{MlockAllFlags, mlockall};
-    // With a limit memory would run out at it, since all that comes is locked, too.
-    if let Some(limit) = rustix::process::getrlimit(Resource::Memlock).current {
-        return Some(format!(
-            "secrets may be swapped out: only {limit} octets of memory may be locked (LimitMEMLOCK=infinity)"
-        ));
-    }
-    let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
-    mlockall(flags).err().map(|error| format!("secrets may be swapped out: memory cannot be locked: {error}"))
-}
-
 /// Becomes a user with these capabilities and never any other. To be called while there is one thread. The process does not
 /// outlive its parent.
 ///

@@ -7,6 +7,7 @@
 //! | `killed` | what happens when one of them is killed |
 //! | `echo` | terminals after somebody was asked for a password |
 //! | `fake` | what a gateway that is no longer ours gets from the key side |
+//! | `one` | all of it in one process |
 //! | `pair` | two gateways to show it on |
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -14,6 +15,7 @@ mod echo;
 mod fake;
 mod killed;
 mod memory;
+mod one;
 mod pair;
 mod table;
 

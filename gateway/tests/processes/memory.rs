@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use memchr::memmem;
+use rustix::process::{Resource, getrlimit};
 
 use crate::pair::{Pair, children};
 use crate::{SECRET, can};
@@ -24,12 +25,12 @@ const DYNAMIC: &str = "planted: dynamic-5TgY";
 /// Octets read at a time.
 const PART: usize = 1 << 20;
 
-/// How often each of these is in the memory of a process, all of which is read: what cannot be read fails.
-fn found(pid: u32, needles: &[Vec<u8>]) -> Vec<usize> {
+/// Where each of these is in the memory of a process, all of which is read: what cannot be read fails.
+fn found(pid: u32, needles: &[Vec<u8>]) -> Vec<Vec<u64>> {
     let memory = fs::File::open(format!("/proc/{pid}/mem")).unwrap();
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
     let overlap = needles.iter().map(Vec::len).max().unwrap() - 1;
-    let mut counts = vec![0; needles.len()];
+    let mut places = vec![Vec::new(); needles.len()];
     let (mut seen, mut heap) = (0, 0);
     for line in maps.lines() {
         let mut words = line.split_whitespace();
@@ -52,9 +53,10 @@ fn found(pid: u32, needles: &[Vec<u8>]) -> Vec<usize> {
             let read = read.unwrap_or_else(|error| panic!("{line} of {pid} at {at:x}: {error}"));
             assert!(read > 0, "{line} of {pid} at {at:x}");
             part.truncate(kept + read);
-            for (count, needle) in counts.iter_mut().zip(needles) {
+            for (places, needle) in places.iter_mut().zip(needles) {
                 let known = kept.saturating_sub(needle.len() - 1);
-                *count += memmem::find_iter(&part[known..], needle).count();
+                let start = at - (kept - known) as u64;
+                places.extend(memmem::find_iter(&part[known..], needle).map(|offset| start + offset as u64));
             }
             at += read as u64;
         }
@@ -66,7 +68,25 @@ fn found(pid: u32, needles: &[Vec<u8>]) -> Vec<usize> {
     let resident: u64 = resident.trim().trim_end_matches(" kB").parse().unwrap();
     assert!(seen >= resident << 10, "{seen} octets of {pid} were seen, and {resident} kB are there");
     assert!(heap > 0, "{pid} has a heap");
-    counts
+    places
+}
+
+/// Whether the kernel keeps this place of a process out of the swap.
+fn is_locked(pid: u32, place: u64) -> bool {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps")).unwrap();
+    let mut here = false;
+    for line in text.lines() {
+        let range = line.split_whitespace().next().and_then(|word| word.split_once('-'));
+        let range = range.and_then(|(from, to)| {
+            Some(u64::from_str_radix(from, 16).ok()?..u64::from_str_radix(to, 16).ok()?)
+        });
+        if let Some(range) = range {
+            here = range.contains(&place);
+        } else if let Some(flags) = line.strip_prefix("VmFlags:").filter(|_| here) {
+            return flags.split_whitespace().any(|flag| flag == "lo");
+        }
+    }
+    panic!("{place:x} is not in the memory of {pid}")
 }
 
 /// One secret, in the forms that it may be in.
@@ -102,18 +122,34 @@ fn are_in_the_key_side_alone(supervisor: u32, secrets: &[Secret]) {
     let needles: Vec<Vec<u8>> =
         secrets.iter().flat_map(|secret| secret.forms.clone()).chain([public]).collect();
     let [up, out, keys] = [supervisor, gateway, secure].map(|pid| found(pid, &needles));
-    for (name, counts) in [("the supervisor", &up), ("the gateway", &out), ("the key side", &keys)] {
-        assert!(counts.last() > Some(&0), "{name} knows what is public, or the search finds nothing");
+    for (name, places) in [("the supervisor", &up), ("the gateway", &out), ("the key side", &keys)] {
+        let public = places.last().unwrap();
+        assert!(!public.is_empty(), "{name} knows what is public, or the search finds nothing");
+    }
+    let limit = getrlimit(Resource::Memlock).current;
+    let may_lock = limit.is_none_or(|limit| limit >= 4 << 20);
+    if !may_lock {
+        eprintln!("SKIPPED: no more than {limit:?} octets of memory may be locked here");
     }
     let mut at = 0;
     for secret in secrets {
         let forms = at..at + secret.forms.len();
         at = forms.end;
-        let [up, out, keys] = [&up, &out, &keys].map(|counts| counts[forms.clone()].to_vec());
-        eprintln!("{}: supervisor {up:?}, gateway {out:?}, key side {keys:?} times", secret.name);
+        let counts = |places: &[Vec<u64>]| places[forms.clone()].iter().map(Vec::len).collect::<Vec<_>>();
+        let there: Vec<u64> = keys[forms.clone()].concat();
+        let locked = there.iter().filter(|place| is_locked(secure, **place)).count();
+        let [up, out, keys] = [counts(&up), counts(&out), counts(&keys)];
+        eprintln!(
+            "{}: supervisor {up:?}, gateway {out:?}, key side {keys:?} times, {locked} of them locked",
+            secret.name
+        );
         assert!(up.iter().chain(&out).all(|count| *count == 0), "{} is elsewhere", secret.name);
-        assert!(keys.iter().sum::<usize>() > 0, "the key side has no {}", secret.name);
+        assert!(!there.is_empty(), "the key side has no {}", secret.name);
+        assert!(!may_lock || locked == there.len(), "{} may be swapped out", secret.name);
     }
+    let status = fs::read_to_string(format!("/proc/{secure}/status")).unwrap();
+    let locked = status.lines().find(|line| line.starts_with("VmLck:")).unwrap();
+    eprintln!("the key side's {}", locked.replace('\t', " "));
 }
 
 /// Where `holds` has it: all over three parts, and at every place around the border of two.
@@ -158,7 +194,7 @@ fn the_search_finds_what_is_there() {
     assert!(held > 60, "{held}");
     let needle = told.bytes().map(|octet| octet ^ 0x55).collect();
     let absent = told.bytes().map(|octet| octet ^ 0x2a).collect();
-    let counts = found(holder.id(), &[needle, absent]);
+    let counts: Vec<usize> = found(holder.id(), &[needle, absent]).iter().map(Vec::len).collect();
     // And the copy that it was made of.
     assert_eq!(counts, [held + 1, 0]);
     drop(to);
@@ -277,4 +313,39 @@ fn passwords_and_radius_secrets_are_in_the_key_side_and_nowhere_else() {
     assert!(pair.command("sun", &["up", "site"]).is_some());
     assert!(pair.pings());
     are_in_the_key_side_alone(client, &[Secret::word("password that is written down", OTHER_EAP)]);
+}
+
+/// The other way round: what protects packets is where packets are.
+#[test]
+fn keys_of_sas_are_in_the_gateway_and_nowhere_else() {
+    if !can("a look into memory") {
+        return;
+    }
+    let mut pair = Pair::new("sa");
+    let (moon, sun) = (pair.psk("moon", 1, 2), pair.psk("sun", 2, 1));
+    let folder = pair.place("moon", "keylog");
+    let text = fs::read_to_string(&moon).unwrap();
+    let named = format!("[gateway]\nkeylog = \"{}\"", folder.display());
+    fs::write(&moon, text.replace("[gateway]", &named)).unwrap();
+    pair.run("sun", &sun);
+    let supervisor = pair.run("moon", &moon);
+    pair.until("there is a tunnel", || pair.pings());
+    let log = ["ikev2_decryption_table", "esp_sa"].map(|name| fs::read_to_string(folder.join(name)).unwrap());
+    // The first 16 octets of what is long enough to be a key.
+    let words = log.iter().flat_map(|text| text.split(['"', ',', '\n']));
+    let keys: Vec<Vec<u8>> = words
+        .map(|word| word.trim_start_matches("0x"))
+        .filter(|word| word.len() >= 32 && word.bytes().all(|letter| letter.is_ascii_hexdigit()))
+        .map(|word| (0..32).step_by(2).map(|at| u8::from_str_radix(&word[at..at + 2], 16).unwrap()).collect())
+        .collect();
+    // Both directions of the IKE SA and of the Child SA.
+    assert!(keys.len() >= 4, "{log:?}");
+    let [gateway, secure] = children(supervisor);
+    let [up, out, other] = [supervisor, gateway, secure].map(|pid| found(pid, &keys));
+    eprintln!("{} keys: in the gateway {:?} times", keys.len(), out.iter().map(Vec::len).collect::<Vec<_>>());
+    assert!(out.iter().all(|places| !places.is_empty()));
+    assert!(
+        up.iter().chain(&other).all(Vec::is_empty),
+        "in the supervisor {up:?}, in the key side {other:?}"
+    );
 }

@@ -72,10 +72,18 @@ impl Pair {
 
     /// Starts a gateway and returns its supervisor's number.
     pub(crate) fn run(&mut self, host: &str, file: &Path) -> u32 {
+        self.run_with(host, file, &[])
+    }
+
+    /// The same with more words on its command line.
+    pub(crate) fn run_with(&mut self, host: &str, file: &Path, more: &[&str]) -> u32 {
         let name = format!("{}-{host}", self.name);
         let log = fs::File::options().create(true).append(true).open(self.place(host, "log")).unwrap();
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &name, env!("CARGO_BIN_EXE_tussock"), "run", "--config"]).arg(file);
+        command
+            .args(["netns", "exec", &name, env!("CARGO_BIN_EXE_tussock"), "run", "--config"])
+            .arg(file)
+            .args(more);
         let process =
             command.stdin(Stdio::null()).stderr(log.try_clone().unwrap()).stdout(log).spawn().unwrap();
         let pid = process.id();

@@ -89,3 +89,32 @@ fn each_process_has_the_privilege_that_the_page_says() {
     let page = fs::read_to_string(page).unwrap();
     assert!(page.contains(&table), "docs/privsep.md does not have this table:\n{table}");
 }
+
+/// Names of the Unix sockets that a process has.
+fn sockets(pid: u32) -> Vec<String> {
+    let all = fs::read_to_string(format!("/proc/{pid}/net/unix")).unwrap();
+    let held: Vec<String> = fs::read_dir(format!("/proc/{pid}/fd"))
+        .unwrap()
+        .filter_map(|entry| Some(fs::read_link(entry.unwrap().path()).ok()?.to_string_lossy().into_owned()))
+        .collect();
+    let named = all.lines().skip(1).filter_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let (number, path) = (words.get(6)?, words.get(7)?);
+        held.contains(&format!("socket:[{number}]")).then(|| path.rsplit('/').next().unwrap().to_owned())
+    });
+    named.collect()
+}
+
+#[test]
+fn passwords_cannot_come_to_the_process_that_faces_the_network() {
+    if !can("a look at the processes") {
+        return;
+    }
+    let (_pair, supervisor) = Pair::with_tunnel("sock");
+    let [gateway, secure] = children(supervisor);
+    let has = |pid, name: &str| sockets(pid).iter().any(|socket| socket == name);
+    let [control, keys] = ["control.sock", "keys.sock"];
+    assert!(has(supervisor, control) && has(supervisor, keys), "{:?}", sockets(supervisor));
+    assert!(has(gateway, control) && !has(gateway, keys), "{:?}", sockets(gateway));
+    assert!(!has(secure, control) && has(secure, keys), "{:?}", sockets(secure));
+}

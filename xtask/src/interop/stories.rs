@@ -32,6 +32,7 @@ mod reload;
 mod remote;
 mod revocation;
 mod roadwarriors;
+mod sessions;
 mod slow;
 mod stapling;
 mod suites;
@@ -109,6 +110,7 @@ const SUBJECTS: &[&[Story]] = &[
     padlock::STORIES,
     providers::STORIES,
     radius::STORIES,
+    sessions::STORIES,
     roadwarriors::STORIES,
     plugins::STORIES,
     tokens::STORIES,

@@ -40,6 +40,8 @@ pub(crate) struct EapRun {
     grant: Option<Arc<EapGrant>>,
     /// The server has said that it is over: it holds nothing any more.
     over: bool,
+    /// Why the peer is refused, which it was told by what is on its way; it may go without another word.
+    regret: Option<String>,
 }
 
 /// Which message of the exchange is next.
@@ -63,6 +65,7 @@ impl EapRun {
             rounds: 0,
             grant: None,
             over: false,
+            regret: None,
         })
     }
 }
@@ -132,6 +135,12 @@ impl IkeSa {
                 self.fail_eap(cx, packet, Why::Authentication(format!("EAP: {why}")));
             }
             (Role::Responder, EapStep::Send(packet)) => self.respond_eap(cx, packet),
+            (Role::Responder, EapStep::Regret { packet, why }) => {
+                if let Some(eap) = self.eap() {
+                    eap.regret = Some(why);
+                }
+                self.respond_eap(cx, packet);
+            }
             (Role::Responder, EapStep::Accepted { packet: Some(packet), grant, realm }) => {
                 // It may be another now that it is known who comes.
                 if self.enter(cx, &realm) {
@@ -155,7 +164,10 @@ impl IkeSa {
                 self.ask(cx, Request::EapWait { sa: self.id });
             }
             (Role::Initiator, EapStep::Accepted { grant, .. }) => self.let_in(cx, *grant),
-            (_, EapStep::Ready | EapStep::WantPassword(_) | EapStep::Accepted { .. }) => {
+            (
+                _,
+                EapStep::Ready | EapStep::WantPassword(_) | EapStep::Accepted { .. } | EapStep::Regret { .. },
+            ) => {
                 let why = "the key side has lost its place in EAP".to_owned();
                 self.close(cx, DownKind::Failed, Why::Device(why));
             }
@@ -188,8 +200,16 @@ impl IkeSa {
     /// for it.
     pub(crate) fn handle_eap_given_up(&mut self, cx: &mut Core, id: u32) {
         self.respond(cx, ExchangeType::INFORMATIONAL, id, &[]);
-        let why = format!("{} gave up in the middle of EAP", self.claimed_text());
-        self.close_lingering(cx, DownKind::Failed, Why::Authentication(why));
+        let why = self.regretted().unwrap_or_else(|| {
+            Why::Authentication(format!("{} gave up in the middle of EAP", self.claimed_text()))
+        });
+        self.close_lingering(cx, DownKind::Failed, why);
+    }
+
+    /// Why the peer was refused, if its going is the end of that.
+    pub(crate) fn regretted(&mut self) -> Option<Why> {
+        let why = self.eap()?.regret.take()?;
+        Some(Why::Authentication(format!("{}: EAP: {why}", self.claimed_text())))
     }
 
     /// Asks for our proof by what EAP gave, or makes it where it gave nothing.

@@ -17,10 +17,10 @@ fn rig(nobodies: bool) -> Rig {
     rig
 }
 
-/// The puppet's AUTH by this secret, as NULL authentication.
+/// The puppet's AUTH data by this secret.
 fn null_by(puppet: &Puppet, secret: &[u8]) -> Vec<u8> {
-    let auth = vec![puppet.auth_payload_by(secret)];
-    auth.auth().unwrap().data.clone()
+    let (Body::IdI(id) | Body::IdR(id)) = puppet.id_payload() else { unreachable!() };
+    puppet.auth_data_as(&id, secret)
 }
 
 fn sk_p(puppet: &Puppet) -> [Vec<u8>; 2] {

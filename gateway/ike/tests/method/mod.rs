@@ -15,6 +15,10 @@ pub struct Eap {
     pub size: usize,
     /// Whether the server refuses in the end.
     pub refuses: bool,
+    /// Whether it says so by its last request, before EAP-Failure.
+    pub regrets: bool,
+    /// The client goes when it gets the request of this number.
+    pub leaves: u8,
     /// Whose password has to be asked for first.
     pub wants: Option<String>,
     pub msk: Vec<u8>,
@@ -31,7 +35,17 @@ impl Default for Eap {
             keyed: true,
             ..ipc::EapGrant::default()
         };
-        Eap { rounds: 4, size: 32, refuses: false, wants: None, msk: vec![5; 64], realm: "r".into(), grant }
+        Eap {
+            rounds: 4,
+            size: 32,
+            refuses: false,
+            regrets: false,
+            leaves: 0,
+            wants: None,
+            msk: vec![5; 64],
+            realm: "r".into(),
+            grant,
+        }
     }
 }
 
@@ -55,6 +69,9 @@ impl Eap {
         let no = |packet| ipc::EapStep::Refused { packet, why: "not to be".into() };
         match *packet {
             // As the server.
+            [2, id, ..] if id == self.rounds && self.regrets => {
+                ipc::EapStep::Regret { packet: self.packet(1, id + 1), why: "not to be".into() }
+            }
             [2, id, ..] if id < self.rounds => ipc::EapStep::Send(self.packet(1, id + 1)),
             [2, id, ..] if self.refuses => no(Some(self.packet(4, id))),
             [2, id, ..] => {
@@ -66,6 +83,7 @@ impl Eap {
                 }
             }
             // As the client.
+            [1, id, ..] if id == self.leaves => no(None),
             [1, id, ..] => ipc::EapStep::Send(self.packet(2, id)),
             [3, ..] => ipc::EapStep::Accepted {
                 packet: None,

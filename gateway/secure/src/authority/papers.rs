@@ -356,7 +356,7 @@ impl Authority {
 }
 
 /// The certificates of a bundle (RFC 7296 section 3.6): a sequence of certificates, tagged 0, and lists, tagged 1.
-fn bundle(octets: &[u8]) -> Result<Vec<CertData>, String> {
+pub(crate) fn bundle(octets: &[u8]) -> Result<Vec<CertData>, String> {
     use der::asn1::AnyRef;
     use der::{Reader, SliceReader, Tag, Tagged};
     let broken = |_: der::Error| "not a bundle of certificates".to_owned();

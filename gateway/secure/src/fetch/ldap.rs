@@ -44,13 +44,15 @@ pub(super) fn fetch(
     Err(why)
 }
 
-struct Wanted {
+/// What is asked for.
+pub(crate) struct Wanted {
     base: Vec<u8>,
     attribute: Vec<u8>,
 }
 
 impl Wanted {
-    fn of(url: &Url) -> Result<Wanted, String> {
+    /// What a URL says.
+    pub(crate) fn of(url: &Url) -> Result<Wanted, String> {
         let mut parts = url.rest.trim_start_matches('/').split('?');
         let broken = || format!("the LDAP URL of {} makes no sense", url.host);
         let base = decode(parts.next().unwrap_or_default()).ok_or_else(broken)?;
@@ -81,6 +83,29 @@ impl Wanted {
 
 fn search(wanted: &Wanted, address: SocketAddr, until: Instant, most: usize) -> Result<Vec<u8>, String> {
     let stream = TcpStream::connect_timeout(&address, left(until)?).map_err(|error| error.to_string())?;
+    ask(wanted, stream, until, most)
+}
+
+/// A connection to a server.
+pub(crate) trait Stream: Read + Write {
+    /// How long the next octets may take, either way.
+    fn allow(&self, time: Duration) -> std::io::Result<()>;
+}
+
+impl Stream for TcpStream {
+    fn allow(&self, time: Duration) -> std::io::Result<()> {
+        self.set_read_timeout(Some(time))?;
+        self.set_write_timeout(Some(time))
+    }
+}
+
+/// Asks a server that somebody has connected to.
+pub(crate) fn ask(
+    wanted: &Wanted,
+    stream: impl Stream,
+    until: Instant,
+    most: usize,
+) -> Result<Vec<u8>, String> {
     let mut wire = Wire { stream, until, most: most + AROUND };
     // Version 3, no name, no password.
     let bind = [tlv(INTEGER, &[3]), tlv(OCTETS, &[]), tlv(0x80, &[])].concat();
@@ -117,8 +142,8 @@ fn search(wanted: &Wanted, address: SocketAddr, until: Instant, most: usize) -> 
     Err("it does not come to an end".into())
 }
 
-struct Wire {
-    stream: TcpStream,
+struct Wire<S> {
+    stream: S,
     until: Instant,
     most: usize,
 }
@@ -134,10 +159,10 @@ impl Message {
     }
 }
 
-impl Wire {
+impl<S: Stream> Wire<S> {
     fn send(&mut self, id: u8, operation: &[u8]) -> Result<(), String> {
         let message = tlv(SEQUENCE, &[&tlv(INTEGER, &[id]), operation].concat());
-        self.stream.set_write_timeout(Some(left(self.until)?)).map_err(|error| error.to_string())?;
+        self.stream.allow(left(self.until)?).map_err(|error| error.to_string())?;
         self.stream.write_all(&message).map_err(|error| error.to_string())
     }
 
@@ -185,7 +210,7 @@ impl Wire {
     fn fill(&mut self, buffer: &mut [u8]) -> Result<(), String> {
         let mut have = 0;
         while have < buffer.len() {
-            self.stream.set_read_timeout(Some(left(self.until)?)).map_err(|error| error.to_string())?;
+            self.stream.allow(left(self.until)?).map_err(|error| error.to_string())?;
             let room = buffer.get_mut(have..).unwrap_or_default();
             match self.stream.read(room) {
                 Ok(0) => return Err("it broke off".into()),

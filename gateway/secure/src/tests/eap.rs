@@ -89,7 +89,7 @@ pub(crate) fn talk(moon: &mut Side, sun: &mut Side) -> (EapStep, EapStep) {
     assert_eq!(step(begin(sun, Role::Initiator)), EapStep::Ready);
     for _ in 0..100 {
         let (to_sun, over) = match &from_moon {
-            EapStep::Send(packet) => (packet.clone(), false),
+            EapStep::Send(packet) | EapStep::Regret { packet, .. } => (packet.clone(), false),
             EapStep::Accepted { packet: Some(packet), .. }
             | EapStep::Refused { packet: Some(packet), .. } => (packet.clone(), true),
             other => panic!("{other:?}"),
@@ -184,7 +184,7 @@ fn a_wrong_password_and_an_unknown_user_end_alike() {
         let mut sizes = Vec::new();
         let mut from_moon = meet(&mut moon, &mut sun);
         begin(&mut sun, Role::Initiator);
-        while let EapStep::Send(bytes) = &from_moon {
+        while let EapStep::Send(bytes) | EapStep::Regret { packet: bytes, .. } = &from_moon {
             sizes.push(bytes.len());
             match step(packet(&mut sun, bytes.clone())) {
                 EapStep::Send(answer) => from_moon = step(packet(&mut moon, answer)),
@@ -211,7 +211,7 @@ fn a_password_that_is_not_written_down_is_asked_for_and_a_wrong_one_again() {
         let mut asked = 0;
         let last = loop {
             let bytes = match &from_moon {
-                EapStep::Send(packet) => packet.clone(),
+                EapStep::Send(packet) | EapStep::Regret { packet, .. } => packet.clone(),
                 EapStep::Accepted { packet: Some(packet), .. } => packet.clone(),
                 EapStep::Refused { packet: Some(packet), .. } => packet.clone(),
                 other => panic!("{other:?}"),
@@ -336,7 +336,7 @@ fn the_realm_is_that_of_the_user_and_takes_the_method() {
         let by_key = proof(gateway.make(1, "r", MOON, responders(Role::Responder)));
         accepted(sun.check(1, "r", SUN, MOON, responders(Role::Initiator), by_key));
         begin(&mut sun, Role::Initiator);
-        while let EapStep::Send(bytes) = &from_moon {
+        while let EapStep::Send(bytes) | EapStep::Regret { packet: bytes, .. } = &from_moon {
             let EapStep::Send(answer) = step(packet(&mut sun, bytes.clone())) else { break };
             from_moon = step(packet(&mut moon, answer));
         }

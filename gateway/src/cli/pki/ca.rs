@@ -223,6 +223,15 @@ pub(super) fn renew(renew: &Renew) -> anyhow::Result<Issued> {
     certify(&mut store, before, None, renew.days, &key, renew.new_key.is_some())
 }
 
+/// Takes back what was issued and never left this machine.
+pub(super) fn withdraw(store: &mut Store, issued: &Issued) -> anyhow::Result<()> {
+    store.index.issued.retain(|other| other.serial != issued.serial);
+    for path in [store.cert(&issued.name), store.key(&issued.name)] {
+        fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+    }
+    store.save()
+}
+
 fn certify(
     store: &mut Store,
     mut issued: Issued,
@@ -251,11 +260,12 @@ fn certify(
     issued.serial = hex(&serial.to_bytes());
     params.serial_number = Some(serial);
     issued.not_after = lasting(&mut params, days);
-    let ca = certificate(&store.path("ca.crt"))?;
+    let ca = authority(store)?;
     let until = ca.not_after;
     if issued.not_after > until {
         bail!(
-            "the CA itself lasts for {} more days only; give --days, or make a new CA",
+            "the CA itself lasts until {} only, {} days from now; give --days, or make a new CA",
+            date(until),
             until.saturating_sub(now()) / DAY
         );
     }
@@ -298,22 +308,36 @@ pub(super) fn revoke(revoke: &Revoke) -> anyhow::Result<Vec<String>> {
 }
 
 /// Makes the list anew.
-pub(super) fn crl(crl: &Crl) -> anyhow::Result<PathBuf> {
+pub(super) fn crl(crl: &Crl) -> anyhow::Result<(PathBuf, u64)> {
     let mut store = Store::open(&crl.folder.dir)?;
-    let der = list_revoked(&mut store, crl.days)?;
+    let (der, until) = list_revoked(&mut store, crl.days)?;
     if let Some(out) = &crl.out {
         fs::write(out, der).with_context(|| format!("cannot write {}", out.display()))?;
-        return Ok(out.clone());
+        return Ok((out.clone(), until));
     }
-    Ok(store.path("ca.crl"))
+    Ok((store.path("ca.crl"), until))
 }
 
-fn list_revoked(store: &mut Store, days: u32) -> anyhow::Result<Vec<u8>> {
+/// The CA's certificate, while it is good for anything.
+fn authority(store: &Store) -> anyhow::Result<Certificate> {
+    let ca = certificate(&store.path("ca.crt"))?;
+    if ca.not_after < now() {
+        bail!(
+            "the CA expired on {}, and nobody believes what it signs now; make a new one in another folder with `tussock pki init`",
+            date(ca.not_after)
+        );
+    }
+    Ok(ca)
+}
+
+/// The list, and until when it is good.
+fn list_revoked(store: &mut Store, days: u32) -> anyhow::Result<(Vec<u8>, u64)> {
     let signer =
         KeyPair::from_pem(&secret(&store.path("ca.key"))?).context("the key of the CA cannot be used")?;
-    let ca = certificate(&store.path("ca.crt"))?;
+    let ca = authority(store)?;
     let issuer = Issuer::from_ca_cert_der(&ca.der.as_slice().into(), signer)?;
     let at = now();
+    let until = at + u64::from(days) * DAY;
     store.index.crl_number += 1;
     let mut revoked = Vec::new();
     for issued in &store.index.issued {
@@ -330,7 +354,7 @@ fn list_revoked(store: &mut Store, days: u32) -> anyhow::Result<Vec<u8>> {
     }
     let params = CertificateRevocationListParams {
         this_update: moment(at),
-        next_update: moment(at + u64::from(days) * DAY),
+        next_update: moment(until),
         crl_number: SerialNumber::from(store.index.crl_number),
         issuing_distribution_point: None,
         revoked_certs: revoked,
@@ -340,7 +364,7 @@ fn list_revoked(store: &mut Store, days: u32) -> anyhow::Result<Vec<u8>> {
     // The index first: a number that is used twice would let an old list pass for the new one.
     store.save()?;
     replace(&store.path("ca.crl"), list.pem()?.as_bytes())?;
-    Ok(list.der().to_vec())
+    Ok((list.der().to_vec(), until))
 }
 
 /// What was issued, one a line.

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::ca::{self, Folder, Init, Issue};
-use super::store::{Store, file_name, replace, secret};
+use super::store::{Store, file_name, folder_of, replace, secret};
 use super::{Kind, ca::certificate};
 use crate::config;
 
@@ -115,7 +115,7 @@ struct Meeting<'a> {
 
 /// Invites; gives what to say.
 pub(super) fn invite(invite: &Invite) -> anyhow::Result<String> {
-    let beside = || invite.config.parent().unwrap_or(Path::new(".")).join("pki");
+    let beside = || folder_of(&invite.config).join("pki");
     let dir = std::path::absolute(invite.dir.clone().unwrap_or_else(beside))?;
     let folder = Folder { dir: dir.clone() };
     for prefix in invite.local.iter().chain(&invite.remote) {
@@ -163,7 +163,39 @@ pub(super) fn invite(invite: &Invite) -> anyhow::Result<String> {
         ca::issue_from(&mut store, &issue(&invite.own))?;
     }
     let added = added(&invite.config, &meeting)?;
-    ca::issue_from(&mut store, &issue(&invite.name))?;
+    let issued = match ca::issue_from(&mut store, &issue(&invite.name)) {
+        Ok(issued) => issued,
+        Err(error) => {
+            let _ = fs::remove_file(&added.half);
+            return Err(error);
+        }
+    };
+    let text = write_out(invite, &store, &out).and_then(|text| commit(&invite.config, &added).map(|()| text));
+    let text = match text {
+        Ok(text) => text,
+        Err(error) => {
+            // What was not given to anybody is taken back, and the next try begins anew.
+            let _ = fs::remove_file(&added.half);
+            let _ = fs::remove_file(&out);
+            let _ = ca::withdraw(&mut store, &issued);
+            return Err(error);
+        }
+    };
+    let mut said = format!(
+        "{} knows {} now.\nAt {}: tussock pki join {}\nThe file holds a private key: give it to nobody else, and remove it afterwards.\n",
+        invite.config.display(),
+        invite.name,
+        invite.name,
+        out.display()
+    );
+    if invite.qr {
+        said += &at_terminal(&text)?;
+    }
+    Ok(said)
+}
+
+/// Writes the invite, and its picture; gives its text.
+fn write_out(invite: &Invite, store: &Store, out: &Path) -> anyhow::Result<Zeroizing<String>> {
     let key = KeyPair::from_pem(&secret(&store.key(&invite.name))?)?;
     let content = Content {
         tussock_invite: 1,
@@ -178,22 +210,11 @@ pub(super) fn invite(invite: &Invite) -> anyhow::Result<String> {
         key: Base64::encode_string(&Zeroizing::new(key.serialize_der())),
     };
     let text = Zeroizing::new(serde_json::to_string(&content)?);
-    replace(&out, format!("{}\n", *text).as_bytes())?;
+    replace(out, Zeroizing::new(format!("{}\n", *text)).as_bytes())?;
     if let Some(png) = &invite.png {
         picture(&text, png)?;
     }
-    commit(&invite.config, &added)?;
-    let mut said = format!(
-        "{} knows {} now.\nAt {}: tussock pki join {}\nThe file holds a private key: give it to nobody else, and remove it afterwards.\n",
-        invite.config.display(),
-        invite.name,
-        invite.name,
-        out.display()
-    );
-    if invite.qr {
-        said += &at_terminal(&text)?;
-    }
-    Ok(said)
+    Ok(text)
 }
 
 /// Joins; gives what to say.
@@ -214,7 +235,7 @@ pub(super) fn join(join: &Join) -> anyhow::Result<String> {
         bail!("{file} is an invite of a newer tussock (version {})", invite.tussock_invite);
     }
     let (name, from) = (file_name(&invite.name), file_name(&invite.from));
-    let folder = std::path::absolute(join.config.parent().unwrap_or(Path::new(".")))?.join("pki");
+    let folder = std::path::absolute(folder_of(&join.config))?.join("pki");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
     let (cert, key, ca) = (
         folder.join(format!("{name}.crt")),
@@ -231,9 +252,11 @@ pub(super) fn join(join: &Join) -> anyhow::Result<String> {
         let pem = Zeroizing::new(pem(label, &der));
         replace(path, pem.as_bytes())
     };
-    write(&key, "PRIVATE KEY", &invite.key)?;
-    write(&cert, "CERTIFICATE", &invite.cert)?;
-    write(&ca, "CERTIFICATE", &invite.ca)?;
+    let written = || {
+        write(&key, "PRIVATE KEY", &invite.key)?;
+        write(&cert, "CERTIFICATE", &invite.cert)?;
+        write(&ca, "CERTIFICATE", &invite.ca)
+    };
     let meeting = Meeting {
         own: &invite.name,
         peer: &invite.from,
@@ -246,7 +269,8 @@ pub(super) fn join(join: &Join) -> anyhow::Result<String> {
         ca: ca.clone(),
         crl: None,
     };
-    let done = added(&join.config, &meeting).and_then(|added| commit(&join.config, &added));
+    let done =
+        written().and_then(|()| added(&join.config, &meeting)).and_then(|added| commit(&join.config, &added));
     if let Err(error) = done {
         // An invite can be tried again.
         for path in [&cert, &key, &ca] {
@@ -299,9 +323,8 @@ fn added(config: &Path, meeting: &Meeting<'_>) -> anyhow::Result<Added> {
         list(meeting.local),
         list(meeting.remote)
     );
-    if let Some(folder) = config.parent() {
-        fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
-    }
+    let folder = folder_of(config);
+    fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
     let half = config.with_extension("toml.new");
     replace(&half, text.as_bytes())?;
     if let Err(problems) = config::load(&half) {

@@ -2,6 +2,7 @@
 //! revoked. Every change is made under a lock, and every file is replaced in one step, so that a command that dies half-way, or two at
 //! once, leave the folder as it was before or after one of them.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -146,9 +147,9 @@ impl Store {
         let of = || self.index.issued.iter().rev().filter(|issued| issued.name == name);
         let found = of().find(|issued| issued.is_good(now)).or_else(|| of().next());
         found.with_context(|| {
-            let known: Vec<&str> =
-                self.index.issued.iter().map(|issued| issued.name.as_str()).take(20).collect();
-            let known = if known.is_empty() { "nothing".to_owned() } else { known.join(", ") };
+            let known: BTreeSet<&str> = self.index.issued.iter().map(|issued| issued.name.as_str()).collect();
+            let known: Vec<&str> = known.into_iter().take(20).collect();
+            let known = if known.is_empty() { "nothing yet".to_owned() } else { known.join(", ") };
             format!("this CA has issued nothing called `{name}`; it has issued {known}")
         })
     }
@@ -175,9 +176,14 @@ pub(super) fn replace(path: &Path, content: &[u8]) -> anyhow::Result<()> {
         file.write_all(content)?;
         file.sync_all()?;
         fs::rename(&half, path)?;
-        File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+        File::open(folder_of(path))?.sync_all()
     };
     write().with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// The folder that a file is in. A bare name has an empty one before it, which is no folder to anybody.
+pub(super) fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn half(path: &Path) -> PathBuf {

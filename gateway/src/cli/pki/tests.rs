@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::ca::{Crl, Folder, Init, Issue, Reason, Renew, Revoke};
 use super::export::Export;
@@ -19,7 +19,9 @@ fn subjects_and_names_are_understood_or_refused_with_a_reason() {
     assert!(matches!(alternative("192.168.0.1").unwrap(), SanType::IpAddress(_)));
     assert!(matches!(alternative("carol@lab.test").unwrap(), SanType::Rfc822Name(_)));
     assert!(matches!(alternative("moon.lab.test").unwrap(), SanType::DnsName(_)));
-    assert!(alternative("möön").is_err());
+    for odd in ["möön", "", "moon lab", "../../etc/x", "a..b", "CN=moon", "keyid:0a0b", "moon.lab.test/x"] {
+        assert!(alternative(odd).unwrap_err().to_string().contains("is no name of a host"), "{odd}");
+    }
     assert_eq!(hex("01fe"), Ok(Hex(vec![1, 0xfe])));
     assert!(hex("").is_err() && hex("1").is_err() && hex("zz").is_err() && hex("é").is_err());
 }
@@ -145,7 +147,7 @@ fn every_kind_of_key_and_of_name_is_issued_and_mistakes_say_what_to_do() {
     assert!(none.contains("tussock pki init"), "{none}");
     place.init();
     for (kind, name) in
-        [(Kind::P384, "192.0.2.7"), (Kind::Ed25519, "carol@lab.test"), (Kind::Rsa2048, "a,b/../c")]
+        [(Kind::P384, "192.0.2.7"), (Kind::Ed25519, "carol@lab.test"), (Kind::Rsa2048, "sun.lab.test")]
     {
         let issue = Issue { kind, user: name.contains('@'), ..place.issue(name) };
         match ca::issue(&issue) {
@@ -156,7 +158,10 @@ fn every_kind_of_key_and_of_name_is_issued_and_mistakes_say_what_to_do() {
             Err(error) => panic!("{name}: {error:#}"),
         }
     }
-    let long = ca::issue(&Issue { days: 9999, ..place.issue("sun.lab.test") }).unwrap_err().to_string();
+    let odd = ca::issue(&place.issue("a,b/../c")).unwrap_err().to_string();
+    assert!(odd.contains("`a,b/../c` is no name of a host"), "{odd}");
+    assert_eq!(store::file_name("a,b/../c"), "a_b_.._c", "and would harm nobody's file");
+    let long = ca::issue(&Issue { days: 9999, ..place.issue("mars.lab.test") }).unwrap_err().to_string();
     assert!(long.contains("the CA itself lasts"), "{long}");
     let unknown =
         Revoke { folder: place.folder(), which: "nobody".into(), reason: Reason::Unspecified, days: 1 };
@@ -267,4 +272,72 @@ fn an_invite_makes_two_configurations_that_fit_each_other() {
     fs::write(place.0.join("cut"), &fs::read(place.0.join("mars.invite")).unwrap()[..300]).unwrap();
     let cut = Join { invite: place.0.join("cut"), config: place.0.join("x/gateway.toml") };
     assert!(invite::join(&cut).unwrap_err().to_string().contains("not all of one"));
+}
+
+#[test]
+fn an_invite_that_cannot_be_written_leaves_nothing_and_can_be_tried_again() {
+    let place = Place::new("again");
+    let config = place.0.join("gateway.toml");
+    let invite = Invite {
+        name: "sun.lab.test".into(),
+        own: "moon.lab.test".into(),
+        here: "192.168.0.1".parse().unwrap(),
+        there: None,
+        local: vec!["10.1.0.0/16".into()],
+        remote: vec!["10.2.0.0/16".into()],
+        out: Some(place.0.join("nowhere/sun.invite")),
+        png: None,
+        qr: false,
+        config: config.clone(),
+        dir: None,
+        days: 397,
+    };
+    let why = format!("{:#}", invite::invite(&invite).unwrap_err());
+    assert!(why.contains("cannot write") && why.contains("nowhere/sun.invite"), "{why}");
+    // Nor one whose picture cannot.
+    let (out, png) = (place.0.join("sun.invite"), Some(place.0.join("nowhere/sun.png")));
+    let picture = Invite { out: Some(out.clone()), png, ..invite.clone() };
+    assert!(invite::invite(&picture).is_err());
+    let folder = Folder { dir: place.0.join("pki") };
+    assert!(!ca::show(&folder).unwrap().contains("sun.lab.test"));
+    let left: Vec<_> = fs::read_dir(&place.0).unwrap().flatten().map(|entry| entry.file_name()).collect();
+    assert_eq!(left, ["pki"]);
+    invite::invite(&Invite { out: Some(out.clone()), ..invite }).unwrap();
+    assert!(out.exists() && config.exists());
+}
+
+#[test]
+fn a_file_without_a_folder_before_it_is_in_this_one() {
+    assert_eq!(store::folder_of(Path::new("sun.invite")), Path::new("."));
+    assert_eq!(store::folder_of(Path::new("/etc/sun.invite")), Path::new("/etc"));
+    assert_eq!(store::folder_of(Path::new("a/sun.invite")), Path::new("a"));
+}
+
+#[test]
+fn a_ca_that_has_expired_says_so() {
+    let place = Place::new("expired");
+    place.init();
+    ca::issue(&place.issue("moon.lab.test")).unwrap();
+    // The same key and name, in a certificate of the past.
+    let dir = place.0.join("ca");
+    fs::write(dir.join("index.txt"), "").unwrap();
+    fs::write(
+        dir.join("cnf"),
+        "[ca]\ndefault_ca=d\n[d]\ndatabase=ca/index.txt\nnew_certs_dir=ca\nrand_serial=yes\ndefault_md=sha256\n\
+         policy=p\nx509_extensions=e\n[p]\ncountryName=supplied\ncommonName=supplied\n[e]\n\
+         basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign\n",
+    )
+    .unwrap();
+    place.openssl(&["req", "-new", "-key", "ca/ca.key", "-subj", "/C=CH/CN=Test CA", "-out", "ca/csr"]);
+    let dates = ["-startdate", "20200101000000Z", "-enddate", "20210203000000Z"];
+    let files = ["-keyfile", "ca/ca.key", "-in", "ca/csr", "-out", "ca/ca.crt"];
+    let sign = ["ca", "-batch", "-notext", "-selfsign", "-config", "ca/cnf"];
+    place.openssl(&[&sign[..], &dates, &files].concat());
+    let expired = "the CA expired on 2021-02-03";
+    let why = |error: anyhow::Error| format!("{error:#}");
+    assert!(why(ca::issue(&place.issue("sun.lab.test")).unwrap_err()).contains(expired));
+    let renew = Renew { folder: place.folder(), name: "moon.lab.test".into(), days: 3, new_key: None };
+    assert!(why(ca::renew(&renew).unwrap_err()).contains(expired));
+    let crl = Crl { folder: place.folder(), days: 30, out: None };
+    assert!(why(ca::crl(&crl).unwrap_err()).contains(expired));
 }

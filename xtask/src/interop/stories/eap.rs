@@ -31,7 +31,7 @@ pub const STORIES: &[Story] = &[
         .on(Layout::Roadwarrior),
     Story::ours(
         "eap-refused",
-        "wrong password, unknown user: refused alike, nothing left on either end",
+        "wrong password, unknown user, no address, no user at all: each said on both ends, nothing left on either",
         refused,
     )
     .on(Layout::Roadwarrior)
@@ -163,8 +163,44 @@ fn strongswan_calls(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
         through(place, &carol, &moon, || is_user(&moon, user, how))?;
         carol.stop()?;
     }
+    steps.begin("a chain that EAP-TLS has to cut, in packets that IKE has to cut");
+    let pki = Pki::of(KEYS)?;
+    let [cert, key, ca] = [pki.cert("moon"), pki.key("moon"), pki.ca()].map(|path| quoted(&shown(&path)));
+    serve(&moon, "\"tls\"", &format!(", cert = [{cert}, {ca}], key = {key}"))?;
+    moon.set(SITE, "fragment_size", "576")?;
+    moon.order(&["reload"])?;
+    let mut carol = their_carol(place, "eap-tls", "carol", PASSWORD)?;
+    carol.configure("charon { fragment_size = 576 }")?;
+    carol.start()?;
+    through(place, &carol, &moon, || is_user(&moon, "carol@lab.test", "TLS"))?;
+    cut_twice(&log_text(&carol))?;
+    carol.stop()?;
     moon.stop()?;
     stock.must_return(place.world, "the end")
+}
+
+/// strongSwan's log says that parts of EAP-TLS's messages came and went as several IKE fragments each.
+fn cut_twice(log: &str) -> Result<()> {
+    // Its start, the server's messages, its end: what is more is parts of them, and words that a part has come.
+    const WHOLE: usize = 3;
+    let requests = log.lines().filter(|line| line.contains("parsed") && line.contains("EAP/REQ/TLS")).count();
+    let (mut came, mut went) = (0, 0);
+    let (mut reassembled, mut made) = (false, false);
+    for line in log.lines() {
+        if line.contains("parsed") {
+            came += usize::from(reassembled && line.contains("EAP/REQ/TLS"));
+            reassembled = false;
+        }
+        reassembled |= line.contains("reassembled fragmented IKE message");
+        if line.contains("generating") && line.contains("EAP/RES") {
+            made = line.contains("EAP/RES/TLS");
+        }
+        went += usize::from(made && line.contains("splitting IKE message"));
+    }
+    if requests <= WHOLE + 2 || came < 2 || went < 1 {
+        bail!("{requests} requests of EAP-TLS, {came} of them in IKE fragments, {went} answers in such");
+    }
+    Ok(())
 }
 
 fn we_call(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
@@ -252,31 +288,31 @@ fn refused(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
     let mut moon = our_moon(place, "\"mschapv2\"", "")?;
     moon.start()?;
     let stock = Residue::of(place.world, "moon")?;
-    for (what, user, password) in
-        [("a wrong password", "carol", "guess"), ("an unknown user", "mallory", PASSWORD)]
-    {
+    // MSCHAPv2 has a word for it of its own, after which strongSwan goes.
+    let told = "ERROR_AUTHENTICATION_FAILURE";
+    for (what, user, password, why) in [
+        ("a wrong password", "carol", "guess", "wrong password of carol"),
+        ("an unknown user", "mallory", PASSWORD, "there is no user mallory"),
+    ] {
         steps.begin(format!("{what}: strongSwan at our gateway"));
-        let said = log_text(&moon).len();
-        let mut carol = their_carol(place, "eap-mschapv2", user, password)?;
-        carol.start()?;
-        if carol.up().is_ok() {
-            bail!("it came up");
-        }
-        await_nothing(&carol, "after the refusal")?;
-        await_nothing(&moon, "after the refusal")?;
-        // MSCHAPv2 has a word for it of its own, after which the client goes.
-        let told = ["EAP_FAILURE", "AUTHENTICATION_FAILED", "EAP_MSCHAPV2 method failed"];
-        let words = log_text(&carol);
-        if !told.iter().any(|told| words.contains(told)) {
-            bail!("strongSwan was not told that it failed");
-        }
-        let text = log_text(&moon);
-        if !text.get(said..).unwrap_or_default().contains("EAP") {
-            bail!("our log does not say why");
-        }
-        carol.stop()?;
+        at_ours(place, &moon, (user, password), told, why)?;
         stock.must_return(place.world, "a refusal")?;
     }
+    steps.begin("the pool has no address: strongSwan at our gateway");
+    moon.set(SITE, "pool", "{ ipv4 = \"10.3.0.0/30\", reserve = { \"erin@lab.test\" = \"10.3.0.2\" } }")?;
+    moon.order(&["reload"])?;
+    at_ours(place, &moon, ("carol", PASSWORD), "INTERNAL_ADDRESS_FAILURE", "no address left in the pool")?;
+    stock.must_return(place.world, "a refusal")?;
+    steps.begin("a realm without a single user: strongSwan at our gateway");
+    moon.rewrite(|text| {
+        text.split("[[eap]]").next().map(|before| format!("{before}\n")).unwrap_or_default()
+    })?;
+    let said = moon.order(&["reload"])?;
+    if !said.contains("there is no [[eap]] user") {
+        bail!("`tussock reload` does not say what is missing: {said}");
+    }
+    at_ours(place, &moon, ("carol", PASSWORD), "AUTHENTICATION_FAILED", "has no EAP method that can run")?;
+    stock.must_return(place.world, "a refusal")?;
     moon.stop()?;
     for (what, user, password) in
         [("a wrong password", "carol", "guess"), ("an unknown user", "mallory", PASSWORD)]
@@ -292,13 +328,63 @@ fn refused(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
         if up.is_ok() {
             bail!("it came up");
         }
-        if !format!("{up:#?}").contains("authentication") {
-            bail!("`tussock up` does not speak of authentication: {up:?}");
+        let said = format!("{up:#?}");
+        if !said.contains("authentication: EAP: EAP-MSCHAPv2: wrong name or password") {
+            bail!("`tussock up` does not say what is wrong: {said}");
         }
         await_nothing(&carol, "after the refusal")?;
         await_nothing(&moon, "after the refusal")?;
+        if !log_text(&moon).contains("EAP method EAP_MSCHAPV2 failed for peer") {
+            bail!("strongSwan's log does not say that it refused");
+        }
         carol.stop()?;
         moon.stop()?;
     }
-    Ok(())
+    steps.begin("a wrong password: ours at ours, and `tussock events` says which");
+    let (mut moon, mut carol) = (our_moon(place, "\"mschapv2\"", "")?, our_carol(place, "\"mschapv2\"", "")?);
+    with_password(&carol, "guess")?;
+    moon.start()?;
+    carol.start()?;
+    let events = moon.follow(&["events"], &place.results.join("events.log"))?;
+    let up = format!("{:#?}", carol.up());
+    if !up.contains("authentication: EAP: EAP-MSCHAPv2: wrong name or password") {
+        bail!("`tussock up` does not say what is wrong: {up}");
+    }
+    let seen = process::until(std::time::Duration::from_secs(5), || {
+        let text = std::fs::read_to_string(events.log()).unwrap_or_default();
+        Ok(text.contains("wrong password of carol").then_some(()))
+    })?;
+    seen.context("`tussock events` does not say why")?;
+    carol.stop()?;
+    moon.stop()
+}
+
+/// strongSwan calls our gateway and does not get in; its log and ours say why, and neither end has anything left.
+fn at_ours(
+    place: &Place<'_>,
+    moon: &Tussock<'_>,
+    (user, password): (&str, &str),
+    told: &str,
+    why: &str,
+) -> Result<()> {
+    let said = log_text(moon).len();
+    let mut carol = their_carol(place, "eap-mschapv2", user, password)?;
+    carol.start()?;
+    if carol.up().is_ok() {
+        bail!("it came up");
+    }
+    if !log_text(&carol).contains(told) {
+        bail!("strongSwan was not told {told}");
+    }
+    // Without an address there is an IKE SA that holds nothing, and both sides take it down when they like.
+    if told == "INTERNAL_ADDRESS_FAILURE" {
+        carol.down().ok();
+    }
+    await_nothing(&carol, "after the refusal")?;
+    await_nothing(moon, "after the refusal")?;
+    let text = log_text(moon);
+    if !text.get(said..).unwrap_or_default().contains(why) {
+        bail!("our log does not say `{why}`");
+    }
+    carol.stop()
 }

@@ -1,6 +1,6 @@
-//! Moon on the PadLock instructions, which trap and are carried out by an emulator in its process; and on a processor that has none.
+//! Moon on the PadLock instructions, which trap and are carried out by an emulator in the process that carries the packets; and on a processor that has none.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -11,7 +11,7 @@ use crate::inside::Flow;
 use crate::interop::course::Steps;
 use crate::interop::scenario::SITES;
 use crate::padlock::{self, Emulated};
-use crate::peer::{Peer, await_nothing, await_tunnel};
+use crate::peer::{Peer, await_nothing, await_tunnel, log_text};
 use crate::process;
 use crate::strongswan::{Release, StrongSwan};
 use crate::tussock::{NET, SITE, Tussock, quoted};
@@ -27,7 +27,7 @@ pub const STORIES: &[Story] = &[
     Story::ours("padlock-suites", "every cipher of PadLock with ESN, software at the other end", suites),
     Story::ours(
         "padlock-vanished",
-        "a machine that loses PadLock under traffic ends the gateway; started again it says what is missing, and software has the tunnel",
+        "a machine that loses PadLock under traffic ends the gateway; its supervisor starts it again, it says what is missing, and software has the tunnel",
         vanished,
     ),
     Story::ours(
@@ -48,7 +48,7 @@ const TIME: Duration = Duration::from_secs(3);
 const LATER: Duration = Duration::from_secs(12);
 
 fn with_strongswan(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
-    let emulated = Emulated::build(Profile::Dev, place.results)?;
+    let emulated = Emulated::build(Profile::Dev)?;
     let (mut ours, mut theirs) = (SITES.moon(), SITES.far());
     for end in [&mut ours, &mut theirs] {
         end.ike = "aes256-sha256-modp2048".to_owned();
@@ -56,8 +56,7 @@ fn with_strongswan(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
     }
     let mut moon = Tussock::new(place.world, &ours, &emulated.gateway, place.results)?;
     moon.append(padlock::SECTION)?;
-    moon.preset(emulated.environment());
-    moon.be_one_process();
+    emulated.put_into(&mut moon);
     let mut sun = StrongSwan::new(place.world, theirs, Release::Host, place.results)?;
     steps.begin("a session");
     sun.start()?;
@@ -87,17 +86,16 @@ fn with_strongswan(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
     moon.down()?;
     await_nothing(&moon, "after the end")?;
     moon.stop()?;
-    let served = emulated.served(&["xstore", "xcrypt", "xsha1", "xsha256", "montmul"])?;
+    let served = emulated.served(moon.state(), &["xstore", "xcrypt", "xsha1", "xsha256", "montmul"])?;
     steps.begin(format!("executed: {served}"));
     sun.stop()
 }
 
 fn suites(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
-    let emulated = Emulated::build(Profile::Dev, place.results)?;
+    let emulated = Emulated::build(Profile::Dev)?;
     let mut moon = Tussock::new(place.world, &SITES.moon(), &emulated.gateway, place.results)?;
     moon.append(padlock::SECTION)?;
-    moon.preset(emulated.environment());
-    moon.be_one_process();
+    emulated.put_into(&mut moon);
     let mut sun = place.tussock(&SITES.far())?;
     sun.start()?;
     moon.start()?;
@@ -124,22 +122,33 @@ fn suites(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
     steps.begin("all of it was done by PadLock");
     all_on_padlock(&moon)?;
     moon.stop()?;
-    emulated.served(&["xcrypt", "xsha1", "xsha256", "montmul"])?;
+    emulated.served(moon.state(), &["xcrypt", "xsha1", "xsha256", "montmul"])?;
     sun.stop()
 }
 
 /// As of a guest that is moved to a host without the instructions: the next one is illegal, and no program outlives that. What can be had is
-/// that the next start works.
+/// that it is started again, and that this works.
 fn vanished(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
-    let (emulated, mut moon, sun) = late(place, steps, "vanish")?;
-    steps.begin("PadLock is lost under traffic, and the gateway with it");
+    let (_emulated, moon, sun) = late(place, steps, |emulated, moon| {
+        let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)? + LATER;
+        emulated.put_into_with(moon, &format!(",vanish={}", at.as_secs()));
+        Ok(())
+    })?;
+    let before = moon.pid();
+    steps.begin("PadLock is lost under traffic, and the process that carries it with it");
     let _flow = Flow::begin(place.world, "alice", "bob", (BOB, 7000), 2 * LATER)?;
-    let gone = process::until(3 * LATER, || Ok(moon.json("status").is_err().then_some(())))?;
-    gone.context("it goes on without instructions")?;
-    moon.kill();
-    steps.begin("started again it says what is missing");
-    moon.preset(emulated.environment_with(",units=rng"));
-    moon.start()?;
+    let ended = || {
+        let log = log_text(&moon);
+        let line = log.lines().find(|line| line.contains("tussock-gateway has ended")).map(str::to_owned);
+        Ok(line)
+    };
+    let how = process::until(3 * LATER, ended)?.context("it goes on without instructions")?;
+    if !how.contains("SIGILL") {
+        bail!("it ended otherwise: {how}");
+    }
+    steps.begin("its supervisor starts it again, and it says what is missing");
+    let again = || Ok(moon.pid().filter(|pid| Some(*pid) != before));
+    process::until(LATER, again)?.context("it is not started again")?;
     let via = moon.device("via")?;
     let why = via.pointer("/device/why").and_then(Value::as_str).context("no reason")?;
     if !why.contains("ACE") {
@@ -161,7 +170,10 @@ fn vanished(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
 
 /// What is wrong is every octet that PadLock gives out; the ends of the flows see to it that what arrives is right.
 fn lies(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
-    let (_emulated, moon, _sun) = late(place, steps, "flips")?;
+    let (_emulated, moon, _sun) = late(place, steps, |emulated, moon| {
+        emulated.put_into_with(moon, &format!(",flips={}", LATER.as_secs()));
+        Ok(())
+    })?;
     steps.begin("PadLock begins to lie under traffic, which arrives, and is what was sent");
     let there = Flow::begin(place.world, "alice", "bob", (BOB, 7000), 2 * LATER)?;
     let back = Flow::begin(place.world, "bob", "alice", (ALICE, 7001), 2 * LATER)?;
@@ -183,9 +195,9 @@ fn is_ready(moon: &Tussock<'_>) -> Result<bool> {
 fn late<'w>(
     place: &Place<'w>,
     steps: &mut Steps,
-    what: &str,
+    tell: impl Fn(&Emulated, &mut Tussock<'w>) -> Result<()>,
 ) -> Result<(Emulated, Tussock<'w>, Tussock<'w>)> {
-    let emulated = Emulated::build(Profile::Dev, place.results)?;
+    let emulated = Emulated::build(Profile::Dev)?;
     let (mut ours, mut theirs) = (SITES.moon(), SITES.far());
     for end in [&mut ours, &mut theirs] {
         end.ike = "aes128-sha256-modp2048".to_owned();
@@ -193,9 +205,8 @@ fn late<'w>(
     }
     let mut moon = Tussock::new(place.world, &ours, &emulated.gateway, place.results)?;
     moon.append(padlock::SECTION)?;
-    moon.preset(emulated.environment_with(&format!(",{what}={}", LATER.as_secs())));
-    moon.be_one_process();
     let mut sun = place.tussock(&theirs)?;
+    tell(&emulated, &mut moon)?;
     place.begin(steps, &mut moon, &mut sun)?;
     all_on_padlock(&moon)?;
     Ok((emulated, moon, sun))

@@ -30,7 +30,7 @@ pub const STORIES: &[Story] = &[
     .cast("strongSwan -> tussock, FreeRADIUS"),
     Story::ours(
         "radius-fails",
-        "a wrong password, the first server down, both down: each said clearly, and nothing left",
+        "a wrong password, the first server down, both down and back: each said clearly, and nothing left",
         fails,
     )
     .on(Layout::Roadwarrior)
@@ -38,13 +38,18 @@ pub const STORIES: &[Story] = &[
     .cast("strongSwan -> tussock, FreeRADIUS"),
 ];
 
-const PASSWORD: &str = "Ar3etTnp.01";
+pub(super) const PASSWORD: &str = "Ar3etTnp.01";
 /// What FreeRADIUS gives carol: of the lab's pool, so that it is found like any other.
 const ADDRESS: &str = "10.3.0.77";
 
 fn users() -> String {
+    users_for(3600)
+}
+
+/// carol, who may stay so many seconds.
+pub(super) fn users_for(seconds: u32) -> String {
     let grants = format!(
-        " Framed-IP-Address = {ADDRESS},\n Session-Timeout = 3600,\n Class = \"staff\",\n Filter-Id = \"lan\"\n"
+        " Framed-IP-Address = {ADDRESS},\n Session-Timeout = {seconds},\n Class = \"staff\",\n Filter-Id = \"lan\"\n"
     );
     // With a certificate there is no password to check.
     format!("carol Cleartext-Password := \"{PASSWORD}\"\n{grants}\ncarol@lab.test\n{grants}")
@@ -55,7 +60,21 @@ fn scenario() -> Scenario {
 }
 
 /// Our gateway at moon, which asks these servers.
-fn moon<'a>(place: &Place<'a>, servers: &[&str]) -> Result<Tussock<'a>> {
+pub(super) fn moon<'a>(place: &Place<'a>, servers: &[&str]) -> Result<Tussock<'a>> {
+    let moon = asking(place)?;
+    for server in servers {
+        moon.append(&by_udp(server))?;
+    }
+    Ok(moon)
+}
+
+/// A server of the configuration, by its address.
+pub(super) fn by_udp(server: &str) -> String {
+    format!("[[radius.server]]\nname = \"{server}\"\naddress = \"{server}\"\nsecret = {}\n", quoted(SECRET))
+}
+
+/// Our gateway at moon, which has no server yet.
+pub(super) fn asking<'a>(place: &Place<'a>) -> Result<Tussock<'a>> {
     let moon = place.tussock(&scenario().moon())?;
     moon.set(SITE, "remote_auth", "{ method = \"eap\", radius = true }")?;
     let dynamic = format!(
@@ -65,17 +84,11 @@ fn moon<'a>(place: &Place<'a>, servers: &[&str]) -> Result<Tussock<'a>> {
     moon.append(&format!(
         "[radius]\nnas_identifier = \"moon.lab.test\"\ninterim = \"2s\"\ntimeout = \"500ms\"\n{dynamic}\n"
     ))?;
-    for server in servers {
-        moon.append(&format!(
-            "[[radius.server]]\nname = \"{server}\"\naddress = \"{server}\"\nsecret = {}\n",
-            quoted(SECRET)
-        ))?;
-    }
     Ok(moon)
 }
 
 /// strongSwan at carol, which calls by this method.
-fn carol<'a>(place: &Place<'a>, method: &str, password: &str) -> Result<StrongSwan<'a>> {
+pub(super) fn carol<'a>(place: &Place<'a>, method: &str, password: &str) -> Result<StrongSwan<'a>> {
     let carol = StrongSwan::new(place.world, scenario().far(), Release::Host, place.results)?;
     let by_key = "      auth = pubkey\n      certs = carol.crt\n";
     let more = if method == "eap-tls" { "      certs = carol.crt\n" } else { "      eap_id = carol\n" };
@@ -87,7 +100,7 @@ fn carol<'a>(place: &Place<'a>, method: &str, password: &str) -> Result<StrongSw
     Ok(carol)
 }
 
-fn come_up(place: &Place<'_>, carol: &StrongSwan<'_>, moon: &Tussock<'_>) -> Result<()> {
+pub(super) fn come_up(place: &Place<'_>, carol: &StrongSwan<'_>, moon: &Tussock<'_>) -> Result<()> {
     carol.up()?;
     let seen = await_tunnel(carol, "one tunnel", |_| true)?;
     await_tunnel(moon, "the same tunnel", |other| other.ike == seen.ike)?;
@@ -199,16 +212,38 @@ fn fails(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
     server.stop();
     let mut good = carol(place, "eap-mschapv2", PASSWORD)?;
     good.start()?;
+    let said = log_text(&moon).len();
     refused(&good, &moon, &format!("{ALICE}: "))?;
+    let text = log_text(&moon).get(said..).unwrap_or_default().to_owned();
+    let of_both = format!("{nobody} is down: ");
+    let lines = text.lines().filter(|line| line.contains("EAP failed") && line.contains(&of_both));
+    let down =
+        text.lines().filter(|line| line.contains("a RADIUS server is down") && line.contains("Access"));
+    if (lines.count(), down.count()) != (1, 1) {
+        bail!("our log does not say once that both are down, and why: {text}");
+    }
     steps.begin("and the next one is told at once");
     refused(&good, &moon, "is down: ")?;
-    good.stop()?;
     stock.must_return(place.world, "a refusal")?;
+    steps.begin("when one is back, the next attempt finds it");
+    let server = FreeRadius::start(place.world, place.results, ("alice", ALICE), &users())?;
+    let back = process::until(Duration::from_secs(15), || {
+        let text = log_text(&moon);
+        let lines = text.lines().filter(|line| line.contains("a RADIUS server is back"));
+        Ok(lines.filter(|line| line.contains("Access")).count().eq(&1).then_some(()))
+    })?;
+    back.context("our log does not say that the server is back")?;
+    come_up(place, &good, &moon)?;
+    good.down()?;
+    await_nothing(&moon, "after the end")?;
+    good.stop()?;
+    stock.must_return(place.world, "the end")?;
+    drop(server);
     moon.stop()
 }
 
 /// It does not come up; strongSwan is told so, our log says why, and nothing is left.
-fn refused(carol: &StrongSwan<'_>, moon: &Tussock<'_>, why: &str) -> Result<()> {
+pub(super) fn refused(carol: &StrongSwan<'_>, moon: &Tussock<'_>, why: &str) -> Result<()> {
     let said = log_text(moon).len();
     if carol.up().is_ok() {
         bail!("it came up");
@@ -245,7 +280,7 @@ fn shown(moon: &Tussock<'_>, user: &str, how: &str) -> Result<()> {
 }
 
 /// The session of the n-th record of a kind.
-fn session_id(server: &FreeRadius<'_>, kind: &str, n: usize) -> Result<String> {
+pub(super) fn session_id(server: &FreeRadius<'_>, kind: &str, n: usize) -> Result<String> {
     let found = process::until(Duration::from_secs(15), || {
         let records = server.records();
         let record = records.iter().filter(|record| record.contains(kind)).nth(n);

@@ -40,6 +40,8 @@ pub const STORIES: &[Story] = &[
         "two gateways meet by four commands, with nothing typed twice",
         four_commands,
     ),
+    Story::ours("invite-qr", "an invite goes over as a picture, which zbarimg reads", by_picture)
+        .with(&["zbar-tools"]),
 ];
 
 const STRICT: &str = ", revocation = \"strict\"";
@@ -200,20 +202,15 @@ fn several(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
 
 fn four_commands(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
     let (mut moon, mut sun) = place.sites()?;
-    let invite = place.results.join("sun.invite");
     steps.begin("one, at moon: sun is invited");
-    let bare = |end: &Tussock<'_>| {
-        end.rewrite(|text| text.split("\n[").next().unwrap_or_default().to_owned() + "\n")
-    };
     bare(&moon)?;
     bare(&sun)?;
-    let mut command = Command::new(place.binary);
-    command.args(["pki", "invite", SUN, "--as", MOON, "--here", "192.168.0.1", "--local", "10.1.0.0/16"]);
-    command.args(["--remote", "10.2.0.0/16", "--out"]).arg(&invite).arg("--config").arg(moon.file());
-    process::run(&mut command)?;
+    type_in(&moon, INVITE)?;
+    steps.begin("the file goes to sun");
+    let invite = "sun.lab.test.invite";
+    fs::rename(moon.file().with_file_name(invite), sun.file().with_file_name(invite))?;
     steps.begin("two, at sun: it joins");
-    let mut command = Command::new(place.binary);
-    process::run(command.args(["pki", "join"]).arg(&invite).arg("--config").arg(sun.file()))?;
+    type_in(&sun, "pki join sun.lab.test.invite")?;
     steps.begin("three and four: both run, and meet");
     moon.start()?;
     sun.start()?;
@@ -233,4 +230,36 @@ fn four_commands(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
         bail!("moon's log does not say that sun was revoked");
     }
     await_nothing(&moon, "after the refusal")
+}
+
+const INVITE: &str =
+    "pki invite sun.lab.test --as moon.lab.test --here 192.168.0.1 --local 10.1.0.0/16 --remote 10.2.0.0/16";
+
+/// Take the realm out of a configuration.
+fn bare(end: &Tussock<'_>) -> Result<()> {
+    end.rewrite(|text| text.split("\n[").next().unwrap_or_default().to_owned() + "\n")
+}
+
+/// One of our commands, typed in the folder of the configuration with names as a person gives them.
+fn type_in(end: &Tussock<'_>, words: &str) -> Result<String> {
+    let mut command = end.program();
+    command.args(words.split(' ')).args(["--config", "gateway.toml"]);
+    process::run(command.current_dir(end.file().with_file_name("")))
+}
+
+fn by_picture(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
+    let (mut moon, mut sun) = place.sites()?;
+    bare(&moon)?;
+    bare(&sun)?;
+    steps.begin("sun is invited by a picture");
+    type_in(&moon, &format!("{INVITE} --png sun.png"))?;
+    steps.begin("which zbarimg reads, and sun joins by");
+    let picture = moon.file().with_file_name("sun.png");
+    let read = process::run(Command::new("zbarimg").args(["-q", "--raw"]).arg(&picture))?;
+    let mut join = sun.program();
+    process::feed(join.args(["pki", "join", "-", "--config"]).arg(sun.file()), &read)?;
+    moon.start()?;
+    sun.start()?;
+    agree(&moon, &sun)?;
+    place.pings()
 }

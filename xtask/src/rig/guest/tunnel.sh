@@ -101,6 +101,15 @@ transfer() {
 	cmp /tmp/sent /tmp/arrived && [ "$(wc -c < /tmp/arrived)" = $((KILOBYTES * 1024)) ]
 }
 
+# What holds the keys may lock all of its memory here, and does.
+locked() {
+	for process in $(pidof tussock-secure); do
+		grep -E 'VmSize|VmLck' "/proc/$process/status"
+		[ "$(sed -n 's/^VmLck:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$process/status")" -gt 8192 ] || return 1
+	done
+	[ -n "$process" ] && ! grep -h 'may be swapped out\|heap are locked' /tmp/moon.log /tmp/sun.log
+}
+
 # Both gateways end when they are asked to, and give everything back to the kernel.
 ended() {
 	kill $(pidof tussock)
@@ -128,6 +137,7 @@ check() {
 judge() {
 	check moon_starts started moon || return
 	check sun_starts started sun || return
+	check keys_stay_out_of_the_swap locked || return
 	check the_tunnel_comes_up ask moon up site/net || return
 	check pings_are_answered on alice ping -c 5 -W 5 10.2.0.10 || return
 	check a_file_arrives_as_it_was_sent transfer alice bob 10.2.0.10 || return
