@@ -138,7 +138,7 @@ fn a_client_whose_certificate_was_revoked_is_refused_and_others_are_let_in() {
             let [of_server, of_peer] = ends(server, peer, [&court, &nobody]);
             assert!(of_server.unwrap_err().ends_with("EAP-TLS: it was revoked"));
             assert!(of_peer.unwrap_err().contains("the server refused us"));
-            assert_eq!(*court.asked.lock().unwrap(), [world.client.chain.clone()]);
+            assert_eq!(court.asked.lock().unwrap()[..], *std::slice::from_ref(&world.client.chain));
             let (server, peer) = sides();
             let other = Court::new(&[&world.server], after);
             let [of_server, of_peer] = ends(server, peer, [&other, &nobody]);

@@ -102,7 +102,6 @@ pub fn certificates(own: Option<&Cert>, roots: &[&Ca], versions: TlsVersions) ->
         roots: roots.iter().map(|ca| ca.der.clone()).collect(),
         versions,
         clock: Arc::new(noon),
-        ..Certificates::default()
     }
 }
 
