@@ -191,6 +191,11 @@ impl IkeSa {
                 Role::Responder,
                 Reply::Refused(refusal),
             ) => {
+                // In which of several it was refused stands in the key side's log.
+                let several = self.setup.as_ref().is_some_and(|setup| setup.candidates.len() > 1);
+                if several && self.state != State::ExpectOwnAuth {
+                    self.realm = None;
+                }
                 self.fail_auth_as_responder(cx, why_refused(refusal));
             }
             _ => {
@@ -255,7 +260,7 @@ fn proof_of(method: AuthMethod) -> AuthPolicy {
 
 fn why_refused(refusal: Refusal) -> Why {
     match refusal {
-        Refusal::AuthenticationFailed(_) => Why::Authentication(refusal.to_string()),
+        Refusal::AuthenticationFailed(what) => Why::Authentication(what),
         Refusal::NoCredential(_) | Refusal::NotAllowed(_) => Why::Misconfigured(refusal.to_string()),
         other => Why::Device(other.to_string()),
     }

@@ -220,7 +220,7 @@ impl IkeSa {
             }
         }
         let realm = self.realm_name();
-        let subnets = self.subnets_of(cx, &agreed.name, &agreed.selectors.remote);
+        let subnets = self.subnets_of(cx, &agreed.name, &agreed.selectors.remote, entry.replaces.is_none());
         cx.fx.push(Effect::InstallChild(Box::new(ChildInstall {
             id,
             ike: self.id,

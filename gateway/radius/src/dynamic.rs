@@ -67,6 +67,18 @@ pub struct Which {
     pub addresses: Vec<IpAddr>,
 }
 
+impl std::fmt::Display for Which {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let words = [("session", &self.session), ("user", &self.user), ("peer", &self.peer)];
+        for (name, word) in words {
+            if let Some(word) = word {
+                write!(f, "{name} {word} ")?;
+            }
+        }
+        self.addresses.iter().try_for_each(|address| write!(f, "address {address} "))
+    }
+}
+
 /// What is to be done to them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Demanded {

@@ -100,8 +100,8 @@ pub enum Effect {
     Done(Ticket, Answer),
     /// A server is not believed to be there any more, and why.
     Lost(Arc<str>, String),
-    /// It is there again.
-    Back(Arc<str>),
+    /// It is there again: after how long, and how many questions nobody answered meanwhile.
+    Back(Arc<str>, Duration, u64),
 }
 
 /// What was dropped, by reason, and what was done.
@@ -161,6 +161,9 @@ struct Server {
 
 struct Dead {
     since: Instant,
+    /// When it was found dead, and how many questions nobody had answered by then.
+    first: Instant,
+    unanswered: u64,
     why: String,
     probe_at: Instant,
     probing: bool,
@@ -705,7 +708,9 @@ impl Engine {
             dead.why = why.to_owned();
             return;
         }
-        server.dead = Some(Dead { since: now, why: why.to_owned(), probe_at, probing: false });
+        let unanswered = self.counters.unanswered;
+        server.dead =
+            Some(Dead { since: now, first: now, unanswered, why: why.to_owned(), probe_at, probing: false });
         self.effects.push_back(Effect::Lost(Arc::clone(&server.peer.name), why.to_owned()));
         // What others began with it is theirs to wait for; the rest need not.
         let tickets: Vec<Ticket> = server.lanes.values().flat_map(Lane::tickets).collect();
@@ -719,8 +724,10 @@ impl Engine {
     fn heard(&mut self, now: Instant, id: ServerId) {
         let server = &mut self.servers[id];
         server.heard = Some(now);
-        if server.dead.take().is_some() {
-            self.effects.push_back(Effect::Back(Arc::clone(&server.peer.name)));
+        if let Some(dead) = server.dead.take() {
+            let down = now.saturating_duration_since(dead.first);
+            let unanswered = self.counters.unanswered - dead.unanswered;
+            self.effects.push_back(Effect::Back(Arc::clone(&server.peer.name), down, unanswered));
         }
     }
 

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -65,6 +65,10 @@ pub(crate) struct Journal {
 impl Journal {
     /// Opens the file in this folder, and writes it anew; what was in it is [`Journal::contents`].
     pub(crate) fn open(folder: Option<&Path>, now: Instant) -> Journal {
+        if let Some(folder) = folder {
+            // Everything in one process has no folder yet; what is wrong with it is said when it is written to.
+            let _ = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        }
         let path = folder.map(|folder| folder.join(FILE));
         let contents = path.as_deref().map(read).unwrap_or_default();
         let needed = contents.iter().map(|(key, value)| line(*key, Some(value)).len() as u64).sum();
@@ -319,7 +323,7 @@ mod tests {
     fn the_file_is_no_longer_than_it_has_to_be() {
         let folder = Folder::new("long");
         let mut journal = open(&folder);
-        for n in 0..40_000 {
+        for n in 0..10_000 {
             journal.note(Kept::Record, n, Some(vec![0; 100]));
             journal.note(Kept::Record, n, None);
             journal.write(Instant::now());

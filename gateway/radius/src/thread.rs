@@ -337,7 +337,10 @@ impl Io {
                 Effect::Lost(name, why) => {
                     tracing::warn!(server = %name, ?service, %why, "a RADIUS server is down");
                 }
-                Effect::Back(name) => tracing::info!(server = %name, ?service, "a RADIUS server is back"),
+                Effect::Back(name, down, unanswered) => {
+                    let down = down.as_secs();
+                    tracing::info!(server = %name, ?service, down, unanswered, "a RADIUS server is back");
+                }
             }
         }
     }

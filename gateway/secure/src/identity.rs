@@ -33,7 +33,7 @@ pub(crate) fn spoken_for(info: &CertInfo) -> String {
         .take(8)
         .map(|name| name.chars().filter(|c| !c.is_control()).take(255).collect())
         .collect();
-    if names.is_empty() { "nobody".into() } else { names.join(", ") }
+    if names.is_empty() { "nobody".into() } else { format!("`{}`", names.join("`, `")) }
 }
 
 #[cfg(test)]
@@ -80,6 +80,6 @@ mod tests {
         let text = CertInfo { dns: vec!["192.168.0.1".into()], ..bare };
         assert!(!covers(&text, &Identity::parse("192.168.0.1").unwrap()));
         assert!(!covers(&text, &Identity::Fqdn("192.168.0.1".into())), "an address is no host name");
-        assert_eq!(spoken_for(&text), "C=CH, O=Lab, CN=moon.lab.test, 192.168.0.1");
+        assert_eq!(spoken_for(&text), "`C=CH, O=Lab, CN=moon.lab.test`, `192.168.0.1`");
     }
 }

@@ -266,7 +266,9 @@ impl Radius {
             })
         };
         let names: Vec<IkeSaRef> = lock(&self.sessions).iter_mut().filter_map(fits).collect();
-        tracing::info!(?which, ?what, sessions = names.len(), "a RADIUS server wants a session changed");
+        let of = which.to_string();
+        let of = of.trim_end();
+        tracing::info!(%of, ?what, sessions = names.len(), "a RADIUS server wants sessions ended or changed");
         if names.is_empty() {
             return self.answer(id, Verdict::Refused(ErrorCause::NoSession));
         }

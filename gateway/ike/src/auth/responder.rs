@@ -55,6 +55,9 @@ impl IkeSa {
         // Until it is known better: what is said of it is said of this realm.
         self.realm = Some(Arc::clone(first));
         let names = chosen.iter().map(|realm| Arc::clone(&realm.name)).collect();
+        if let Some(setup) = &mut self.setup {
+            setup.candidates = chosen;
+        }
         if proof == AuthPolicy::Eap {
             return self.begin_eap_as_responder(cx, claimed, idi, message, names);
         }

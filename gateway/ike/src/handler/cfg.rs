@@ -222,23 +222,25 @@ fn is_server(address: &IpAddr) -> bool {
 }
 
 impl IkeSa {
-    /// Networks that the peer has named, as far as a child's negotiated selectors have them. What another child may have is told
-    /// in neither case; what the child was narrowed out of is.
+    /// Networks that the peer has named, as far as a child's negotiated selectors have them. Of what its configured ones had, and
+    /// those have not, is told where that is `news`.
     pub(crate) fn subnets_of(
         &self,
         cx: &mut Core,
         child: &str,
         remote: &[TrafficSelector],
+        news: bool,
     ) -> Vec<(IpAddr, u8)> {
         let (Some(realm), subnets) = (&self.realm, &self.ext.cfg().subnets) else { return Vec::new() };
         let network = |(address, len): &(IpAddr, u8)| TrafficSelector::from_prefix(*address, *len);
         let is_in = |subnet: &&(IpAddr, u8)| remote.iter().any(|ts| has_all(ts, &network(subnet)));
         let configured = realm.child(child).map(|child| &child.remote[..]).unwrap_or_default();
         let narrowed_out = |subnet: &&(IpAddr, u8)| {
-            let had = |spec: &SelectorSpec| matches!(spec, SelectorSpec::Fixed(ts) if has_all(ts, &network(subnet)));
+            let wanted = network(subnet);
+            let had = |spec: &SelectorSpec| matches!(spec, SelectorSpec::Fixed(ts) if has_all(ts, &wanted));
             !is_in(subnet) && configured.iter().any(had)
         };
-        for (address, len) in subnets.iter().filter(narrowed_out) {
+        for (address, len) in subnets.iter().filter(|subnet| news && narrowed_out(subnet)) {
             let what = format!("subnet {address}/{len}: not within what child {child} was narrowed to");
             cx.event(Event::ConfigurationIgnored { sa: self.id, realm: realm.name.clone(), what });
         }

@@ -73,7 +73,7 @@ impl Lab {
                 Effect::Close(lane) => self.said.push(format!("close {}", lane.0)),
                 Effect::Done(ticket, answer) => self.done.push((ticket, answer)),
                 Effect::Lost(name, why) => self.said.push(format!("lost {name}: {why}")),
-                Effect::Back(name) => self.said.push(format!("back {name}")),
+                Effect::Back(name, _, unanswered) => self.said.push(format!("back {name}, {unanswered}")),
             }
         }
     }
@@ -237,7 +237,7 @@ fn a_conversation_stays_with_its_server() {
     assert_eq!(lab.server_of(lab.sent.last().unwrap().0), 0);
     let (lane, packet) = lab.sent.last().unwrap().clone();
     lab.hear(lane, &reply(&packet, Code::ACCESS_CHALLENGE));
-    assert!(lab.said.contains(&"back a".to_owned()));
+    assert!(lab.said.contains(&"back a, 1".to_owned()));
 }
 
 #[test]
@@ -267,7 +267,7 @@ fn a_dead_server_is_probed_and_used_again_when_it_answers() {
     lab.hear(lane, &reply(&packet, Code::ACCESS_CHALLENGE));
     assert_eq!(lab.engine.counters().unexpected, 1, "no answer to this");
     lab.hear(lane, &reply(&packet, Code::ACCESS_ACCEPT));
-    assert_eq!(lab.said.last().unwrap(), "back a");
+    assert_eq!(lab.said.last().unwrap(), "back a, 1");
     assert_eq!(lab.done.len(), 1, "the probe's answer is for the engine");
     lab.ask(2, None);
     assert_eq!(lab.sent.last().unwrap().1[0], Code::ACCESS_REQUEST.0);

@@ -213,7 +213,7 @@ fn the_certificate_has_to_speak_for_the_claimed_identity() {
     {
         let why = failed(check(claimed));
         assert!(
-            why.contains("the certificate speaks for C=CH, O=Lab, CN=moon.lab.test, moon.lab.test"),
+            why.contains("the certificate speaks for `C=CH, O=Lab, CN=moon.lab.test`, `moon.lab.test`"),
             "{why}"
         );
     }

@@ -84,7 +84,7 @@ fn problems_name_the_realm_and_what_is_wrong() {
     assert_eq!(Side::new(pubkey(MOON, SUN, Some(leaf.own(&[])), trust_ca(&[&ca]))).problems, []);
     says(
         pubkey(SUN, MOON, Some(leaf.own(&[])), trust_ca(&[&ca])),
-        "speaks for C=CH, O=Lab, CN=moon.lab.test, moon.lab.test, not for",
+        "speaks for `C=CH, O=Lab, CN=moon.lab.test`, `moon.lab.test`, not for",
     );
     let mut strange = leaf.own(&[]);
     strange.source = bare(&KeyPair::generate().unwrap()).source;

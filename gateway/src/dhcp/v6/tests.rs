@@ -216,6 +216,36 @@ async fn an_address_that_nobody_claims_goes_back() {
     assert_eq!(kind_of(&release), kind::RELEASE);
 }
 
+#[tokio::test]
+async fn where_several_may_answer_the_most_preferred_is_taken_and_a_refusal_is_not_the_end() {
+    let (heard, _hear) = mpsc::channel(1);
+    let outlet = Outlet { orders: Arc::default(), drops: Arc::default() };
+    let (talks, leases) = (HashMap::new(), HashMap::new());
+    let mut agent = Agent { outlet, ears: Ears::new(Vec::new(), 0, heard), server_port: 0, talks, leases };
+    let source = DhcpSource { server: None, relay: HOST, prefix: 64, device: Some("lo".into()) };
+    let client = Client::new(&Identity::parse("carol@lab.test").unwrap());
+    let phase = Phase::Solicit { hint: None, best: None, refusal: None };
+    agent.talks.insert(7, Talk::new("r".into(), source, client, phase, Instant::now()));
+    let mut advertise = |server: &[u8], preference: u8, code: u16| {
+        let given = IaAddress { address: GIVEN, preferred: 500, valid: 600 };
+        let mut ia = Ia { addresses: vec![given], ..Ia::default() };
+        ia.status.code = code;
+        let message = Incoming { server: server.to_vec(), preference, ia: Some(ia), ..Incoming::default() };
+        let talk = agent.talks.remove(&7).expect("it waits for others");
+        agent.advertised(7, talk, &message);
+        match &agent.talks.get(&7).expect("it waits for others").phase {
+            Phase::Solicit { best, refusal, .. } => {
+                (best.as_ref().map(|best| best.server.clone()), refusal.is_some())
+            }
+            _ => panic!("another phase"),
+        }
+    };
+    assert_eq!(advertise(b"none", 200, 2), (None, true));
+    assert_eq!(advertise(b"one", 10, 0), (Some(b"one".to_vec()), true));
+    assert_eq!(advertise(b"less", 5, 0), (Some(b"one".to_vec()), true));
+    assert_eq!(advertise(b"more", 20, 0), (Some(b"more".to_vec()), true));
+}
+
 #[test]
 fn a_client_is_the_same_to_servers_for_ever() {
     let client = Client::new(&Identity::parse("carol@lab.test").unwrap());

@@ -267,12 +267,24 @@ fn by_resolved(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
     if !answer.contains("10.1.0.77") {
         bail!("host.corp.example is {answer:?}");
     }
-    steps.begin("and lets go with the tunnel");
+    steps.begin("a key side that comes after one that was killed knows of it, and lets go with the tunnel");
+    let gateway = carol.pid().context("carol does not run")?;
+    let status = fs::read_to_string(format!("/proc/{gateway}/status"))?;
+    let supervisor = status.lines().find_map(|line| line.strip_prefix("PPid:")).context("no parent")?;
+    let sibling = ["--signal", "KILL", "--parent", supervisor.trim(), "--exact", "tussock-secure"];
+    process::run(Command::new("pkill").args(sibling))?;
+    says(&carol, "there is a key side again")?;
+    let again = || grep(&log_text(&carol), "name servers").len();
+    shows(&resolved, "dns", "10.1.0.53")?;
+    let told = again();
     carol.down()?;
     let none = process::until(Duration::from_secs(5), || {
         Ok(resolved.resolvectl(&["dns", "ipsec0"])?.trim().ends_with(':').then_some(()))
     })?;
     none.with_context(|| format!("resolved knows {:?}", resolved.resolvectl(&["dns", "ipsec0"])))?;
+    if again() > told {
+        bail!("{:?}", grep(&log_text(&carol), "name servers"));
+    }
     steps.begin("with domains, it is asked for those alone");
     moon.stop()?;
     moon.append("pools {\n addresses {\n 25 = corp.example\n }\n}\n")?;
