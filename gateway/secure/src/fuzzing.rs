@@ -16,8 +16,8 @@ use crate::fetch::{self, Url, ldap};
 use crate::ocsp::{Answer, MAX_RESPONSE};
 use crate::{identity, key, load, path, usage};
 
-/// The moment that counts: 2026-11-25.
-const AT: Duration = Duration::from_secs(1_795_600_000);
+/// The moment that counts: 2027-01-01, when the certificates of the seeds are valid.
+const AT: Duration = Duration::from_secs(1_798_761_600);
 /// Shortest RSA key.
 const BITS: usize = 2048;
 

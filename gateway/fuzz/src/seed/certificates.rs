@@ -63,6 +63,7 @@ fn tagged(tag: u8, value: &[u8]) -> Vec<u8> {
     let len = value.len();
     let mut out = match len {
         0..0x80 => vec![tag, len as u8],
+        0x80..0x100 => vec![tag, 0x81, len as u8],
         _ => vec![tag, 0x82, (len >> 8) as u8, len as u8],
     };
     out.extend_from_slice(value);
