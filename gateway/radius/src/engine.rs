@@ -15,13 +15,17 @@
 //! Other servers can take the place of these at any time ([`Engine::replace`]). One that stays keeps all it has; what waits for one that
 //! goes is given to another, or is not answered if only that one could.
 
+mod health;
+mod servers;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::ops::{Index, IndexMut};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use spi::Secret;
 
+use self::health::PROBE;
+use self::servers::{Server, Servers};
 use crate::attribute::Written;
 use crate::config::Patience;
 use crate::lane::{Lane, LaneKey};
@@ -34,10 +38,6 @@ pub const MAX_ASKED: usize = 8192;
 pub const WINDOW: usize = 512;
 /// Lanes to one server at most.
 pub const MAX_LANES: usize = 16;
-/// How often a dead server is asked for its status.
-const PROBE: Duration = Duration::from_secs(5);
-/// After that long a dead server is given a question: it may not answer to Status-Server.
-const DEAD: Duration = Duration::from_secs(60);
 /// After that long without a question a lane is closed.
 const IDLE: Duration = Duration::from_secs(120);
 
@@ -150,25 +150,6 @@ pub struct Peer {
     pub stream: bool,
 }
 
-struct Server {
-    peer: Peer,
-    lanes: BTreeMap<LaneKey, Lane>,
-    out: usize,
-    dead: Option<Dead>,
-    /// When it said something last.
-    heard: Option<Instant>,
-}
-
-struct Dead {
-    since: Instant,
-    /// When it was found dead, and how many questions nobody had answered by then.
-    first: Instant,
-    unanswered: u64,
-    why: String,
-    probe_at: Instant,
-    probing: bool,
-}
-
 struct Asked {
     attributes: Written,
     /// Status-Server; whose answer is for us alone.
@@ -192,40 +173,6 @@ struct Flight {
     refused: u8,
     began: Instant,
     due: Instant,
-}
-
-/// Servers by their names, in the order in which they are wanted.
-#[derive(Default)]
-struct Servers(Vec<(ServerId, Server)>);
-
-impl Servers {
-    fn iter(&self) -> impl Iterator<Item = &(ServerId, Server)> {
-        self.0.iter()
-    }
-
-    fn ids(&self) -> Vec<ServerId> {
-        self.0.iter().map(|(id, _)| *id).collect()
-    }
-
-    fn get(&self, id: ServerId) -> Option<&Server> {
-        self.0.iter().find(|(of, _)| *of == id).map(|(_, server)| server)
-    }
-}
-
-/// For names that a lane, a flight or a list has just given: with a server go all of these.
-impl Index<ServerId> for Servers {
-    type Output = Server;
-
-    fn index(&self, id: ServerId) -> &Server {
-        self.get(id).expect("what has a lane or a flight is there")
-    }
-}
-
-impl IndexMut<ServerId> for Servers {
-    fn index_mut(&mut self, id: ServerId) -> &mut Server {
-        let found = self.0.iter_mut().find(|(of, _)| *of == id).map(|(_, server)| server);
-        found.expect("what has a lane or a flight is there")
-    }
 }
 
 /// See the module.
@@ -699,62 +646,6 @@ impl Engine {
         self.line.push_front(ticket);
     }
 
-    fn server_died(&mut self, now: Instant, id: ServerId, why: &str) {
-        let server = &mut self.servers[id];
-        let probe_at = now + PROBE;
-        if let Some(dead) = &mut server.dead {
-            // It had its minute, and failed again.
-            dead.since = now;
-            dead.why = why.to_owned();
-            return;
-        }
-        let unanswered = self.counters.unanswered;
-        server.dead =
-            Some(Dead { since: now, first: now, unanswered, why: why.to_owned(), probe_at, probing: false });
-        self.effects.push_back(Effect::Lost(Arc::clone(&server.peer.name), why.to_owned()));
-        // What others began with it is theirs to wait for; the rest need not.
-        let tickets: Vec<Ticket> = server.lanes.values().flat_map(Lane::tickets).collect();
-        for ticket in tickets {
-            if self.asked.get(&ticket).is_some_and(|asked| asked.only.is_none() && !asked.probe) {
-                self.give_up_on(now, ticket, why);
-            }
-        }
-    }
-
-    fn heard(&mut self, now: Instant, id: ServerId) {
-        let server = &mut self.servers[id];
-        server.heard = Some(now);
-        if let Some(dead) = server.dead.take() {
-            let down = now.saturating_duration_since(dead.first);
-            let unanswered = self.counters.unanswered - dead.unanswered;
-            self.effects.push_back(Effect::Back(Arc::clone(&server.peer.name), down, unanswered));
-        }
-    }
-
-    /// Asks a dead server whether it is there.
-    fn probe(&mut self, now: Instant, id: ServerId) {
-        let server = &mut self.servers[id];
-        let Some(dead) = server.dead.as_mut().filter(|dead| !dead.probing && dead.probe_at <= now) else {
-            return;
-        };
-        dead.probing = true;
-        let ticket = Ticket(self.next_probe);
-        self.next_probe += 1;
-        let attributes = Written::new();
-        let asked = Asked {
-            attributes,
-            probe: true,
-            only: Some(id),
-            failed: Vec::new(),
-            broken: false,
-            flight: None,
-        };
-        self.asked.insert(ticket, asked);
-        if !self.launch(now, ticket, id) {
-            self.give_up_on(now, ticket, "no socket");
-        }
-    }
-
     /// Nobody is left to ask.
     fn nobody(&mut self, ticket: Ticket) {
         let Some(asked) = self.asked.remove(&ticket) else { return };
@@ -795,19 +686,6 @@ impl Engine {
 
     fn server_of(&self, key: LaneKey) -> Option<ServerId> {
         self.servers.iter().find(|(_, server)| server.lanes.contains_key(&key)).map(|(id, _)| *id)
-    }
-}
-
-impl Server {
-    fn new(peer: Peer) -> Self {
-        Server { peer, lanes: BTreeMap::new(), out: 0, dead: None, heard: None }
-    }
-
-    fn is_worth_a_try(&self, now: Instant) -> bool {
-        // A dead one gets one question at a time.
-        self.dead.as_ref().is_none_or(|dead| {
-            now.saturating_duration_since(dead.since) >= DEAD && self.out == usize::from(dead.probing)
-        })
     }
 }
 
