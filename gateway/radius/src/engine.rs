@@ -182,8 +182,9 @@ pub struct Engine {
     servers: Servers,
     next_server: usize,
     asked: BTreeMap<Ticket, Asked>,
-    /// Questions without a server yet, in their order.
+    /// Questions without a server yet, in their order: those for which any will do, and those for which not.
     line: VecDeque<Ticket>,
+    settled: VecDeque<Ticket>,
     timers: BTreeSet<(Instant, Ticket)>,
     effects: VecDeque<Effect>,
     counters: Counters,
@@ -211,6 +212,7 @@ impl Engine {
             next_server,
             asked: BTreeMap::new(),
             line: VecDeque::new(),
+            settled: VecDeque::new(),
             timers: BTreeSet::new(),
             effects: VecDeque::new(),
             counters: Counters::default(),
@@ -258,7 +260,7 @@ impl Engine {
             if asked.probe {
                 self.asked.remove(&ticket);
             } else {
-                self.line.push_front(ticket);
+                self.wait_first(ticket);
             }
         }
         self.place(now);
@@ -278,17 +280,20 @@ impl Engine {
             self.effects.push_back(Effect::Done(ticket, Answer::Nobody(why)));
             return;
         }
+        let line = if only.is_some() { &mut self.settled } else { &mut self.line };
+        line.push_back(ticket);
         let asked = Asked { attributes, probe: false, only, failed: Vec::new(), broken: false, flight: None };
         self.asked.insert(ticket, asked);
-        self.line.push_back(ticket);
         self.place(now);
     }
 
     /// Nobody waits for the answer any more.
     pub fn forget(&mut self, now: Instant, ticket: Ticket) {
-        self.end_flight(now, ticket);
+        if self.end_flight(now, ticket).is_none() {
+            self.line.retain(|waiting| *waiting != ticket);
+            self.settled.retain(|waiting| *waiting != ticket);
+        }
         self.asked.remove(&ticket);
-        self.line.retain(|waiting| *waiting != ticket);
         self.place(now);
     }
 
@@ -318,7 +323,7 @@ impl Engine {
             if lane.open && !asked.broken && !asked.probe {
                 asked.broken = true;
                 self.end_flight(now, ticket);
-                self.line.push_front(ticket);
+                self.wait_first(ticket);
             } else {
                 self.give_up_on(now, ticket, why);
             }
@@ -462,28 +467,43 @@ impl Engine {
         self.len() == 0
     }
 
-    /// Gives questions in line a server each, as far as there is room.
+    /// Gives waiting questions a server each, as far as there is room.
     fn place(&mut self, now: Instant) {
-        // Those that have to wait for the same full server do not keep others from theirs.
-        let mut still = VecDeque::new();
-        let mut full = false;
-        while let Some(ticket) = self.line.pop_front() {
-            let Some(asked) = self.asked.get(&ticket) else { continue };
-            let first = asked.only.is_none() && asked.failed.is_empty();
-            if full && first {
-                still.push_back(ticket);
-                continue;
-            }
-            match self.choose(now, ticket) {
-                Some(server) if self.servers[server].out < WINDOW && self.launch(now, ticket, server) => {}
-                Some(_) => {
-                    full |= first;
-                    still.push_back(ticket);
-                }
-                None => self.nobody(ticket),
+        let settled: Vec<Ticket> = self.settled.drain(..).collect();
+        // Those that have to wait for one full server do not keep others from theirs.
+        for ticket in settled {
+            if !self.give(now, ticket) {
+                self.settled.push_back(ticket);
             }
         }
-        self.line = still;
+        // What holds for the first in line holds for all of it.
+        while let Some(ticket) = self.line.pop_front() {
+            if !self.give(now, ticket) {
+                self.line.push_front(ticket);
+                break;
+            }
+        }
+    }
+
+    /// Gives a question a server, or its asker the answer that there is none; otherwise it has to wait.
+    fn give(&mut self, now: Instant, ticket: Ticket) -> bool {
+        if !self.asked.contains_key(&ticket) {
+            return true;
+        }
+        match self.choose(now, ticket) {
+            Some(server) => self.servers[server].out < WINDOW && self.launch(now, ticket, server),
+            None => {
+                self.nobody(ticket);
+                true
+            }
+        }
+    }
+
+    /// Has a question wait before all that wait for the same.
+    fn wait_first(&mut self, ticket: Ticket) {
+        let Some(asked) = self.asked.get(&ticket) else { return };
+        let settled = asked.only.is_some() || !asked.failed.is_empty();
+        if settled { &mut self.settled } else { &mut self.line }.push_front(ticket);
     }
 
     /// The server whose turn it is with this question; `None` when it is nobody's.
@@ -643,7 +663,7 @@ impl Engine {
             self.counters.moved +=
                 u64::from(asked.only.is_none() && self.servers.0.len() > asked.failed.len());
         }
-        self.line.push_front(ticket);
+        self.wait_first(ticket);
     }
 
     /// Nobody is left to ask.
