@@ -98,6 +98,11 @@ fn eap_credentials(
     if let Some(word) = &raw.pubkey {
         reader.error(word.span(), "EAP has no use for a `pubkey`");
     }
+    // What `local_auth` has of it is spoken of with the methods.
+    let trust = remote.filter(|auth| is_eap(auth)).and_then(|auth| auth.get_ref().trust.as_ref());
+    if let Some(word) = trust {
+        reader.error(word.span(), "`trust` goes with method = \"pubkey\"");
+    }
     let own = match (&raw.key, &raw.cert) {
         (Some(key), _) => own_key(&raw.cert, Some(key), None, auth.span(), reader),
         (None, Some(certs)) => {

@@ -502,6 +502,10 @@ fn eap_is_understood_and_its_mistakes_are_named() {
             r#"{ method = "eap", eap = ["tls"], usages = ["ipsecIKE"] }"#,
             "`usages` goes with method = \"pubkey\"",
         ),
+        (
+            r#"{ method = "eap", eap = ["tls"], trust = "first-use" }"#,
+            "`trust` goes with method = \"pubkey\"",
+        ),
         (r#"{ method = "eap", radius = true, revocation = "strict" }"#, "the RADIUS server that judges"),
     ] {
         let (text, line) = road(bad);
