@@ -183,6 +183,14 @@ impl<'w> Tussock<'w> {
         there.context("no key side comes after the one that was killed")
     }
 
+    /// Ends all of it as `kill -9` does, first the process that holds the keys: so it has no time to put anything in order.
+    pub fn kill_all(&mut self) -> Result<()> {
+        let keys = rustix::process::Pid::from_raw(self.key_side()?).context("no process")?;
+        rustix::process::kill_process(keys, Signal::KILL)?;
+        self.kill();
+        Ok(())
+    }
+
     /// The process that holds the keys: beside the one that carries the packets, a child of the same supervisor.
     fn key_side(&self) -> Result<i32> {
         let gateway = self.pid().context("no gateway")?;

@@ -213,11 +213,15 @@ impl Names {
         if (open.dev(), open.ino()) == (there.dev(), there.ino()) { Ok(file) } else { Err(gone()) }
     }
 
-    /// In its place and not by a new file: it may be a link, or mounted there.
+    /// In its place and not by a new file: it may be a link, or mounted there. Whoever kills us in the middle of it leaves a whole file,
+    /// with empty lines at its end.
     fn write(&self, text: &str) -> io::Result<()> {
         let file = self.file()?;
-        file.set_len(0)?;
-        file.write_all_at(text.as_bytes(), 0)
+        let mut octets = text.as_bytes().to_vec();
+        let before = file.metadata()?.len().min(MAX_FILE) as usize;
+        octets.resize(octets.len().max(before), b'\n');
+        file.write_all_at(&octets, 0)?;
+        file.set_len(text.len() as u64)
     }
 }
 

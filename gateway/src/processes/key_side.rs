@@ -67,8 +67,8 @@ pub(super) fn begin(talk: &mut Talk) -> anyhow::Result<(Token, Begin)> {
 fn run(talk: &mut Talk) -> anyhow::Result<()> {
     let (token, begin) = begin(talk)?;
     let served = match serve(begin) {
-        Ok((served, notes)) => {
-            talk.say(token, Word::Ready(notes))?;
+        Ok((served, problems)) => {
+            talk.say(token, Word::Ready(problems))?;
             served
         }
         Err(error) => {
@@ -112,6 +112,7 @@ fn run(talk: &mut Talk) -> anyhow::Result<()> {
     }
 }
 
+/// The key side, and what is wrong with its configuration.
 fn serve(begin: Begin) -> anyhow::Result<(secure::Served, Vec<String>)> {
     let [part, channel, listener] =
         <[OwnedFd; 3]>::try_from(begin.fds).map_err(|_| anyhow!("told too little"))?;
@@ -128,6 +129,7 @@ fn serve(begin: Begin) -> anyhow::Result<(secure::Served, Vec<String>)> {
     let needs = Needs::of(Side::Keys, &settings);
     notes.extend(sandbox::shut_in(Side::Keys, &settings, &needs)?);
     let _ = log::start(&settings)?;
+    notes.iter().for_each(|note| tracing::warn!("{note}"));
     ignore_signals()?;
     let (pid, uid) = begin.party;
     let end = SecureEnd::of_socket(channel, Some(Party { pid, uid }))?;
@@ -135,8 +137,8 @@ fn serve(begin: Begin) -> anyhow::Result<(secure::Served, Vec<String>)> {
     config.resolv_conf = resolv_conf;
     let served = secure::serve(config, end).context("the key side does not start")?;
     passwords::serve(listener.into(), served.handle.passwords()).context("no thread")?;
-    notes.extend(served.problems.iter().map(ToString::to_string));
-    Ok((served, notes))
+    let problems = served.problems.iter().map(ToString::to_string).collect();
+    Ok((served, problems))
 }
 
 fn reload(handle: &secure::Handle, fds: Vec<OwnedFd>) -> anyhow::Result<String> {

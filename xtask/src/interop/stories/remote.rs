@@ -250,7 +250,7 @@ fn names(place: &Place<'_>, steps: &mut Steps) -> Result<()> {
     steps.begin("killed with the tunnel up: the next start puts it in order");
     call(world, &carol, "carol")?;
     awaits(&resolv, |text| text.contains("nameserver 10.1.0.53"))?;
-    carol.kill();
+    carol.kill_all()?;
     awaits(&resolv, |text| text.contains("nameserver 10.1.0.53"))?;
     carol.start()?;
     awaits(&resolv, |text| text == before)?;

@@ -65,7 +65,7 @@ fn let_in(moon: &Tussock<'_>) -> Result<()> {
         format!("cert = [{}], key = {}", quoted(&shown(&pki.cert("moon"))), quoted(&shown(&pki.key("moon"))));
     // With cookies strongSwan is answered faster than it can bear: it takes no answer to the second IKE_SA_INIT while it is busy with the
     // one to the first, and waits for its own retransmission.
-    moon.set(GATEWAY, "cookie_threshold", "1000")?;
+    moon.set(GATEWAY, "cookie_threshold", "4000")?;
     moon.append(&format!(
         "[radius]\n[[radius.server]]\naddress = \"{ALICE}\"\nsecret = {}\n\
          [realm.{REALM}]\nlocal = [\"{MOON}\"]\nencap = \"udp\"\nike = [\"{}\"]\n\
