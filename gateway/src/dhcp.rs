@@ -10,7 +10,7 @@ mod sockets;
 mod v4;
 mod v6;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -19,6 +19,7 @@ use ike::DhcpLease;
 use policy::{DhcpSource, Identity, Pool};
 use spi::Token;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::worker::order::{Order, Orders};
 
@@ -148,6 +149,43 @@ impl Dhcp {
         let counts = self.drops.0.iter().map(|count| count.load(Ordering::Relaxed));
         let reasons = ["malformed", "nobody asked", "another's", "out of turn"];
         reasons.into_iter().zip(counts).filter(|(_, count)| *count > 0)
+    }
+}
+
+/// What a family's task does.
+trait Agent<A> {
+    fn want(&mut self, want: Want<A>);
+    fn held(&mut self, realm: Arc<str>, address: A, held: bool);
+    fn hear(&mut self, from: SocketAddr, octets: &[u8]);
+    /// When it wants to look after what it has.
+    fn due(&self) -> Option<Instant>;
+    fn look_after(&mut self, now: Instant);
+    fn release_all(self);
+}
+
+async fn run<A>(
+    mut agent: impl Agent<A>,
+    mut asks: mpsc::Receiver<Ask<A>>,
+    mut hear: mpsc::Receiver<(SocketAddr, Vec<u8>)>,
+) {
+    loop {
+        let due = agent.due();
+        let due = async {
+            match due {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            ask = asks.recv() => match ask {
+                Some(Ask::Want(want)) => agent.want(want),
+                Some(Ask::Held(realm, address, held)) => agent.held(realm, address, held),
+                // The worker is gone, and with it every client.
+                None => return agent.release_all(),
+            },
+            Some((from, octets)) = hear.recv() => agent.hear(from, &octets),
+            () = due => agent.look_after(Instant::now()),
+        }
     }
 }
 

@@ -40,24 +40,43 @@ const KNOWN: &str = "carol";
 const UNKNOWN: &str = "trudy";
 const WRONG: &str = "a-wrong-guess";
 
+/// What both cost the gateway's key side is printed for people, of as many attempts as `ROUNDS` says; no clock decides here.
 #[test]
 fn a_user_whom_nobody_knows_is_refused_as_one_with_a_wrong_password() {
+    let rounds: u32 = std::env::var("ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(1);
     let papers = Papers::new();
     for (method, inner) in METHODS {
-        let [wrong, unknown] = [KNOWN, UNKNOWN].map(|who| attempt(&papers, method, inner, who));
-        let name = format!("{method:?} {inner:?}");
-        assert!(wrong.wire.len() >= 8, "{name}: it was tried: {:?}", wrong.wire);
-        assert_eq!(wrong.wire, unknown.wire, "{name}: what is on the wire");
-        assert_eq!(wrong.eap, unknown.eap, "{name}: EAP");
-        assert_eq!(wrong.ends[0], unknown.ends[0], "{name}: what the client is told");
-        assert!(wrong.ends[0].contains("wrong name or password"), "{name}: {:?}", wrong.ends);
-        // Our own log says which it was.
-        assert!(wrong.ends[1].contains("wrong password of ....."), "{name}: {:?}", wrong.ends);
-        assert!(unknown.ends[1].contains("there is no user ....."), "{name}: {:?}", unknown.ends);
-        // The last word is the same two: EAP-Failure under the identifier of what it answers, and nothing that says more.
-        assert!(wrong.eap.last().unwrap().starts_with("gateway 04"), "{name}: {:?}", wrong.eap);
-        assert_eq!(wrong.work, unknown.work, "{name}: the work");
+        let mut spent = [Duration::ZERO; 2];
+        for round in 0..rounds {
+            let mut seen = [KNOWN, UNKNOWN].map(|who| (who, None));
+            // Who goes first changes.
+            seen.rotate_left(round as usize % 2);
+            for (who, seen) in &mut seen {
+                *seen = Some(attempt(&papers, method, inner, who));
+            }
+            seen.rotate_right(round as usize % 2);
+            let [wrong, unknown] = seen.map(|(_, seen)| seen.unwrap());
+            spent = [spent[0] + wrong.spent, spent[1] + unknown.spent];
+            are_alike(&format!("{method:?} {inner:?}"), &wrong, &unknown);
+        }
+        let [wrong, unknown] = spent.map(|spent| spent / rounds);
+        let ratio = unknown.as_secs_f64() / wrong.as_secs_f64();
+        eprintln!("{method:?} {inner:?}: wrong {wrong:.1?}, unknown {unknown:.1?}, ratio {ratio:.3}");
     }
+}
+
+fn are_alike(name: &str, wrong: &Seen, unknown: &Seen) {
+    assert!(wrong.wire.len() >= 8, "{name}: it was tried: {:?}", wrong.wire);
+    assert_eq!(wrong.wire, unknown.wire, "{name}: what is on the wire");
+    assert_eq!(wrong.eap, unknown.eap, "{name}: EAP");
+    assert_eq!(wrong.ends[0], unknown.ends[0], "{name}: what the client is told");
+    assert!(wrong.ends[0].contains("wrong name or password"), "{name}: {:?}", wrong.ends);
+    // Our own log says which it was.
+    assert!(wrong.ends[1].contains("wrong password of ....."), "{name}: {:?}", wrong.ends);
+    assert!(unknown.ends[1].contains("there is no user ....."), "{name}: {:?}", unknown.ends);
+    // The last word is the same two: EAP-Failure under the identifier of what it answers, and nothing that says more.
+    assert!(wrong.eap.last().unwrap().starts_with("gateway 04"), "{name}: {:?}", wrong.eap);
+    assert_eq!(wrong.work, unknown.work, "{name}: the work");
 }
 
 #[test]
@@ -67,28 +86,6 @@ fn somebody_with_the_right_password_comes_in() {
         let (mut world, up, _) = meeting(&papers, method, inner, KNOWN, "the right one");
         world.run(Duration::from_secs(20));
         world.assert_ok(0, up);
-    }
-}
-
-/// CPU time of the gateway's key side for a wrong password and for an unknown user, in turns and in one run. No clock decides here
-/// whether a test passes; the figures are for people.
-#[test]
-#[ignore = "a measurement: cargo test -p tussock --test oracle -- --ignored --nocapture"]
-fn what_a_refusal_costs_the_gateway() {
-    let rounds: usize = std::env::var("ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(200);
-    let papers = Papers::new();
-    println!("{:<28} {:>14} {:>14} {:>7}", "method", "wrong", "unknown", "ratio");
-    for (method, inner) in METHODS {
-        let mut spent = [Duration::ZERO; 2];
-        for round in 0..2 * rounds {
-            // Who goes first changes, too.
-            let which = (round + round / 2) % 2;
-            spent[which] += attempt(&papers, method, inner, [KNOWN, UNKNOWN][which]).spent;
-        }
-        let [wrong, unknown] = spent.map(|spent| spent / u32::try_from(rounds).unwrap());
-        let name = inner.map_or_else(|| format!("{method:?}"), |inner| format!("{method:?} with {inner:?}"));
-        let ratio = unknown.as_secs_f64() / wrong.as_secs_f64();
-        println!("{name:<28} {wrong:>14.1?} {unknown:>14.1?} {ratio:>7.3}");
     }
 }
 

@@ -30,7 +30,7 @@ pub(super) fn start(outlet: Outlet, sockets: Sockets, ports: (u16, u16)) -> mpsc
     let (heard, hear) = mpsc::channel(QUESTIONS);
     let ears = Ears::new(sockets, ports.0, heard);
     let agent = Agent { outlet, ears, server_port: ports.1, talks: HashMap::new(), leases: HashMap::new() };
-    tokio::spawn(agent.run(asks, hear));
+    tokio::spawn(super::run(agent, asks, hear));
     to
 }
 
@@ -107,33 +107,7 @@ struct Agent {
     leases: HashMap<(Arc<str>, Ipv4Addr), Leased>,
 }
 
-impl Agent {
-    async fn run(
-        mut self,
-        mut asks: mpsc::Receiver<Ask<Ipv4Addr>>,
-        mut hear: mpsc::Receiver<(SocketAddr, Vec<u8>)>,
-    ) {
-        loop {
-            let due = self.due();
-            let due = async {
-                match due {
-                    Some(at) => tokio::time::sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                ask = asks.recv() => match ask {
-                    Some(Ask::Want(want)) => self.want(want),
-                    Some(Ask::Held(realm, address, held)) => self.held(realm, address, held),
-                    // The worker is gone, and with it every client.
-                    None => return self.release_all(),
-                },
-                Some((from, octets)) = hear.recv() => self.hear(from, &octets),
-                () = due => self.look_after(Instant::now()),
-            }
-        }
-    }
-
+impl super::Agent<Ipv4Addr> for Agent {
     fn want(&mut self, want: Want<Ipv4Addr>) {
         let Want { token, realm, source, identity, hint } = want;
         if source.relay.is_unspecified() {
@@ -154,21 +128,6 @@ impl Agent {
             next: now + FIRST_WAIT,
             until: now + DEADLINE,
         });
-    }
-
-    /// Sends the first message of a talk, or of its next phase.
-    fn talk(&mut self, mut talk: Talk) {
-        let message = message(&talk);
-        let xid = message.xid();
-        talk.xid = Some(xid);
-        let to = match talk.phase {
-            Phase::Renew { server, .. } => talk.source.server.or(server),
-            _ => talk.source.server,
-        };
-        if let Err(why) = self.send(&talk.source, to, &message) {
-            return self.failed(talk, why);
-        }
-        self.talks.insert(xid, talk);
     }
 
     fn held(&mut self, realm: Arc<str>, address: Ipv4Addr, held: bool) {
@@ -242,44 +201,6 @@ impl Agent {
         }
     }
 
-    fn leased(&mut self, talk: Talk, address: Ipv4Addr, server: Ipv4Addr, message: &Message) {
-        let now = Instant::now();
-        let seconds = match message.opts().get(OptionCode::AddressLeaseTime) {
-            Some(DhcpOption::AddressLeaseTime(seconds)) => *seconds,
-            // A server must say (RFC 2131 section 4.3.1); one that does not is asked again soon.
-            _ => 600,
-        };
-        let life = Duration::from_secs(seconds.into()).max(SHORTEST);
-        let key = (Arc::clone(&talk.realm), address);
-        let held = self.leases.get(&key).is_some_and(|lease| lease.held);
-        let lease = Leased {
-            source: talk.source,
-            client: talk.client,
-            server,
-            held,
-            since: now,
-            renew: now + life / 2,
-            rebind: now + life / 8 * 7,
-            // RFC 2131 section 3.3: all ones are for ever.
-            ends: (seconds != u32::MAX).then(|| now + life),
-        };
-        self.leases.insert(key, lease);
-        if let Some(token) = talk.token {
-            self.answer(token, Ok(given(address, message)));
-        }
-    }
-
-    fn failed(&mut self, talk: Talk, why: String) {
-        match (talk.token, talk.phase) {
-            (Some(token), _) => self.answer(token, Err(why)),
-            (None, Phase::Renew { address, .. }) => {
-                self.leases.remove(&(Arc::clone(&talk.realm), address));
-                self.outlet.lost(&talk.realm, address.into(), &why);
-            }
-            _ => {}
-        }
-    }
-
     fn due(&self) -> Option<Instant> {
         let talks = self.talks.values().map(|talk| talk.next.min(talk.until));
         let leases = self.leases.values().map(|lease| {
@@ -330,6 +251,67 @@ impl Agent {
         }
     }
 
+    fn release_all(mut self) {
+        for ((_, address), lease) in std::mem::take(&mut self.leases) {
+            self.release(address, &lease);
+        }
+    }
+}
+
+impl Agent {
+    /// Sends the first message of a talk, or of its next phase.
+    fn talk(&mut self, mut talk: Talk) {
+        let message = message(&talk);
+        let xid = message.xid();
+        talk.xid = Some(xid);
+        let to = match talk.phase {
+            Phase::Renew { server, .. } => talk.source.server.or(server),
+            _ => talk.source.server,
+        };
+        if let Err(why) = self.send(&talk.source, to, &message) {
+            return self.failed(talk, why);
+        }
+        self.talks.insert(xid, talk);
+    }
+
+    fn leased(&mut self, talk: Talk, address: Ipv4Addr, server: Ipv4Addr, message: &Message) {
+        let now = Instant::now();
+        let seconds = match message.opts().get(OptionCode::AddressLeaseTime) {
+            Some(DhcpOption::AddressLeaseTime(seconds)) => *seconds,
+            // A server must say (RFC 2131 section 4.3.1); one that does not is asked again soon.
+            _ => 600,
+        };
+        let life = Duration::from_secs(seconds.into()).max(SHORTEST);
+        let key = (Arc::clone(&talk.realm), address);
+        let held = self.leases.get(&key).is_some_and(|lease| lease.held);
+        let lease = Leased {
+            source: talk.source,
+            client: talk.client,
+            server,
+            held,
+            since: now,
+            renew: now + life / 2,
+            rebind: now + life / 8 * 7,
+            // RFC 2131 section 3.3: all ones are for ever.
+            ends: (seconds != u32::MAX).then(|| now + life),
+        };
+        self.leases.insert(key, lease);
+        if let Some(token) = talk.token {
+            self.answer(token, Ok(given(address, message)));
+        }
+    }
+
+    fn failed(&mut self, talk: Talk, why: String) {
+        match (talk.token, talk.phase) {
+            (Some(token), _) => self.answer(token, Err(why)),
+            (None, Phase::Renew { address, .. }) => {
+                self.leases.remove(&(Arc::clone(&talk.realm), address));
+                self.outlet.lost(&talk.realm, address.into(), &why);
+            }
+            _ => {}
+        }
+    }
+
     /// A renewal was not answered: it is tried again after half of what is left (RFC 2131 section 4.4.5).
     fn not_renewed(&mut self, now: Instant, talk: Talk, address: Ipv4Addr, why: String) {
         let Some(lease) = self.leases.get_mut(&(Arc::clone(&talk.realm), address)) else { return };
@@ -351,12 +333,6 @@ impl Agent {
         let to = Some(lease.source.server.unwrap_or(lease.server));
         if let Err(why) = self.send(&lease.source, to, &message) {
             tracing::debug!(%address, %why, "not released");
-        }
-    }
-
-    fn release_all(mut self) {
-        for ((_, address), lease) in std::mem::take(&mut self.leases) {
-            self.release(address, &lease);
         }
     }
 

@@ -41,7 +41,7 @@ pub(super) fn start(outlet: Outlet, sockets: Sockets, ports: (u16, u16)) -> mpsc
     let (heard, hear) = mpsc::channel(QUESTIONS);
     let ears = Ears::new(sockets, ports.0, heard);
     let agent = Agent { outlet, ears, server_port: ports.1, talks: HashMap::new(), leases: HashMap::new() };
-    tokio::spawn(agent.run(asks, hear));
+    tokio::spawn(super::run(agent, asks, hear));
     to
 }
 
@@ -182,33 +182,7 @@ struct Agent {
     leases: HashMap<(Arc<str>, Ipv6Addr), Leased>,
 }
 
-impl Agent {
-    async fn run(
-        mut self,
-        mut asks: mpsc::Receiver<Ask<Ipv6Addr>>,
-        mut hear: mpsc::Receiver<(SocketAddr, Vec<u8>)>,
-    ) {
-        loop {
-            let due = self.due();
-            let due = async {
-                match due {
-                    Some(at) => tokio::time::sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                ask = asks.recv() => match ask {
-                    Some(Ask::Want(want)) => self.want(want),
-                    Some(Ask::Held(realm, address, held)) => self.held(realm, address, held),
-                    // The worker is gone, and with it every client.
-                    None => return self.release_all(),
-                },
-                Some((from, octets)) = hear.recv() => self.hear(from, &octets),
-                () = due => self.look_after(Instant::now()),
-            }
-        }
-    }
-
+impl super::Agent<Ipv6Addr> for Agent {
     fn want(&mut self, want: Want<Ipv6Addr>) {
         let Want { token, realm, source, identity, hint } = want;
         if source.relay.is_unspecified() {
@@ -225,38 +199,6 @@ impl Agent {
         self.begin(talk);
     }
 
-    /// The first message of a talk, or of its next phase, under a transaction of its own.
-    fn begin(&mut self, talk: Talk) {
-        let xid = loop {
-            let xid = u32::from_be_bytes(random()) & 0x00ff_ffff;
-            if !self.talks.contains_key(&xid) {
-                break xid;
-            }
-        };
-        self.say(xid, talk);
-    }
-
-    fn say(&mut self, xid: u32, talk: Talk) {
-        let message = talk.message(xid, Instant::now());
-        match self.send(&talk.source, &message) {
-            Ok(()) => drop(self.talks.insert(xid, talk)),
-            // What is renewed may be so later.
-            Err(why) if talk.token.is_none() => {
-                tracing::debug!(%why, "DHCP");
-                self.talks.insert(xid, talk);
-            }
-            Err(why) => self.failed(talk, why),
-        }
-    }
-
-    /// Goes on to another phase.
-    fn turn(&mut self, talk: Talk, phase: Phase) {
-        let Talk { token, realm, source, client, until, .. } = talk;
-        let mut next = Talk::new(realm, source, client, phase, Instant::now());
-        (next.token, next.until) = (token, until);
-        self.begin(next);
-    }
-
     fn held(&mut self, realm: Arc<str>, address: Ipv6Addr, held: bool) {
         let key = (realm, address);
         if held {
@@ -265,27 +207,6 @@ impl Agent {
             }
         } else if let Some(lease) = self.leases.remove(&key) {
             self.release(key.0, address, lease);
-        }
-    }
-
-    fn release(&mut self, realm: Arc<str>, address: Ipv6Addr, lease: Leased) {
-        // A renewal of it would have it live on.
-        let renews = |talk: &Talk| match &talk.phase {
-            Phase::Renew { address: of, .. } | Phase::Rebind { address: of } => {
-                *of == address && talk.realm == realm
-            }
-            _ => false,
-        };
-        self.talks.retain(|_, talk| !renews(talk));
-        let Leased { source, client, server, .. } = lease;
-        let phase = Phase::Release { server, address };
-        self.begin(Talk::new(realm, source, client, phase, Instant::now()));
-    }
-
-    fn release_all(mut self) {
-        for ((realm, address), lease) in std::mem::take(&mut self.leases) {
-            // Once each: nobody is there any more to hear an answer.
-            self.release(realm, address, lease);
         }
     }
 
@@ -324,6 +245,96 @@ impl Agent {
             }
             _ => self.out_of_turn(xid, talk),
         }
+    }
+
+    fn due(&self) -> Option<Instant> {
+        let talks = self.talks.values().map(Talk::due);
+        let leases = self.leases.values().filter_map(|lease| {
+            let unclaimed = (!lease.held).then(|| lease.since + UNCLAIMED);
+            [unclaimed, lease.renew].into_iter().flatten().min()
+        });
+        talks.chain(leases).min()
+    }
+
+    fn look_after(&mut self, now: Instant) {
+        let late: Vec<u32> =
+            self.talks.iter().filter(|(_, talk)| talk.due() <= now).map(|(xid, _)| *xid).collect();
+        for xid in late {
+            let Some(talk) = self.talks.remove(&xid) else { continue };
+            self.late(xid, talk, now);
+        }
+        let is_due = |lease: &Leased| {
+            lease.renew.is_some_and(|at| at <= now) || !lease.held && lease.since + UNCLAIMED <= now
+        };
+        let due: Vec<_> =
+            self.leases.iter().filter(|(_, lease)| is_due(lease)).map(|(key, _)| key.clone()).collect();
+        for (realm, address) in due {
+            let Some(lease) = self.leases.get_mut(&(Arc::clone(&realm), address)) else { continue };
+            if !lease.held {
+                self.held(realm, address, false);
+                continue;
+            }
+            lease.renew = None;
+            let phase = Phase::Renew { server: lease.server.clone(), address };
+            let mut talk = Talk::new(realm, lease.source.clone(), lease.client.clone(), phase, now);
+            talk.until = lease.rebind;
+            self.begin(talk);
+        }
+    }
+
+    fn release_all(mut self) {
+        for ((realm, address), lease) in std::mem::take(&mut self.leases) {
+            // Once each: nobody is there any more to hear an answer.
+            self.release(realm, address, lease);
+        }
+    }
+}
+
+impl Agent {
+    /// The first message of a talk, or of its next phase, under a transaction of its own.
+    fn begin(&mut self, talk: Talk) {
+        let xid = loop {
+            let xid = u32::from_be_bytes(random()) & 0x00ff_ffff;
+            if !self.talks.contains_key(&xid) {
+                break xid;
+            }
+        };
+        self.say(xid, talk);
+    }
+
+    fn say(&mut self, xid: u32, talk: Talk) {
+        let message = talk.message(xid, Instant::now());
+        match self.send(&talk.source, &message) {
+            Ok(()) => drop(self.talks.insert(xid, talk)),
+            // What is renewed may be so later.
+            Err(why) if talk.token.is_none() => {
+                tracing::debug!(%why, "DHCP");
+                self.talks.insert(xid, talk);
+            }
+            Err(why) => self.failed(talk, why),
+        }
+    }
+
+    /// Goes on to another phase.
+    fn turn(&mut self, talk: Talk, phase: Phase) {
+        let Talk { token, realm, source, client, until, .. } = talk;
+        let mut next = Talk::new(realm, source, client, phase, Instant::now());
+        (next.token, next.until) = (token, until);
+        self.begin(next);
+    }
+
+    fn release(&mut self, realm: Arc<str>, address: Ipv6Addr, lease: Leased) {
+        // A renewal of it would have it live on.
+        let renews = |talk: &Talk| match &talk.phase {
+            Phase::Renew { address: of, .. } | Phase::Rebind { address: of } => {
+                *of == address && talk.realm == realm
+            }
+            _ => false,
+        };
+        self.talks.retain(|_, talk| !renews(talk));
+        let Leased { source, client, server, .. } = lease;
+        let phase = Phase::Release { server, address };
+        self.begin(Talk::new(realm, source, client, phase, Instant::now()));
     }
 
     /// What does not belong here is as if it had not come.
@@ -456,41 +467,6 @@ impl Agent {
         };
         if self.leases.remove(&(Arc::clone(&talk.realm), address)).is_some() {
             self.outlet.lost(&talk.realm, address.into(), &why);
-        }
-    }
-
-    fn due(&self) -> Option<Instant> {
-        let talks = self.talks.values().map(Talk::due);
-        let leases = self.leases.values().filter_map(|lease| {
-            let unclaimed = (!lease.held).then(|| lease.since + UNCLAIMED);
-            [unclaimed, lease.renew].into_iter().flatten().min()
-        });
-        talks.chain(leases).min()
-    }
-
-    fn look_after(&mut self, now: Instant) {
-        let late: Vec<u32> =
-            self.talks.iter().filter(|(_, talk)| talk.due() <= now).map(|(xid, _)| *xid).collect();
-        for xid in late {
-            let Some(talk) = self.talks.remove(&xid) else { continue };
-            self.late(xid, talk, now);
-        }
-        let is_due = |lease: &Leased| {
-            lease.renew.is_some_and(|at| at <= now) || !lease.held && lease.since + UNCLAIMED <= now
-        };
-        let due: Vec<_> =
-            self.leases.iter().filter(|(_, lease)| is_due(lease)).map(|(key, _)| key.clone()).collect();
-        for (realm, address) in due {
-            let Some(lease) = self.leases.get_mut(&(Arc::clone(&realm), address)) else { continue };
-            if !lease.held {
-                self.held(realm, address, false);
-                continue;
-            }
-            lease.renew = None;
-            let phase = Phase::Renew { server: lease.server.clone(), address };
-            let mut talk = Talk::new(realm, lease.source.clone(), lease.client.clone(), phase, now);
-            talk.until = lease.rebind;
-            self.begin(talk);
         }
     }
 
